@@ -1,0 +1,24 @@
+//! The words that host and plugins share: what crosses the boundary, and nothing else.
+//!
+//! A plugin is a shared library with one root module ([`PluginRoot`]). It lists the models and datasets inside it and opens
+//! them as trait objects ([`Model`], [`Dataset`]). Everything that may grow (descriptors, requests) crosses as a JSON
+//! document of the types in [`descriptor`], in which unknown keys are ignored and absent keys have defaults, so that an older
+//! plugin and a newer host understand each other. Numbers cross in buffers that the host owns and reuses.
+//!
+//! Compatibility rules: add methods and root fields at the end only, with a default; never touch a struct that crosses by
+//! value ([`Batch`], [`Field`], [`FieldMut`], [`AbiError`]); bump the patch version for additions while this crate is 0.x.
+
+mod batch;
+pub mod descriptor;
+mod error;
+mod objects;
+mod root;
+
+pub use abi_stable;
+pub use batch::{Batch, ElementType, Field, FieldKind, FieldMut, Rows};
+pub use error::{AbiError, AbiResult, code};
+pub use objects::{Dataset, Dataset_TO, DatasetBox, Model, Model_TO, ModelBox, Weights};
+pub use root::{PluginRoot, PluginRootRef};
+
+/// Version of this contract, the one that plugin and host compare first.
+pub const ABI_VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,0 +1,109 @@
+//! `equivbench run` and `equivbench worker`.
+
+use crate::{args::RunArgs, exit, listing, progress::Display};
+use equivbench_report::{dip_summary, final_summary};
+use equivbench_runner::{
+    RunnerError,
+    experiment::Experiment,
+    plan::{Request, gpu_count, plan},
+    pool::Pool,
+    run_dir::{RunDir, RunSpec, State},
+    suite::{Suite, parse_override},
+    worker::work,
+};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::{Arc, atomic::AtomicBool},
+};
+
+/// The commit the program was built from, where the build says so.
+const COMMIT: &str = match option_env!("EQUIVBENCH_COMMIT") {
+    Some(commit) => commit,
+    None => "",
+};
+
+/// `equivbench run`.
+pub(crate) fn run(args: &RunArgs, quiet: bool) -> anyhow::Result<ExitCode> {
+    let suite = Suite::load(&args.suite)?;
+    let specs = specs(args, &suite)?;
+    let out = args.out.clone().unwrap_or_else(|| PathBuf::from("results").join(&suite.name));
+    let jobs = args.jobs.unwrap_or_else(|| default_jobs(&specs));
+    let experiment = Experiment::open(&out, &suite.name, specs, args.resume)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    stop_on_signals(&stop)?;
+    let pool = Pool { program: std::env::current_exe()?, jobs, stop: &stop };
+    let mut display = Display::new(quiet);
+    pool.execute(&experiment.run_dirs(), |event| display.tell(event))?;
+    let tables = experiment.merge(COMMIT)?;
+    if !quiet {
+        for table in &tables {
+            match table.name {
+                "final" => println!("{}", final_summary(table)),
+                "dip" => println!("{}", dip_summary(table)),
+                _ => {}
+            }
+        }
+        println!("Tables: {}", tables.iter().map(|t| out.join(format!("{}.csv", t.name)).display().to_string()).collect::<Vec<_>>().join(", "));
+    }
+    verdict(&experiment)
+}
+
+fn specs(args: &RunArgs, suite: &Suite) -> anyhow::Result<Vec<RunSpec>> {
+    let mut overrides = args.set.iter().map(|s| parse_override(s)).collect::<Result<Vec<_>, _>>()?;
+    overrides.extend(args.device.iter().map(|d| ("run.device".to_owned(), toml::Value::String(d.clone()))));
+    let (search, mut catalogue) = listing::catalogue(&args.plugin_dir)?;
+    for refused in &catalogue.refused {
+        tracing::warn!("{refused}");
+    }
+    let mut models = Vec::new();
+    for name in &args.plugins {
+        models.push(listing::resolve(name, &search, &mut catalogue)?);
+    }
+    let available = catalogue.plugins.iter().map(listing::plugin_file).collect::<anyhow::Result<_>>()?;
+    Ok(plan(&Request { suite, models, available, overrides, protocols: args.protocols.clone() })?)
+}
+
+/// One run for each GPU, else one.
+fn default_jobs(specs: &[RunSpec]) -> usize {
+    let on_gpu = specs.iter().any(|s| s.config.run.device.starts_with("cuda"));
+    if on_gpu { gpu_count().max(1) } else { 1 }
+}
+
+fn verdict(experiment: &Experiment) -> anyhow::Result<ExitCode> {
+    let statuses = experiment.statuses();
+    let failed: Vec<_> = statuses.iter().filter(|(_, s)| s.state == State::Failed).collect();
+    for (id, status) in &failed {
+        eprintln!("equivbench: run {id} failed: {}", status.reason);
+    }
+    let open = statuses.iter().filter(|(_, s)| !matches!(s.state, State::Finished | State::Failed)).count();
+    if open > 0 {
+        eprintln!("equivbench: {open} of {} runs are not finished; continue with --resume", statuses.len());
+        return Ok(ExitCode::from(exit::STOPPED));
+    }
+    Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) })
+}
+
+/// The first signal asks for a checkpoint and an end, the second ends at once.
+fn stop_on_signals(stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, i32::from(exit::STOPPED), Arc::clone(stop))?;
+        signal_hook::flag::register(signal, Arc::clone(stop))?;
+    }
+    Ok(())
+}
+
+/// `equivbench worker DIR`.
+pub(crate) fn worker(dir: &Path) -> anyhow::Result<ExitCode> {
+    if !dir.join("run.toml").is_file() {
+        return Err(RunnerError::Config(format!("{} is no run directory: it has no run.toml", dir.display())).into());
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    stop_on_signals(&stop)?;
+    Ok(match work(&RunDir::at(dir), &stop)? {
+        State::Finished => ExitCode::SUCCESS,
+        State::Interrupted => ExitCode::from(exit::STOPPED),
+        _ => ExitCode::from(exit::FAILED),
+    })
+}

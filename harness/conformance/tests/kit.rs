@@ -1,0 +1,99 @@
+//! The kit passes what is right and names what is wrong.
+
+use equivbench_conformance::{CheckOutcome, Kind, Target, list_checks, run_check, targets};
+use equivbench_host::Library;
+use std::{
+    env::consts::{DLL_PREFIX, DLL_SUFFIX},
+    path::PathBuf,
+};
+
+fn library() -> PathBuf {
+    let folder = std::env::current_exe().unwrap().parent().unwrap().to_owned();
+    folder.join(format!("{DLL_PREFIX}fixture_misbehaving{DLL_SUFFIX}"))
+}
+
+fn model(name: &str, at_step: u64) -> Target {
+    let config = format!("{{\"at_step\":{at_step}}}");
+    Target::Model { model: name.into(), size: String::new(), config, device: String::new() }
+}
+
+fn dataset(name: &str) -> Target {
+    Target::Dataset { dataset: name.into(), options: String::new() }
+}
+
+fn names(kind: Kind) -> Vec<&'static str> {
+    list_checks().iter().filter(|c| c.kind() == kind).map(|c| c.name).collect()
+}
+
+/// Names of the checks that fail on a target.
+fn failures(target: &Target) -> Vec<&'static str> {
+    let failed = |name: &&str| match run_check(&library(), target, name) {
+        CheckOutcome::Failed { why } => {
+            println!("{name}: {why}");
+            true
+        }
+        other => {
+            println!("{name}: {other:?}");
+            false
+        }
+    };
+    names(target.kind()).into_iter().filter(failed).collect()
+}
+
+#[test]
+fn a_well_behaved_model_passes_every_check() {
+    assert_eq!(failures(&model("good", 3)), Vec::<&str>::new());
+}
+
+#[test]
+fn a_well_behaved_dataset_passes_every_check() {
+    assert_eq!(failures(&dataset("good-data")), Vec::<&str>::new());
+}
+
+#[test]
+fn each_fault_of_a_model_is_caught_by_its_check() {
+    for (name, check) in [
+        ("wrong-gradient", "gradient"),
+        ("mixes-samples", "company"),
+        ("forgets", "continue"),
+        ("shares-state", "independence"),
+        ("trains-in-evaluation", "evaluation"),
+        ("careless", "lengths"),
+        ("careless", "not-finite"),
+        ("wrong-shape", "shapes"),
+        ("half-written", "shapes"),
+        ("predicts-nan", "shapes"),
+        ("loss-nan", "learning"),
+        ("panics", "learning"),
+    ] {
+        let failed = failures(&model(name, 0));
+        assert!(failed.contains(&check), "{name}: {check} passed; failed: {failed:?}");
+    }
+}
+
+#[test]
+fn a_wrong_gradient_fails_no_check_but_the_one_about_gradients() {
+    assert_eq!(failures(&model("wrong-gradient", 0)), ["gradient"]);
+}
+
+#[test]
+fn each_fault_of_a_dataset_is_caught_by_its_check() {
+    assert!(failures(&dataset("nan-data")).contains(&"finite"));
+    assert_eq!(failures(&dataset("unordered-data")), ["order"]);
+    assert_eq!(failures(&dataset("endless-data")), ["range"]);
+}
+
+#[test]
+fn the_targets_of_a_library_are_its_models_and_its_embedded_datasets() {
+    let library = Library::open(&library()).unwrap();
+    let targets = targets(&library.descriptor);
+    assert_eq!(targets.len(), library.descriptor.models.len() + library.descriptor.datasets.len());
+    let text = serde_json::to_string(&targets).unwrap();
+    assert_eq!(serde_json::from_str::<Vec<Target>>(&text).unwrap(), targets);
+}
+
+#[test]
+fn unknown_checks_are_refused_with_the_known_ones() {
+    let CheckOutcome::Failed { why } = run_check(&library(), &model("good", 3), "no-such-check") else { panic!() };
+    assert!(why.contains("gradient") && !why.contains("content-hash"), "{why}");
+}

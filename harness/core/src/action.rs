@@ -1,0 +1,178 @@
+//! The group action: one function over field kinds, for every model and dataset.
+
+use crate::{Batch, CoreError, Field, FieldKind, Rotation, Rows, Values};
+
+/// Writes `T_s x_s` for every sample `s` into `out`, each sample with its own rotation.
+///
+/// `out` is reused: its buffers are kept when they fit. Rotations act in f64. Grids move by exact index permutation and
+/// accept cube rotations only.
+///
+/// # Errors
+/// A number of rotations other than the number of samples, a vector field whose last axis is not 3, or a rotation that does
+/// not map the grid to itself.
+pub fn act(rotations: &[Rotation], batch: &Batch, out: &mut Batch) -> Result<(), CoreError> {
+    if rotations.len() != batch.samples() {
+        return Err(CoreError::Shape(format!("{} rotations for {} samples", rotations.len(), batch.samples())));
+    }
+    out.clone_from(batch);
+    for (source, target) in batch.fields.iter().zip(&mut out.fields) {
+        for (sample, rotation) in rotations.iter().enumerate() {
+            act_on_sample(rotation, batch, source, target, sample)?;
+        }
+    }
+    Ok(())
+}
+
+fn act_on_sample(rotation: &Rotation, batch: &Batch, source: &Field, target: &mut Field, sample: usize) -> Result<(), CoreError> {
+    if source.kind == FieldKind::Invariant {
+        return Ok(());
+    }
+    let range = element_range(batch, source, sample);
+    let name = &source.name;
+    let (Values::Real(from), Values::Real(to)) = (&source.values, &mut target.values) else {
+        return Err(CoreError::Action { field: name.clone(), why: "labels cannot rotate".into() });
+    };
+    rotate_rows(rotation, source.kind, &source.shape, &from[range.clone()], &mut to[range])
+        .map_err(|why| CoreError::Action { field: name.clone(), why })
+}
+
+fn element_range(batch: &Batch, field: &Field, sample: usize) -> std::ops::Range<usize> {
+    let rows = batch.rows_of(field.rows, sample);
+    rows.start * field.width()..rows.end * field.width()
+}
+
+/// Un-rotates the rows of one sample of a prediction, in place.
+///
+/// `shape` is the shape of the whole prediction, of which `values` holds the rows of the sample.
+///
+/// # Errors
+/// As [`act`].
+pub fn act_inverse_on_rows(rotation: &Rotation, kind: FieldKind, shape: &[usize], values: &mut [f64]) -> Result<(), CoreError> {
+    if kind == FieldKind::Invariant {
+        return Ok(());
+    }
+    let from = values.to_vec();
+    rotate_rows(&rotation.inverse(), kind, shape, &from, values)
+        .map_err(|why| CoreError::Action { field: "prediction".into(), why })
+}
+
+fn rotate_rows(rotation: &Rotation, kind: FieldKind, shape: &[usize], from: &[f64], to: &mut [f64]) -> Result<(), String> {
+    match kind {
+        FieldKind::Invariant => to.copy_from_slice(from),
+        FieldKind::Vector => {
+            if shape.last() != Some(&3) {
+                return Err(format!("a vector field needs a last axis of 3, its shape is {shape:?}"));
+            }
+            for (v, w) in from.chunks_exact(3).zip(to.chunks_exact_mut(3)) {
+                w.copy_from_slice(&rotation.apply([v[0], v[1], v[2]]));
+            }
+        }
+        FieldKind::VoxelGrid => permute_grids(rotation, shape, from, to)?,
+    }
+    Ok(())
+}
+
+/// Moves the content at grid point `p` to `T (p − mid) + mid`.
+fn permute_grids(rotation: &Rotation, shape: &[usize], from: &[f64], to: &mut [f64]) -> Result<(), String> {
+    let [.., nx, ny, nz] = shape else { return Err(format!("a voxel grid needs three axes, its shape is {shape:?}")) };
+    if nx != ny || ny != nz {
+        return Err(format!("a voxel grid must be a cube, its shape is {shape:?}"));
+    }
+    // The value that arrives at q was at T⁻¹ q.
+    let Some(back) = rotation.inverse().as_signed_permutation() else {
+        return Err("voxels can be permuted by the rotations of the cube only".into());
+    };
+    let g = *nx;
+    let pull = |q: [usize; 3], axis: usize| {
+        let (source, negative) = back[axis];
+        if negative { g - 1 - q[source] } else { q[source] }
+    };
+    for (grid_from, grid_to) in from.chunks_exact(g * g * g).zip(to.chunks_exact_mut(g * g * g)) {
+        for x in 0..g {
+            for y in 0..g {
+                for z in 0..g {
+                    let q = [x, y, z];
+                    grid_to[(x * g + y) * g + z] = grid_from[(pull(q, 0) * g + pull(q, 1)) * g + pull(q, 2)];
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Rows of a prediction that belong to a sample, in elements.
+pub(crate) fn prediction_range(batch: &Batch, rows: Rows, width: usize, sample: usize) -> std::ops::Range<usize> {
+    let rows = batch.rows_of(rows, sample);
+    rows.start * width..rows.end * width
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{FiniteGroup, Seed};
+    use proptest::prelude::*;
+
+    fn cloud(points: usize, samples: usize) -> Batch {
+        let mut stream = Seed::new(5).stream("cloud");
+        let n = points * samples;
+        let positions = (0..3 * n).map(|_| crate::seed::uniform(&mut stream) - 0.5).collect();
+        let grid = (0..samples * 27).map(|_| crate::seed::uniform(&mut stream)).collect();
+        Batch {
+            offsets: (0..=samples).map(|s| s * points).collect(),
+            fields: vec![
+                Field::real("positions", FieldKind::Vector, Rows::Point, vec![n, 3], positions),
+                Field::real("grid", FieldKind::VoxelGrid, Rows::Sample, vec![samples, 1, 3, 3, 3], grid),
+                Field { name: "species".into(), kind: FieldKind::Invariant, rows: Rows::Point, shape: vec![n], values: Values::Index(vec![1; n]) },
+            ],
+        }
+    }
+
+    #[test]
+    fn acting_twice_is_acting_with_the_product_on_vectors_and_grids() {
+        let cube = FiniteGroup::Octahedral.elements();
+        let batch = cloud(4, 2);
+        let (mut once, mut twice, mut product) = (Batch::default(), Batch::default(), Batch::default());
+        for a in &cube {
+            for b in &cube {
+                act(&[*b, *a], &batch, &mut once).unwrap();
+                act(&[*a, *b], &once, &mut twice).unwrap();
+                act(&[a.compose(b), b.compose(a)], &batch, &mut product).unwrap();
+                assert_eq!(twice, product);
+            }
+        }
+    }
+
+    #[test]
+    fn a_grid_turns_as_its_points_do() {
+        // One voxel at p must arrive at T(p - mid) + mid.
+        let r = Rotation([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]);
+        let mut from = vec![0.0; 27];
+        from[(2 * 3 + 1) * 3] = 1.0; // p = (2, 1, 0), relative (1, 0, -1) -> (0, 1, -1) -> (1, 2, 0)
+        let mut to = vec![0.0; 27];
+        permute_grids(&r, &[1, 3, 3, 3], &from, &mut to).unwrap();
+        assert_eq!(to.iter().position(|&v| v == 1.0), Some((3 + 2) * 3));
+    }
+
+    #[test]
+    fn a_rotation_that_is_not_of_the_cube_is_refused_on_grids() {
+        let error = act(&[Rotation::about([1.0, 1.0, 0.0], 0.3); 2], &cloud(4, 2), &mut Batch::default()).unwrap_err();
+        assert!(error.to_string().contains("rotations of the cube only"), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn the_inverse_undoes_a_rotation(seed in 0u64..1000) {
+            let r = Rotation::haar(&mut Seed::new(seed).stream("r"));
+            let batch = cloud(3, 1);
+            let mut out = Batch { fields: vec![], offsets: vec![] };
+            let vectors = Batch { offsets: batch.offsets.clone(), fields: vec![batch.fields[0].clone()] };
+            act(&[r], &vectors, &mut out).unwrap();
+            let mut back = out.fields[0].reals().unwrap().to_vec();
+            act_inverse_on_rows(&r, FieldKind::Vector, &[3, 3], &mut back).unwrap();
+            for (a, b) in back.iter().zip(vectors.fields[0].reals().unwrap()) {
+                // 1e-15: two roundings of numbers below one.
+                prop_assert!((a - b).abs() < 1e-15);
+            }
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! What the mathematics refuses.
+
+/// An error of the core. Errors of models and datasets pass through as text with their source named.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CoreError {
+    /// A batch lacks a field.
+    #[error("field \"{missing}\" is missing; the batch offers: {offered}")]
+    MissingField {
+        /// The field asked for.
+        missing: String,
+        /// The fields that are there.
+        offered: String,
+    },
+    /// Numbers do not fit together.
+    #[error("{0}")]
+    Shape(String),
+    /// A rotation cannot act on a field.
+    #[error("field \"{field}\": {why}")]
+    Action {
+        /// The field.
+        field: String,
+        /// What stands in the way.
+        why: String,
+    },
+    /// A measurement that cannot be trusted.
+    #[error("{0}")]
+    NotFinite(String),
+    /// A name that is not known.
+    #[error("{what} \"{name}\" is not known; there are: {known}")]
+    Unknown {
+        /// What was named.
+        what: &'static str,
+        /// The name.
+        name: String,
+        /// The names that are known.
+        known: String,
+    },
+    /// What a model plugin reported.
+    #[error("model: {0}")]
+    Model(String),
+    /// What a dataset plugin reported.
+    #[error("dataset: {0}")]
+    Dataset(String),
+    /// What a sink reported.
+    #[error("table: {0}")]
+    Sink(String),
+}

@@ -1,0 +1,235 @@
+//! From samples to one estimate with its interval.
+
+use crate::{
+    Interval, LossDecomposition, Stream,
+    bootstrap::studentised_interval,
+};
+
+/// How the average over rotations is estimated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Estimator {
+    /// As the paper reports it: `E[L_equiv] = (1 − 1/n) L_equiv`.
+    PlugIn,
+    /// Without bias.
+    Unbiased,
+}
+
+impl Estimator {
+    /// Reads `plug-in` or `unbiased`.
+    ///
+    /// # Errors
+    /// An unknown name.
+    pub fn parse(name: &str) -> Result<Self, crate::CoreError> {
+        match name {
+            "plug-in" => Ok(Self::PlugIn),
+            "unbiased" => Ok(Self::Unbiased),
+            _ => Err(crate::CoreError::Unknown { what: "estimator", name: name.into(), known: "unbiased, plug-in".into() }),
+        }
+    }
+
+    /// Name in suites and tables.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::PlugIn => "plug-in",
+            Self::Unbiased => "unbiased",
+        }
+    }
+}
+
+/// What one sample contributes: sums over its components, averaged over its rotations.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SampleTerms {
+    /// What the loss sums are divided by (D for the squared error).
+    pub components: f64,
+    /// `E_T ‖Z − y‖²`.
+    pub loss_total: f64,
+    /// `E_T ‖Z − μ‖²`.
+    pub loss_equiv: f64,
+    /// `‖y‖²`.
+    pub power_target: f64,
+    /// `‖μ‖²`.
+    pub power_twirled: f64,
+    /// `E_T ‖Z − μ‖²`, whatever the loss.
+    pub power_spread: f64,
+    /// Components of the prediction.
+    pub prediction_components: f64,
+}
+
+/// The measured split of a loss over a set of samples.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Estimate {
+    /// Pooled over all components of all samples.
+    pub pooled: LossDecomposition,
+    /// Percent when each sample's loss is averaged over its components first.
+    pub percent_per_sample: f64,
+    /// 95% interval of the pooled percent; `None` for fewer than two samples.
+    pub percent_interval: Option<Interval>,
+    /// `P_y`.
+    pub power_target: f64,
+    /// `P_mu`.
+    pub power_twirled: f64,
+    /// `L_equiv / (P_mu + L_equiv)`.
+    pub relative_equiv: f64,
+    /// `1 − L_mean / P_y`, squared error only.
+    pub skill: Option<f64>,
+    /// Number of samples.
+    pub samples: usize,
+}
+
+/// Pools the terms of all samples; `bootstrap` is the stream of the interval.
+#[must_use]
+pub fn pool(terms: &[SampleTerms], squared: bool, bootstrap: &mut Stream) -> Estimate {
+    let sum = |f: fn(&SampleTerms) -> f64| terms.iter().map(f).sum::<f64>();
+    let over = sum(|t| t.components);
+    let (total, equivariance) = (sum(|t| t.loss_total) / over, sum(|t| t.loss_equiv) / over);
+    let pooled = LossDecomposition { twirled: total - equivariance, equivariance };
+    let prediction = sum(|t| t.prediction_components);
+    let (power_target, power_twirled) = (sum(|t| t.power_target) / prediction, sum(|t| t.power_twirled) / prediction);
+    let spread = sum(|t| t.power_spread) / prediction;
+    let per_sample = LossDecomposition {
+        twirled: terms.iter().map(|t| (t.loss_total - t.loss_equiv) / t.components).sum(),
+        equivariance: terms.iter().map(|t| t.loss_equiv / t.components).sum(),
+    };
+    let pairs: Vec<(f64, f64)> = terms.iter().map(|t| (100.0 * t.loss_equiv, t.loss_total)).collect();
+    Estimate {
+        pooled,
+        percent_per_sample: per_sample.percent(),
+        percent_interval: studentised_interval(&pairs, 0.95, bootstrap),
+        power_target,
+        power_twirled,
+        relative_equiv: if power_twirled + spread == 0.0 { 0.0 } else { spread / (power_twirled + spread) },
+        skill: (squared && power_target > 0.0).then(|| 1.0 - pooled.twirled / power_target),
+        samples: terms.len(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{FiniteGroup, PointLoss, Rotation, Scheme, Seed, TwirlAccumulator};
+
+    const X: [f64; 6] = [0.3, -1.2, 0.7, 2.0, 0.1, -0.4];
+    const Y: [f64; 6] = [0.5, 0.0, -0.2, 0.1, 1.0, 0.3];
+
+    fn twist(f: impl Fn([f64; 3]) -> [f64; 3], t: &Rotation) -> Vec<f64> {
+        X.chunks_exact(3).flat_map(|x| t.inverse().apply(f(t.apply([x[0], x[1], x[2]])))).collect()
+    }
+
+    fn terms(f: impl Fn([f64; 3]) -> [f64; 3] + Copy, scheme: Scheme, estimator: Estimator, sample: u64, loss: PointLoss) -> SampleTerms {
+        let plan = scheme.plan(Seed::new(11), sample);
+        let mut twirl = TwirlAccumulator::new(Y.to_vec(), 3, plan.cosets, loss);
+        for (i, t) in plan.rotations.iter().enumerate() {
+            twirl.push(plan.coset_of(i), &twist(f, t));
+        }
+        twirl.finish(estimator)
+    }
+
+    /// x ↦ A x has the twirl (tr A / 3) x and E‖Z − μ‖² = (‖A‖²_F/3 − (tr A/3)²) ‖x‖².
+    const A: [[f64; 3]; 3] = [[2.0, 0.3, -1.0], [0.0, 0.5, 0.7], [1.1, -0.2, -1.0]];
+    fn linear(x: [f64; 3]) -> [f64; 3] {
+        A.map(|row| row[0] * x[0] + row[1] * x[1] + row[2] * x[2])
+    }
+    fn linear_truth() -> (f64, f64) {
+        let trace = (A[0][0] + A[1][1] + A[2][2]) / 3.0;
+        let frobenius: f64 = A.iter().flatten().map(|v| v * v).sum();
+        let power: f64 = X.iter().map(|x| x * x).sum();
+        let mean: f64 = X.iter().zip(Y).map(|(x, y)| (trace * x - y).powi(2)).sum();
+        (mean, (frobenius / 3.0 - trace * trace) * power)
+    }
+
+    #[test]
+    fn a_constant_bias_has_a_third_of_its_square_as_equivariance_error() {
+        let biased = |x: [f64; 3]| [x[0] + 0.5, x[1] - 1.0, x[2] + 2.0];
+        let t = terms(biased, Scheme::Exhaustive(FiniteGroup::Tetrahedral), Estimator::Unbiased, 0, PointLoss::Mse);
+        // Two points, c = (0.5, -1, 2): E‖T⁻¹c‖² = ‖c‖² each; divided by D = 6 it is ‖c‖²/3.
+        assert!((t.loss_equiv / t.components - 5.25 / 3.0).abs() < 1e-14);
+    }
+
+    #[test]
+    fn a_linear_map_is_measured_exactly_by_every_structured_scheme() {
+        let (mean, equiv) = linear_truth();
+        for scheme in ["tetrahedral", "octahedral", "icosahedral", "tetrahedral-x2", "octahedral-x3", "icosahedral-x2"] {
+            let t = terms(linear, Scheme::parse(scheme).unwrap(), Estimator::Unbiased, 3, PointLoss::Mse);
+            // 1e-12: sums of 60 rotations of numbers of order ten.
+            assert!((t.loss_equiv / equiv - 1.0).abs() < 1e-12, "{scheme}");
+            assert!(((t.loss_total - t.loss_equiv) / mean - 1.0).abs() < 1e-12, "{scheme}");
+        }
+    }
+
+    #[test]
+    fn the_plug_in_estimate_is_biased_by_one_minus_one_over_n_and_the_unbiased_is_not() {
+        let (mean, equiv) = linear_truth();
+        let (n, repeats) = (5usize, 20_000u64);
+        let scheme = Scheme::Random { rotations: n };
+        let average = |estimator, f: fn(&SampleTerms) -> f64| -> (f64, f64) {
+            let values: Vec<f64> = (0..repeats).map(|s| f(&terms(linear, scheme, estimator, s, PointLoss::Mse))).collect();
+            let m = values.iter().sum::<f64>() / repeats as f64;
+            let v = values.iter().map(|x| (x - m).powi(2)).sum::<f64>() / (repeats as f64 - 1.0);
+            (m, (v / repeats as f64).sqrt())
+        };
+        let shrink = 1.0 - 1.0 / n as f64;
+        let cases: [(Estimator, fn(&SampleTerms) -> f64, f64); 4] = [
+            (Estimator::PlugIn, |t| t.loss_equiv, shrink * equiv),
+            (Estimator::PlugIn, |t| t.loss_total - t.loss_equiv, mean + equiv / n as f64),
+            (Estimator::Unbiased, |t| t.loss_equiv, equiv),
+            (Estimator::Unbiased, |t| t.loss_total - t.loss_equiv, mean),
+        ];
+        for (estimator, f, truth) in cases {
+            let (m, se) = average(estimator, f);
+            // Four standard errors; and the bias is seen, not lost in the spread.
+            assert!((m - truth).abs() < 4.0 * se, "{estimator:?}: {m} ± {se}, truth {truth}");
+            assert!(se < 0.05 * equiv / n as f64, "the spread {se} hides the bias");
+        }
+    }
+
+    #[test]
+    fn the_power_of_the_twirled_prediction_is_unbiased_too() {
+        let trace = (A[0][0] + A[1][1] + A[2][2]) / 3.0;
+        let truth = trace * trace * X.iter().map(|x| x * x).sum::<f64>();
+        let n = 20_000;
+        let values: Vec<f64> = (0..n)
+            .map(|s| terms(linear, Scheme::Random { rotations: 4 }, Estimator::Unbiased, s, PointLoss::Mse).power_twirled)
+            .collect();
+        let m = values.iter().sum::<f64>() / n as f64;
+        let se = (values.iter().map(|x| (x - m).powi(2)).sum::<f64>() / (n * n) as f64).sqrt();
+        assert!((m - truth).abs() < 4.0 * se, "{m} ± {se}, truth {truth}");
+    }
+
+    #[test]
+    fn the_streamed_decomposition_equals_the_slow_one_for_every_convex_loss() {
+        for loss in [PointLoss::Mse, PointLoss::Mae, PointLoss::L2] {
+            let bend = |x: [f64; 3]| [x[0].sin() + x[1], x[1] * x[2], x[2].cos()];
+            let scheme = Scheme::Random { rotations: 7 };
+            let plan = scheme.plan(Seed::new(11), 2);
+            let twisted: Vec<Vec<f64>> = plan.rotations.iter().map(|t| twist(bend, t)).collect();
+            let slow = LossDecomposition::of(loss, &twisted, &Y, 3);
+            let t = terms(bend, scheme, Estimator::PlugIn, 2, loss);
+            assert!((t.loss_total / t.components - slow.total()).abs() < 1e-13, "{loss:?}");
+            assert!((t.loss_equiv / t.components - slow.equivariance).abs() < 1e-13, "{loss:?}");
+            assert!(slow.equivariance >= 0.0);
+        }
+    }
+
+    #[test]
+    fn an_equivariant_map_has_no_equivariance_error_and_doubling_a_loss_leaves_the_percent_alone() {
+        let radial = |x: [f64; 3]| x.map(|v| v * (x[0] * x[0] + x[1] * x[1] + x[2] * x[2]));
+        let t = terms(radial, Scheme::Random { rotations: 10 }, Estimator::Unbiased, 0, PointLoss::Mse);
+        assert!(t.loss_equiv < 1e-28, "{}", t.loss_equiv);
+        let a = LossDecomposition { twirled: 3.0, equivariance: 1.0 };
+        let b = LossDecomposition { twirled: 6.0, equivariance: 2.0 };
+        assert_eq!(a.percent(), 25.0);
+        assert_eq!(a.percent(), b.percent());
+        assert!((a.percent() - 100.0 * a.loss_ratio() / (1.0 + a.loss_ratio())).abs() < 1e-12);
+    }
+
+    #[test]
+    fn predicting_nothing_has_no_skill_and_a_perfect_model_has_all() {
+        let mut stream = Seed::new(1).stream("bootstrap");
+        let nothing = terms(|_| [0.0; 3], Scheme::Random { rotations: 4 }, Estimator::Unbiased, 0, PointLoss::Mse);
+        let estimate = pool(&[nothing], true, &mut stream);
+        assert_eq!(estimate.skill, Some(0.0));
+        assert_eq!(estimate.pooled.percent(), 0.0);
+        assert_eq!(estimate.percent_interval, None);
+    }
+}

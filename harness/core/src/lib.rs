@@ -1,0 +1,47 @@
+//! The mathematics: rotations and groups, their action on fields, twisted and twirled predictions, the decomposition of a
+//! loss into its twirled and its equivariance part, estimators with intervals, and the timing of a dip.
+//!
+//! Nothing here reads a clock, a file or a random source that was not passed in. What the mathematics needs from above it
+//! asks for through traits: [`Model`], [`Dataset`], [`Clock`], [`Sink`].
+//!
+//! ```
+//! use equivbench_core::{Rotation, Seed};
+//! let mut stream = Seed::new(7).stream("rotations");
+//! let r = Rotation::haar(&mut stream);
+//! let v = r.apply([1.0, 0.0, 0.0]);
+//! assert!((v.iter().map(|x| x * x).sum::<f64>() - 1.0).abs() < 1e-14);
+//! ```
+
+mod action;
+mod batch;
+mod bootstrap;
+mod decomposition;
+mod dip;
+mod error;
+mod estimate;
+mod group;
+mod measure;
+mod rotation;
+mod scheme;
+mod seed;
+mod table;
+mod task;
+mod traits;
+mod twirl;
+
+pub use action::{act, act_inverse_on_rows};
+pub use batch::{Batch, Field, FieldKind, Rows, Values};
+pub use bootstrap::{Interval, studentised_interval};
+pub use decomposition::{LossDecomposition, PointLoss};
+pub use dip::{Crossing, DipTracker, Evaluation, THRESHOLDS};
+pub use error::CoreError;
+pub use estimate::{Estimate, Estimator, SampleTerms, pool};
+pub use group::{FiniteGroup, cube16_a, cube16_b};
+pub use measure::{Measurement, measure};
+pub use rotation::Rotation;
+pub use scheme::{RotationPlan, Scheme};
+pub use seed::{Seed, Stream};
+pub use table::{Cell, Column, Table};
+pub use task::{ForceField, Supervised, Task, task_by_name};
+pub use traits::{Clock, Dataset, Model, Sink, StepFigures, Weights};
+pub use twirl::TwirlAccumulator;

@@ -1,0 +1,116 @@
+//! What the core needs from above: something that predicts and trains, something that yields samples, a clock, a sink.
+
+use crate::{Batch, Cell, CoreError, FieldKind, Rows, Table};
+
+/// Which weights a prediction uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Weights {
+    /// The weights that the optimiser moves.
+    Raw,
+    /// Their exponential moving average.
+    Ema,
+}
+
+impl Weights {
+    /// Name in tables and suites.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Ema => "ema",
+        }
+    }
+}
+
+/// What one optimiser step did.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct StepFigures {
+    /// Training loss.
+    pub loss: f64,
+    /// Learning rate used.
+    pub lr: f64,
+    /// Global L2 norm of the gradient before clipping.
+    pub gradient_norm: f64,
+}
+
+/// A model in training, as the harness sees it.
+pub trait Model {
+    /// How its prediction transforms.
+    fn output_kind(&self) -> FieldKind;
+    /// What the rows of its prediction count.
+    fn output_rows(&self) -> Rows;
+    /// Numbers in one row of its prediction, for a batch.
+    fn output_width(&self, batch: &Batch) -> usize;
+    /// Predicts in the frame of the input, `[rows, width]`, evaluation mode.
+    ///
+    /// # Errors
+    /// Whatever the model reports; a prediction that is not finite.
+    fn predict_into(&mut self, batch: &Batch, weights: Weights, out: &mut Vec<f64>) -> Result<(), CoreError>;
+    /// One optimiser step on a batch with the field `target`.
+    ///
+    /// # Errors
+    /// Whatever the model reports.
+    fn train_step(&mut self, batch: &Batch) -> Result<StepFigures, CoreError>;
+    /// Gradient of `sum(cotangent · prediction)` with respect to a parameter group.
+    ///
+    /// # Errors
+    /// Whatever the model reports.
+    fn vjp_into(&mut self, batch: &Batch, cotangent: &[f64], group: &str, out: &mut Vec<f64>) -> Result<(), CoreError>;
+    /// Parameters of a group, flattened.
+    ///
+    /// # Errors
+    /// Whatever the model reports.
+    fn parameters_into(&self, group: &str, out: &mut Vec<f64>) -> Result<(), CoreError>;
+    /// Replaces the parameters of a group.
+    ///
+    /// # Errors
+    /// Whatever the model reports.
+    fn set_parameters(&mut self, group: &str, values: &[f64]) -> Result<(), CoreError>;
+    /// The complete training state.
+    ///
+    /// # Errors
+    /// Whatever the model reports.
+    fn save(&self) -> Result<Vec<u8>, CoreError>;
+    /// Continues from a saved state.
+    ///
+    /// # Errors
+    /// Whatever the model reports.
+    fn load(&mut self, state: &[u8]) -> Result<(), CoreError>;
+    /// Returns when all work given to the device is done.
+    ///
+    /// # Errors
+    /// Whatever the model reports.
+    fn synchronise(&mut self) -> Result<(), CoreError>;
+}
+
+/// A source of samples.
+pub trait Dataset {
+    /// Number of samples in a split; 0 for a split that is not there.
+    fn samples(&self, split: &str) -> usize;
+    /// Loads samples in the order of `indices`.
+    ///
+    /// # Errors
+    /// Whatever the dataset reports; numbers that are not finite.
+    fn load(&mut self, split: &str, indices: &[u64]) -> Result<Batch, CoreError>;
+    /// Suggested `(mean, scale)` of a target field.
+    fn normaliser(&self, field: &str) -> Option<(f64, f64)>;
+}
+
+/// Time and memory, so that the mathematics reads neither.
+pub trait Clock {
+    /// Seconds since some fixed moment, monotonic.
+    fn now_s(&self) -> f64;
+    /// Called after each optimiser step, for clocks that count work instead of time.
+    fn step_done(&self) {}
+    /// Peak resident memory of the process in bytes, where it is known.
+    fn peak_memory_bytes(&self) -> Option<u64>;
+}
+
+/// Where rows go.
+pub trait Sink {
+    /// Writes one row of a table.
+    ///
+    /// # Errors
+    /// A row that could not be written.
+    fn row(&mut self, table: &'static Table, cells: Vec<Cell>) -> Result<(), CoreError>;
+}

@@ -1,0 +1,297 @@
+//! A plugin's model as the harness sees it.
+
+use crate::{
+    HostError,
+    convert::{Precision, Staging, check_inputs, incoming, kind_of, name_of, outgoing, rows_of, sample_of},
+};
+use equivbench_abi::{
+    self as abi, AbiError, ModelBox,
+    descriptor::{GroupDescriptor, InstanceDescriptor, ModelDescriptor},
+};
+use equivbench_core::{Batch, CoreError, FieldKind, Model, Rows, StepFigures, Weights};
+
+/// What a model must not see while it predicts: the answers. [`Model::train_step`] passes everything.
+const LABELS: [&str; 3] = ["target", "energy", "forces"];
+
+fn is_input(field: &str) -> bool {
+    !LABELS.contains(&field)
+}
+
+fn is_any(_: &str) -> bool {
+    true
+}
+
+/// A model of a plugin, open and ready to train.
+pub struct LoadedModel {
+    plugin: String,
+    object: ModelBox,
+    descriptor: ModelDescriptor,
+    instance: InstanceDescriptor,
+    precision: Precision,
+    output_kind: FieldKind,
+    output_rows: Rows,
+    staging: Staging,
+    sent: Vec<f32>,
+    received: Vec<f32>,
+}
+
+impl LoadedModel {
+    pub(crate) fn new(plugin: &str, descriptor: ModelDescriptor, object: ModelBox) -> Result<Self, HostError> {
+        let text = object.describe().into_result().map_err(|e| HostError::answered(plugin, e))?;
+        let instance: InstanceDescriptor = serde_json::from_str(text.as_str())
+            .map_err(|e| HostError::nonsense(plugin, format!("the description of model {} cannot be read: {e}", descriptor.name)))?;
+        let unknown = |what: &str, value: &str| {
+            HostError::nonsense(plugin, format!("model {}: {what} \"{value}\" is not known to this program", descriptor.name))
+        };
+        let output = &descriptor.output;
+        Ok(Self {
+            plugin: plugin.to_owned(),
+            precision: Precision::of(&instance.precision).ok_or_else(|| unknown("precision", &instance.precision))?,
+            output_kind: kind_of(&output.kind).ok_or_else(|| unknown("output kind", &output.kind))?,
+            output_rows: rows_of(&output.rows).ok_or_else(|| unknown("output rows", &output.rows))?,
+            object,
+            descriptor,
+            instance,
+            staging: Staging::default(),
+            sent: Vec::new(),
+            received: Vec::new(),
+        })
+    }
+
+    /// The model family: sizes, inputs, output.
+    #[must_use]
+    pub fn descriptor(&self) -> &ModelDescriptor {
+        &self.descriptor
+    }
+
+    /// This instance: configuration, recipe, parameters, groups, device.
+    #[must_use]
+    pub fn instance(&self) -> &InstanceDescriptor {
+        &self.instance
+    }
+
+    /// Whether the instance computes in f64.
+    #[must_use]
+    pub fn is_double(&self) -> bool {
+        self.precision == Precision::Double
+    }
+
+    /// Reads the description of the instance again.
+    ///
+    /// # Errors
+    /// Whatever the model reports.
+    pub fn describe(&self) -> Result<InstanceDescriptor, HostError> {
+        let text = self.object.describe().into_result().map_err(|e| self.failed(e))?;
+        serde_json::from_str(text.as_str()).map_err(|e| HostError::nonsense(&self.plugin, format!("the description cannot be read: {e}")))
+    }
+
+    /// Runs an optional ability by name. `input` and the `length` numbers of the answer cross in f64, whatever the precision of the
+    /// instance.
+    ///
+    /// # Errors
+    /// An ability that the model does not offer, or whatever it reports.
+    pub fn capability(&mut self, name: &str, batch: &Batch, input: &[f64], length: usize) -> Result<Vec<f64>, HostError> {
+        self.staging.fill(batch, self.precision, is_input);
+        let (staging, object, precision) = (&self.staging, &mut self.object, self.precision);
+        let mut values = Vec::new();
+        let mut written = 0;
+        let call = |bytes: &mut [u8]| {
+            let answer = staging.lend(batch, precision, is_input, |raw| {
+                object.capability(name.into(), raw, bytemuck::cast_slice(input).into(), bytes.into()).into_result()
+            });
+            written = answer? as usize;
+            Ok(())
+        };
+        incoming(length, Precision::Double, &mut self.received, &mut values, call).map_err(|e| HostError::answered(&self.plugin, e))?;
+        if written != length * size_of::<f64>() {
+            let message = format!("capability \"{name}\" wrote {written} bytes, {} were expected", length * size_of::<f64>());
+            return Err(HostError::nonsense(&self.plugin, message));
+        }
+        match values.iter().position(|v| !v.is_finite()) {
+            Some(at) => Err(HostError::nonsense(&self.plugin, format!("capability \"{name}\": number {at} is {}", name_of(values[at])))),
+            None => Ok(values),
+        }
+    }
+
+    /// The exact Haar averages of the capability `exact-twirl`: the twirled prediction `[rows, width]`, and for each row the mean
+    /// squared distance of the twisted prediction from it.
+    ///
+    /// # Errors
+    /// A model without the capability.
+    pub fn exact_twirl(&mut self, batch: &Batch) -> Result<(Vec<f64>, Vec<f64>), HostError> {
+        let (rows, width) = (self.row_count(batch), self.output_width(batch));
+        let mut twirled = self.capability("exact-twirl", batch, &[], rows * width + rows)?;
+        let spread = twirled.split_off(rows * width);
+        Ok((twirled, spread))
+    }
+
+    /// Projects the parameters of the group `equivariant-subspace` onto the subspace (capability of that name).
+    ///
+    /// # Errors
+    /// A model without the capability.
+    pub fn project_equivariant(&mut self, values: &[f64]) -> Result<Vec<f64>, HostError> {
+        self.capability("equivariant-subspace", &Batch { offsets: vec![0], fields: vec![] }, values, values.len())
+    }
+
+    /// Lends the object behind the boundary together with a batch as it crosses: all fields, nothing checked. For tests of what a
+    /// plugin does with input that the harness would never send.
+    pub fn with_raw<R>(&mut self, batch: &Batch, call: impl FnOnce(&mut ModelBox, abi::Batch<'_>) -> R) -> R {
+        self.staging.fill(batch, self.precision, is_any);
+        let object = &mut self.object;
+        self.staging.lend(batch, self.precision, is_any, |raw| call(object, raw))
+    }
+
+    fn failed(&self, error: AbiError) -> HostError {
+        HostError::answered(&self.plugin, error)
+    }
+
+    fn row_count(&self, batch: &Batch) -> usize {
+        match self.output_rows {
+            Rows::Sample => batch.samples(),
+            Rows::Point => batch.points(),
+        }
+    }
+
+    fn group(&self, name: &str) -> Result<&GroupDescriptor, CoreError> {
+        let groups = &self.instance.groups;
+        groups.iter().find(|g| g.name == name).ok_or_else(|| CoreError::Unknown {
+            what: "parameter group",
+            name: name.into(),
+            known: groups.iter().map(|g| g.name.as_str()).collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    /// The parameter that owns a scalar of a group.
+    fn parameter_at(&self, group: &GroupDescriptor, at: usize) -> String {
+        let mut first = 0;
+        for name in &group.parameters {
+            let shape = self.instance.parameters.iter().find(|p| p.name == *name).map(|p| p.shape.as_slice());
+            let next = first + shape.map_or(0, |s| s.iter().product::<u64>() as usize);
+            if at < next {
+                return format!("{name}, entry {}", at - first);
+            }
+            first = next;
+        }
+        format!("entry {at}")
+    }
+
+    fn check_prediction(&self, batch: &Batch, width: usize, out: &[f64]) -> Result<(), CoreError> {
+        let Some(at) = out.iter().position(|v| !v.is_finite()) else { return Ok(()) };
+        let row = at / width.max(1);
+        let sample = sample_of(&batch.offsets, self.output_rows, row);
+        let place = format!("row {row}, column {} (sample {sample} of the batch)", at % width.max(1));
+        Err(CoreError::NotFinite(format!(
+            "plugin \"{}\": the prediction of model {} holds {} in {place}",
+            self.plugin,
+            self.instance.model,
+            name_of(out[at])
+        )))
+    }
+
+    fn check_weights(&self, weights: Weights) -> Result<(), CoreError> {
+        if self.instance.weights.iter().any(|w| w == weights.name()) {
+            return Ok(());
+        }
+        Err(CoreError::Unknown { what: "kind of weights", name: weights.name().into(), known: self.instance.weights.join(", ") })
+    }
+}
+
+const fn weights_code(weights: Weights) -> u32 {
+    match weights {
+        Weights::Raw => abi::Weights::Raw.code(),
+        Weights::Ema => abi::Weights::Ema.code(),
+    }
+}
+
+impl Model for LoadedModel {
+    fn output_kind(&self) -> FieldKind {
+        self.output_kind
+    }
+
+    fn output_rows(&self) -> Rows {
+        self.output_rows
+    }
+
+    /// The width of the descriptor. A 0 in it means that the width depends on the data: then it is that of the first input of the same
+    /// kind and rows.
+    fn output_width(&self, batch: &Batch) -> usize {
+        let declared: u64 = self.descriptor.output.width.iter().product();
+        let alike = |f: &&equivbench_core::Field| f.kind == self.output_kind && f.rows == self.output_rows && is_input(&f.name);
+        match declared {
+            0 => batch.fields.iter().find(alike).map_or(0, equivbench_core::Field::width),
+            width => width as usize,
+        }
+    }
+
+    fn predict_into(&mut self, batch: &Batch, weights: Weights, out: &mut Vec<f64>) -> Result<(), CoreError> {
+        self.check_weights(weights)?;
+        check_inputs(batch, self.precision, is_input)?;
+        let width = self.output_width(batch);
+        let count = self.row_count(batch) * width;
+        self.staging.fill(batch, self.precision, is_input);
+        let (staging, object, precision) = (&self.staging, &mut self.object, self.precision);
+        let call = |bytes: &mut [u8]| {
+            staging.lend(batch, precision, is_input, |raw| object.predict_into(raw, weights_code(weights), bytes.into()).into_result())
+        };
+        incoming(count, precision, &mut self.received, out, call).map_err(|e| self.failed(e).of_model())?;
+        self.check_prediction(batch, width, out)
+    }
+
+    /// A loss that is not finite is returned as it is: the caller knows the step and what to do.
+    fn train_step(&mut self, batch: &Batch) -> Result<StepFigures, CoreError> {
+        check_inputs(batch, self.precision, is_any)?;
+        self.staging.fill(batch, self.precision, is_any);
+        let object = &mut self.object;
+        let mut report = [0.0; 3];
+        let answer = self.staging.lend(batch, self.precision, is_any, |raw| object.train_step(raw, (&mut report[..]).into()).into_result());
+        answer.map_err(|e| self.failed(e).of_model())?;
+        let [loss, lr, gradient_norm] = report;
+        Ok(StepFigures { loss, lr, gradient_norm })
+    }
+
+    fn vjp_into(&mut self, batch: &Batch, cotangent: &[f64], group: &str, out: &mut Vec<f64>) -> Result<(), CoreError> {
+        check_inputs(batch, self.precision, is_input)?;
+        let (rows, width) = (self.row_count(batch), self.output_width(batch));
+        if cotangent.len() != rows * width {
+            return Err(CoreError::Shape(format!("the cotangent has {} numbers, the prediction {rows} x {width}", cotangent.len())));
+        }
+        let scalars = self.group(group)?.scalars as usize;
+        self.staging.fill(batch, self.precision, is_input);
+        let cotangent = outgoing(cotangent, self.precision, &mut self.sent);
+        let (staging, object, precision) = (&self.staging, &mut self.object, self.precision);
+        let call = |bytes: &mut [u8]| {
+            staging.lend(batch, precision, is_input, |raw| object.vjp_into(raw, cotangent.into(), group.into(), bytes.into()).into_result())
+        };
+        incoming(scalars, precision, &mut self.received, out, call).map_err(|e| self.failed(e).of_model())?;
+        let Some(at) = out.iter().position(|v| !v.is_finite()) else { return Ok(()) };
+        let place = self.parameter_at(self.group(group)?, at);
+        Err(CoreError::NotFinite(format!("plugin \"{}\": the gradient of {place} is {}", self.plugin, name_of(out[at]))))
+    }
+
+    fn parameters_into(&self, group: &str, out: &mut Vec<f64>) -> Result<(), CoreError> {
+        let scalars = self.group(group)?.scalars as usize;
+        let mut received = Vec::new();
+        let call = |bytes: &mut [u8]| self.object.parameters_into(group.into(), bytes.into()).into_result();
+        incoming(scalars, self.precision, &mut received, out, call).map_err(|e| self.failed(e).of_model())
+    }
+
+    fn set_parameters(&mut self, group: &str, values: &[f64]) -> Result<(), CoreError> {
+        let bytes = outgoing(values, self.precision, &mut self.sent);
+        let answer = self.object.set_parameters(group.into(), bytes.into()).into_result();
+        answer.map_err(|e| self.failed(e).of_model())
+    }
+
+    fn save(&self) -> Result<Vec<u8>, CoreError> {
+        let state = self.object.save().into_result().map_err(|e| self.failed(e).of_model())?;
+        // `into_vec` of a vector that another library allocated copies as well.
+        Ok(state.as_slice().to_vec())
+    }
+
+    fn load(&mut self, state: &[u8]) -> Result<(), CoreError> {
+        self.object.load(state.into()).into_result().map_err(|e| self.failed(e).of_model())
+    }
+
+    fn synchronise(&mut self) -> Result<(), CoreError> {
+        self.object.synchronise().into_result().map_err(|e| self.failed(e).of_model())
+    }
+}

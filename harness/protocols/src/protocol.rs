@@ -1,0 +1,127 @@
+//! What a protocol is: it is told of steps and evaluations, and writes rows.
+
+use crate::{dip_timing::DipTiming, final_percent::FinalPercent, throughput::Throughput, train_and_measure::TrainAndMeasure};
+use equivbench_core::{CoreError, Estimate, Evaluation, Sink, StepFigures, Table, Weights};
+
+/// What stays the same during a run.
+#[derive(Clone, Debug, Default)]
+pub struct About {
+    /// Device as a person would name it.
+    pub device: String,
+    /// Whether training time counts as GPU time.
+    pub is_gpu: bool,
+    /// `f32` or `f64`.
+    pub precision: String,
+    /// Threads that the model may use; 0 for all.
+    pub threads: u64,
+    /// Trained parameters.
+    pub parameters: u64,
+    /// Samples in a batch.
+    pub batch_size: u64,
+    /// Rotation scheme.
+    pub scheme: String,
+    /// Rotations of each sample.
+    pub rotations: u64,
+    /// `unbiased`, `plug-in` or `exact`.
+    pub estimator: String,
+    /// Loss that is split.
+    pub loss: String,
+}
+
+/// One optimiser step.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// Steps done, this one included.
+    pub step: u64,
+    /// Seconds it took, with making its batch.
+    pub seconds: f64,
+    /// Samples in its batch.
+    pub samples: u64,
+    /// What it reported.
+    pub figures: StepFigures,
+}
+
+/// One evaluation.
+#[derive(Clone, Copy, Debug)]
+pub struct Measured {
+    /// Where in training, and the percents.
+    pub evaluation: Evaluation,
+    /// Which weights.
+    pub weights: Weights,
+    /// The split of the loss.
+    pub estimate: Estimate,
+    /// The last optimiser step, if there was one.
+    pub last_step: Option<StepFigures>,
+    /// Seconds spent evaluating so far.
+    pub evaluation_s: f64,
+}
+
+/// Watches a run and writes rows.
+pub trait Protocol {
+    /// An optimiser step was done.
+    ///
+    /// # Errors
+    /// A row that could not be written.
+    fn on_step(&mut self, _step: &Step) -> Result<(), CoreError> {
+        Ok(())
+    }
+    /// An evaluation was done.
+    ///
+    /// # Errors
+    /// A row that could not be written.
+    fn on_evaluation(&mut self, _about: &About, _measured: &Measured, _sink: &mut dyn Sink) -> Result<(), CoreError> {
+        Ok(())
+    }
+    /// The run is complete.
+    ///
+    /// # Errors
+    /// A row that could not be written.
+    fn on_finish(&mut self, _about: &About, _peak_memory_bytes: Option<u64>, _sink: &mut dyn Sink) -> Result<(), CoreError> {
+        Ok(())
+    }
+    /// What a checkpoint keeps, as JSON.
+    ///
+    /// # Errors
+    /// A state that could not be written.
+    fn save(&self) -> Result<String, CoreError> {
+        Ok(String::new())
+    }
+    /// Continues from a checkpoint.
+    ///
+    /// # Errors
+    /// A state that could not be read.
+    fn load(&mut self, _state: &str) -> Result<(), CoreError> {
+        Ok(())
+    }
+}
+
+/// A protocol in the list.
+pub struct ProtocolInfo {
+    /// Name on the command line.
+    pub name: &'static str,
+    /// What it measures.
+    pub about: &'static str,
+    /// Tables it writes.
+    pub tables: &'static [&'static Table],
+    /// Starts it.
+    pub start: fn() -> Box<dyn Protocol>,
+}
+
+/// All protocols, in the order in which they are told of events.
+pub const PROTOCOLS: &[ProtocolInfo] = &[TrainAndMeasure::INFO, DipTiming::INFO, FinalPercent::INFO, Throughput::INFO];
+
+/// The protocol of a name.
+#[must_use]
+pub fn protocol_by_name(name: &str) -> Option<&'static ProtocolInfo> {
+    PROTOCOLS.iter().find(|p| p.name == name)
+}
+
+/// JSON of a protocol's state.
+pub(crate) fn to_json<T: serde::Serialize>(state: &T) -> Result<String, CoreError> {
+    serde_json::to_string(state).map_err(|e| CoreError::Sink(format!("protocol state: {e}")))
+}
+
+/// A protocol's state from JSON.
+pub(crate) fn from_json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, CoreError> {
+    serde_json::from_str(text).map_err(|e| CoreError::Sink(format!("protocol state: {e}")))
+}

@@ -1,0 +1,343 @@
+//! A run from the first step to the last: trains by the recipe, evaluates on schedule, tells the protocols, offers checkpoints.
+//!
+//! Everything random is a function of seed, step and sample index, so the state to keep is small ([`SessionState`]) and a
+//! resumed run gives the same bytes. A checkpoint lies after an optimiser step and before the evaluation of that step.
+
+use crate::{About, BatchOrder, Measured, Protocol, Step, evaluation_steps};
+use equivbench_core::{
+    Clock, CoreError, Dataset, Estimate, Estimator, Evaluation, Measurement, Model, PointLoss, RotationPlan, SampleTerms, Scheme, Seed,
+    Sink, StepFigures, Supervised, Task, Weights, measure, pool,
+};
+use serde::{Deserialize, Serialize};
+
+/// What a session needs to know.
+#[derive(Clone, Debug)]
+pub struct SessionConfig {
+    /// Seed of the run.
+    pub seed: Seed,
+    /// Optimiser steps.
+    pub total_steps: u64,
+    /// Samples in a batch.
+    pub batch_size: usize,
+    /// Training samples that are used, indices into the split `train`.
+    pub train_samples: Vec<u64>,
+    /// Evaluations a decade of steps.
+    pub points_per_decade: u32,
+    /// Split that is measured.
+    pub split: String,
+    /// Samples that are measured.
+    pub samples: usize,
+    /// Samples in a batch of the measurement.
+    pub evaluation_batch: usize,
+    /// Rotations.
+    pub scheme: Scheme,
+    /// Plug-in or unbiased.
+    pub estimator: Estimator,
+    /// Loss that is split.
+    pub loss: PointLoss,
+    /// Kinds of weights that are measured.
+    pub weights: Vec<Weights>,
+    /// Steps between checkpoints.
+    pub checkpoint_every: u64,
+}
+
+/// What a checkpoint keeps besides the model.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SessionState {
+    /// Optimiser steps done.
+    pub step: u64,
+    /// Training seconds.
+    pub train_s: f64,
+    /// Evaluation seconds.
+    pub evaluation_s: f64,
+    /// The last optimiser step: loss, learning rate, gradient norm.
+    pub last_step: Option<[f64; 3]>,
+    /// States of the protocols, in order.
+    pub protocols: Vec<String>,
+}
+
+/// Where a session stands.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Progress {
+    /// Optimiser steps done.
+    pub step: u64,
+    /// Optimiser steps of the run.
+    pub total: u64,
+    /// Training loss of the last step.
+    pub loss: Option<f64>,
+    /// Percent loss from equivariance error at the last evaluation.
+    pub percent: Option<f64>,
+    /// Whether it is measuring now.
+    pub measuring: bool,
+}
+
+/// What a session needs from whoever runs it.
+pub trait Observer {
+    /// Called often.
+    fn progress(&mut self, progress: &Progress);
+    /// Asked after each step.
+    fn should_stop(&mut self) -> bool;
+    /// Keeps the state. Rows written so far belong to it.
+    ///
+    /// # Errors
+    /// A state that could not be kept.
+    fn checkpoint(&mut self, state: &SessionState, model: &dyn Model) -> Result<(), CoreError>;
+    /// The sink of rows.
+    fn sink(&mut self) -> &mut dyn Sink;
+}
+
+/// How a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All steps done, all rows written.
+    Finished,
+    /// Stopped on request after a checkpoint.
+    Stopped,
+}
+
+/// Why a session failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// The training loss is not a number any more.
+    #[error(
+        "the training loss became {loss} at step {step}; the rows until then are kept. Lower train.lr, raise train.clip_norm, or check the data"
+    )]
+    LossNotFinite {
+        /// Step at which it happened.
+        step: u64,
+        /// The loss.
+        loss: f64,
+    },
+    /// A configuration that leaves nothing to do.
+    #[error("{0}")]
+    Empty(String),
+    /// What went wrong below.
+    #[error("at step {step}: {source}")]
+    At {
+        /// Steps done.
+        step: u64,
+        /// The error.
+        source: CoreError,
+    },
+}
+
+/// One measured batch with the rotations of its samples.
+struct MeasuredBatch {
+    samples: Supervised,
+    plans: Vec<RotationPlan>,
+}
+
+/// A run in progress.
+pub struct Session<'a> {
+    config: SessionConfig,
+    about: About,
+    model: &'a mut dyn Model,
+    dataset: &'a mut dyn Dataset,
+    task: &'static dyn Task,
+    clock: &'a dyn Clock,
+    protocols: Vec<Box<dyn Protocol>>,
+    order: BatchOrder,
+    measured: Vec<MeasuredBatch>,
+    state: SessionState,
+    last_percent: Option<f64>,
+}
+
+impl<'a> Session<'a> {
+    /// Prepares a run: freezes the measured samples with their rotations.
+    ///
+    /// # Errors
+    /// No training samples, an empty measured split, an unbiased estimate over one coset, or unreadable data.
+    pub fn new(
+        config: SessionConfig,
+        about: About,
+        model: &'a mut dyn Model,
+        dataset: &'a mut dyn Dataset,
+        task: &'static dyn Task,
+        clock: &'a dyn Clock,
+        protocols: Vec<Box<dyn Protocol>>,
+    ) -> Result<Self, SessionError> {
+        if config.train_samples.is_empty() || config.batch_size == 0 {
+            return Err(SessionError::Empty("there are no training samples; raise train.examples or check the dataset's filters".into()));
+        }
+        let order = BatchOrder::new(config.train_samples.clone(), config.batch_size, config.seed);
+        let measured = freeze(&config, dataset, task)?;
+        Ok(Self {
+            config,
+            about,
+            model,
+            dataset,
+            task,
+            clock,
+            protocols,
+            order,
+            measured,
+            state: SessionState::default(),
+            last_percent: None,
+        })
+    }
+
+    /// Continues from a checkpoint; the model's state is restored by the caller.
+    ///
+    /// # Errors
+    /// A state of other protocols.
+    pub fn restore(&mut self, state: SessionState) -> Result<(), CoreError> {
+        if state.protocols.len() != self.protocols.len() {
+            return Err(CoreError::Shape("the checkpoint was written with other protocols".into()));
+        }
+        for (protocol, saved) in self.protocols.iter_mut().zip(&state.protocols) {
+            if !saved.is_empty() {
+                protocol.load(saved)?;
+            }
+        }
+        self.state = state;
+        Ok(())
+    }
+
+    /// Trains and measures until the last step or until asked to stop.
+    ///
+    /// # Errors
+    /// A loss that is not finite, or what model, dataset or sink report, with the step.
+    pub fn run(&mut self, observer: &mut dyn Observer) -> Result<Outcome, SessionError> {
+        let schedule = evaluation_steps(self.config.total_steps, self.config.points_per_decade);
+        loop {
+            if schedule.binary_search(&self.state.step).is_ok() {
+                let at = self.state.step;
+                self.evaluate(observer).map_err(|source| SessionError::At { step: at, source })?;
+            }
+            if self.state.step >= self.config.total_steps {
+                break;
+            }
+            self.train_one()?;
+            observer.progress(&self.progress(false));
+            let stop = observer.should_stop();
+            if stop || self.state.step.is_multiple_of(self.config.checkpoint_every.max(1)) {
+                self.checkpoint(observer).map_err(|source| SessionError::At { step: self.state.step, source })?;
+            }
+            if stop {
+                return Ok(Outcome::Stopped);
+            }
+        }
+        let peak = self.clock.peak_memory_bytes();
+        for protocol in &mut self.protocols {
+            protocol.on_finish(&self.about, peak, observer.sink()).map_err(|source| SessionError::At { step: self.state.step, source })?;
+        }
+        Ok(Outcome::Finished)
+    }
+
+    fn progress(&self, measuring: bool) -> Progress {
+        Progress {
+            step: self.state.step,
+            total: self.config.total_steps,
+            loss: self.state.last_step.map(|s| s[0]),
+            percent: self.last_percent,
+            measuring,
+        }
+    }
+
+    fn train_one(&mut self) -> Result<(), SessionError> {
+        let step = self.state.step;
+        let at = |source| SessionError::At { step, source };
+        let start = self.clock.now_s();
+        let indices = self.order.batch(step);
+        let raw = self.dataset.load("train", &indices).map_err(at)?;
+        let mut stream = self.config.seed.indexed_stream("task/train", step);
+        let dataset = &*self.dataset;
+        let batch = self.task.prepare(raw, &|field| dataset.normaliser(field), &mut stream).map_err(at)?.training_batch();
+        let figures = self.model.train_step(&batch).map_err(at)?;
+        self.clock.step_done();
+        let seconds = self.clock.now_s() - start;
+        self.state.step += 1;
+        self.state.train_s += seconds;
+        self.state.last_step = Some([figures.loss, figures.lr, figures.gradient_norm]);
+        if !figures.loss.is_finite() {
+            return Err(SessionError::LossNotFinite { step: self.state.step, loss: figures.loss });
+        }
+        let told = Step { step: self.state.step, seconds, samples: indices.len() as u64, figures };
+        self.protocols.iter_mut().try_for_each(|p| p.on_step(&told)).map_err(at)
+    }
+
+    fn checkpoint(&mut self, observer: &mut dyn Observer) -> Result<(), CoreError> {
+        self.state.protocols = self.protocols.iter().map(|p| p.save()).collect::<Result<_, _>>()?;
+        observer.checkpoint(&self.state, &*self.model)
+    }
+
+    fn evaluate(&mut self, observer: &mut dyn Observer) -> Result<(), CoreError> {
+        for weights in self.config.weights.clone() {
+            observer.progress(&self.progress(true));
+            let start = self.clock.now_s();
+            let estimate = self.estimate(weights, observer)?;
+            self.state.evaluation_s += self.clock.now_s() - start;
+            if weights == Weights::Raw {
+                self.last_percent = Some(estimate.pooled.percent());
+            }
+            let told = self.told(weights, estimate);
+            for protocol in &mut self.protocols {
+                protocol.on_evaluation(&self.about, &told, observer.sink())?;
+            }
+        }
+        observer.progress(&self.progress(false));
+        Ok(())
+    }
+
+    fn estimate(&mut self, weights: Weights, observer: &mut dyn Observer) -> Result<Estimate, CoreError> {
+        let how = Measurement { weights, loss: self.config.loss, estimator: self.config.estimator };
+        let mut terms: Vec<SampleTerms> = Vec::new();
+        for index in 0..self.measured.len() {
+            let batch = &self.measured[index];
+            terms.extend(measure(self.model, &batch.samples, &batch.plans, how)?);
+            observer.progress(&self.progress(true));
+        }
+        let estimate = pool(&terms, self.config.loss == PointLoss::Mse, &mut self.config.seed.stream("bootstrap"));
+        if !estimate.pooled.total().is_finite() {
+            return Err(CoreError::NotFinite(format!("the measured loss is {}", estimate.pooled.total())));
+        }
+        Ok(estimate)
+    }
+
+    fn told(&self, weights: Weights, estimate: Estimate) -> Measured {
+        let evaluation = Evaluation {
+            step: self.state.step,
+            epoch: self.order.epoch_after(self.state.step),
+            train_s: self.state.train_s,
+            gpu_h: self.about.is_gpu.then(|| self.state.train_s / 3600.0),
+            percent: estimate.pooled.percent(),
+            skill: estimate.skill,
+            relative_equiv: estimate.relative_equiv,
+        };
+        let last_step = self.state.last_step.map(|[loss, lr, gradient_norm]| StepFigures { loss, lr, gradient_norm });
+        Measured { evaluation, weights, estimate, last_step, evaluation_s: self.state.evaluation_s }
+    }
+}
+
+/// The fixed validation subset with its rotations: chosen by seed, the same at every evaluation.
+fn freeze(config: &SessionConfig, dataset: &mut dyn Dataset, task: &'static dyn Task) -> Result<Vec<MeasuredBatch>, SessionError> {
+    let available = dataset.samples(&config.split);
+    if available == 0 || config.samples == 0 {
+        return Err(SessionError::Empty(format!(
+            "split \"{}\" has {available} samples and measure.samples is {}: there is nothing to measure",
+            config.split, config.samples
+        )));
+    }
+    if config.estimator == Estimator::Unbiased && config.scheme.is_sampled() && config.scheme.plan(config.seed, 0).cosets < 2 {
+        return Err(SessionError::Empty(format!(
+            "scheme {} draws one rotation, an unbiased estimate needs two; use e.g. tetrahedral-x2 or random-10",
+            config.scheme.name()
+        )));
+    }
+    let mut chosen = config.seed.permutation("measured", available);
+    chosen.truncate(config.samples);
+    let at = |source| SessionError::At { step: 0, source };
+    chosen
+        .chunks(config.evaluation_batch.max(1))
+        .enumerate()
+        .map(|(index, chunk)| {
+            let raw = dataset.load(&config.split, chunk).map_err(at)?;
+            let mut stream = config.seed.indexed_stream("task/measured", index as u64);
+            let normaliser = |field: &str| dataset.normaliser(field);
+            let samples = task.prepare(raw, &normaliser, &mut stream).map_err(at)?;
+            let plans = chunk.iter().map(|&sample| config.scheme.plan(config.seed, sample)).collect();
+            Ok(MeasuredBatch { samples, plans })
+        })
+        .collect()
+}

@@ -1,0 +1,19 @@
+//! Columns, tables, manifests and summaries: how numbers reach a reader. Nothing is computed here.
+
+mod catalogue;
+mod docs;
+mod error;
+mod keys;
+mod manifest;
+mod merge;
+mod summary;
+mod writer;
+
+pub use catalogue::tables;
+pub use docs::{columns_json, columns_markdown};
+pub use error::ReportError;
+pub use keys::{KEY_COLUMNS, RunKeys};
+pub use manifest::{DataFacts, Manifest, PluginFacts, Role, RunManifest};
+pub use merge::{MergedTable, merge_tables, write_atomically};
+pub use summary::{dip_summary, final_summary};
+pub use writer::{TableWriter, header};

@@ -1,0 +1,108 @@
+//! What a table cannot say: versions, hashes, devices, the configuration as it was resolved.
+
+use equivbench_protocols::PROTOCOL_VERSION;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Whether an experiment's folder is someone's work or reference tables that a new run may replace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Measured here.
+    #[default]
+    Experiment,
+    /// Came with the program, kept under version control.
+    Reference,
+}
+
+/// The manifest of an experiment, beside its merged tables.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Manifest {
+    /// Experiment or reference.
+    pub role: Role,
+    /// Version of the program.
+    pub equivbench_version: String,
+    /// Commit the program was built from, where it is known.
+    pub commit: String,
+    /// Version of the protocols.
+    pub protocol_version: u64,
+    /// Name of the suite.
+    pub suite: String,
+    /// Processor and operating system.
+    pub machine: String,
+    /// Plugins that were used.
+    pub plugins: Vec<PluginFacts>,
+    /// Runs, in the order of the tables.
+    pub runs: Vec<RunManifest>,
+}
+
+impl Manifest {
+    /// An empty manifest of this version.
+    #[must_use]
+    pub fn new(suite: &str) -> Self {
+        Self { suite: suite.into(), protocol_version: PROTOCOL_VERSION, ..Self::default() }
+    }
+}
+
+/// A plugin file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PluginFacts {
+    /// Name it declares.
+    pub name: String,
+    /// Version it declares.
+    pub version: String,
+    /// SHA-256 of the file.
+    pub sha256: String,
+}
+
+/// The data of a run.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DataFacts {
+    /// Name as in the tables.
+    pub name: String,
+    /// File or origin.
+    pub source: String,
+    /// Licence.
+    pub licence: String,
+    /// How the labels were computed.
+    pub level_of_theory: String,
+    /// Content hash.
+    pub content_hash: String,
+    /// Samples of each split.
+    pub splits: BTreeMap<String, u64>,
+    /// Normalisation of targets: `[mean, scale]`.
+    pub normalisers: BTreeMap<String, [f64; 2]>,
+    /// Checks the dataset made: `name: value unit (passed)`.
+    pub checks: Vec<String>,
+}
+
+/// What is known about one run.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RunManifest {
+    /// Run id.
+    pub run: String,
+    /// `finished`, `failed`, `interrupted`.
+    pub status: String,
+    /// Why it failed.
+    pub reason: String,
+    /// Device.
+    pub device: String,
+    /// Threads the model was given; 0 for all.
+    pub threads: u64,
+    /// Trained parameters.
+    pub parameters: u64,
+    /// Recipe as it was resolved, JSON.
+    pub recipe: String,
+    /// Model configuration as it was resolved, JSON.
+    pub model_config: String,
+    /// The run's configuration as it was resolved, JSON.
+    pub config: String,
+    /// Optimiser steps.
+    pub total_steps: u64,
+    /// Data.
+    pub data: DataFacts,
+}

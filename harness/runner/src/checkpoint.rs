@@ -1,0 +1,131 @@
+//! Checkpoints: atomic, checksummed, the last two kept; when the newest is damaged the older one serves.
+
+use crate::RunnerError;
+use equivbench_protocols::SessionState;
+use equivbench_report::write_atomically;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+/// First bytes of a checkpoint file.
+const MAGIC: &[u8; 8] = b"EQVCKPT1";
+/// How many are kept.
+const KEPT: usize = 2;
+
+/// Everything a run needs to continue.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// Run id; a checkpoint of another run is refused.
+    pub run: String,
+    /// Content hash of the data it was trained on.
+    pub data_hash: String,
+    /// State of the session.
+    pub session: SessionState,
+    /// Bytes of each table that it covers.
+    pub covered: BTreeMap<String, u64>,
+    /// The model's complete training state.
+    #[serde(skip)]
+    pub model: Vec<u8>,
+}
+
+/// Writes a checkpoint and removes those beyond the last two.
+///
+/// # Errors
+/// No space, no permission.
+pub fn save(folder: &Path, checkpoint: &Checkpoint) -> Result<(), RunnerError> {
+    std::fs::create_dir_all(folder).map_err(RunnerError::io(folder))?;
+    let head = serde_json::to_vec(checkpoint).map_err(|e| RunnerError::Run(format!("checkpoint: {e}")))?;
+    let mut bytes = Vec::with_capacity(head.len() + checkpoint.model.len() + 64);
+    bytes.extend_from_slice(MAGIC);
+    bytes.extend_from_slice(&(head.len() as u64).to_le_bytes());
+    bytes.extend_from_slice(&head);
+    bytes.extend_from_slice(&checkpoint.model);
+    let sum = Sha256::digest(&bytes);
+    bytes.extend_from_slice(&sum);
+    let path = folder.join(format!("step-{:012}.ckpt", checkpoint.session.step));
+    write_atomically(&path, &bytes)?;
+    for old in list(folder)?.into_iter().rev().skip(KEPT) {
+        // A leftover costs space only.
+        let _ = std::fs::remove_file(old);
+    }
+    Ok(())
+}
+
+/// The newest checkpoint that is whole; damaged ones are passed over and named.
+///
+/// # Errors
+/// A folder that cannot be read.
+pub fn newest(folder: &Path) -> Result<(Option<Checkpoint>, Vec<String>), RunnerError> {
+    let mut damaged = Vec::new();
+    for path in list(folder)?.into_iter().rev() {
+        match read(&path) {
+            Ok(checkpoint) => return Ok((Some(checkpoint), damaged)),
+            Err(what) => damaged.push(format!("{}: {what}", path.display())),
+        }
+    }
+    Ok((None, damaged))
+}
+
+fn list(folder: &Path) -> Result<Vec<PathBuf>, RunnerError> {
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let entries = std::fs::read_dir(folder).map_err(RunnerError::io(folder))?;
+    let mut paths: Vec<PathBuf> = entries.filter_map(|e| e.ok().map(|e| e.path())).filter(|p| p.extension().is_some_and(|e| e == "ckpt")).collect();
+    paths.sort();
+    Ok(paths)
+}
+
+fn read(path: &Path) -> Result<Checkpoint, String> {
+    let bytes = std::fs::read(path).map_err(|e| e.to_string())?;
+    let split = bytes.len().checked_sub(32).ok_or("too short")?;
+    let (body, sum) = bytes.split_at(split);
+    if Sha256::digest(body).as_slice() != sum {
+        return Err("its checksum does not fit".into());
+    }
+    let rest = body.strip_prefix(MAGIC).ok_or("not a checkpoint of this version")?;
+    let (length, rest) = rest.split_at_checked(8).ok_or("too short")?;
+    let length = u64::from_le_bytes(length.try_into().map_err(|_| "too short")?) as usize;
+    let (head, model) = rest.split_at_checked(length).ok_or("too short")?;
+    let mut checkpoint: Checkpoint = serde_json::from_slice(head).map_err(|e| e.to_string())?;
+    checkpoint.model = model.to_vec();
+    Ok(checkpoint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(step: u64) -> Checkpoint {
+        Checkpoint {
+            run: "r".into(),
+            data_hash: "h".into(),
+            session: SessionState { step, train_s: 0.1 + step as f64, ..SessionState::default() },
+            covered: BTreeMap::from([("curve".into(), 17)]),
+            model: vec![1, 2, 3, step as u8],
+        }
+    }
+
+    #[test]
+    fn the_last_two_are_kept_and_a_damaged_one_falls_back_to_the_older() {
+        let folder = tempfile::tempdir().unwrap();
+        for step in [5, 10, 15] {
+            save(folder.path(), &at(step)).unwrap();
+        }
+        assert_eq!(list(folder.path()).unwrap().len(), 2);
+        assert_eq!(newest(folder.path()).unwrap(), (Some(at(15)), vec![]));
+        let last = list(folder.path()).unwrap().pop().unwrap();
+        let mut bytes = std::fs::read(&last).unwrap();
+        for cut in [0, 7, bytes.len() / 2, bytes.len() - 1] {
+            std::fs::write(&last, &bytes[..cut]).unwrap();
+            let (found, damaged) = newest(folder.path()).unwrap();
+            assert_eq!((found, damaged.len()), (Some(at(10)), 1));
+        }
+        bytes[40] ^= 1;
+        std::fs::write(&last, &bytes).unwrap();
+        assert_eq!(newest(folder.path()).unwrap().0, Some(at(10)));
+    }
+}

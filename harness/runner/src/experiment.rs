@@ -1,0 +1,169 @@
+//! A results directory: which experiment it holds, its runs, its merged tables and its manifest.
+
+use crate::{
+    RunnerError,
+    run_dir::{RunDir, RunSpec, Status},
+};
+use equivbench_protocols::{PROTOCOL_VERSION, PROTOCOLS};
+use equivbench_report::{Manifest, MergedTable, PluginFacts, Role, RunManifest, merge_tables, tables, write_atomically};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// Marks a folder as an experiment: `experiment.toml`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Marker {
+    suite: String,
+    equivbench_version: String,
+    protocol_version: u64,
+    runs: Vec<String>,
+}
+
+const MARKER: &str = "experiment.toml";
+const MANIFEST: &str = "manifest.toml";
+
+/// An experiment in its results directory.
+pub struct Experiment {
+    out: PathBuf,
+    suite: String,
+    runs: Vec<(RunDir, RunSpec)>,
+}
+
+impl Experiment {
+    /// Opens the results directory for these runs, creating what is missing.
+    ///
+    /// A folder may be new, empty, hold reference tables of the program, or, with `resume`, the same experiment.
+    ///
+    /// # Errors
+    /// A folder with another experiment, another version or foreign files; no permission, no space.
+    pub fn open(out: &Path, suite: &str, specs: Vec<RunSpec>, resume: bool) -> Result<Self, RunnerError> {
+        let marker = Marker {
+            suite: suite.into(),
+            equivbench_version: env!("CARGO_PKG_VERSION").into(),
+            protocol_version: PROTOCOL_VERSION,
+            runs: specs.iter().map(|s| s.id.clone()).collect(),
+        };
+        let fresh = check_folder(out, &marker, resume)?;
+        let runs: Vec<_> = specs.into_iter().map(|spec| (RunDir::at(out.join("runs").join(&spec.id)), spec)).collect();
+        if fresh {
+            std::fs::create_dir_all(out).map_err(RunnerError::io(out))?;
+            for (dir, spec) in &runs {
+                dir.create(spec)?;
+            }
+            // Last, so that a folder with a marker has all its runs.
+            let text = toml::to_string(&marker).map_err(|e| RunnerError::Run(e.to_string()))?;
+            write_atomically(&out.join(MARKER), text.as_bytes())?;
+        }
+        Ok(Self { out: out.into(), suite: suite.into(), runs })
+    }
+
+    /// The results directory.
+    #[must_use]
+    pub fn out(&self) -> &Path {
+        &self.out
+    }
+
+    /// Run directories, in the order of their rows.
+    #[must_use]
+    pub fn run_dirs(&self) -> Vec<RunDir> {
+        self.runs.iter().map(|(dir, _)| dir.clone()).collect()
+    }
+
+    /// How each run stands.
+    #[must_use]
+    pub fn statuses(&self) -> Vec<(String, Status)> {
+        self.runs.iter().map(|(dir, spec)| (spec.id.clone(), dir.status())).collect()
+    }
+
+    /// Merges the tables of all runs and writes the manifest.
+    ///
+    /// # Errors
+    /// A table of another version; no space, no permission.
+    pub fn merge(&self, commit: &str) -> Result<Vec<MergedTable>, RunnerError> {
+        let folders: Vec<PathBuf> = self.runs.iter().map(|(dir, _)| dir.path().into()).collect();
+        let asked = |name: &str| self.runs.iter().any(|(_, spec)| spec.protocols.iter().any(|p| p == name));
+        let wanted: Vec<_> = PROTOCOLS.iter().filter(|p| asked(p.name)).flat_map(|p| p.tables.iter().copied()).collect();
+        let merged = merge_tables(&self.out, &folders, &wanted)?;
+        let mut manifest = Manifest::new(&self.suite);
+        manifest.equivbench_version = env!("CARGO_PKG_VERSION").into();
+        manifest.commit = commit.into();
+        manifest.machine = machine();
+        manifest.plugins = self.plugins();
+        manifest.runs = self.runs.iter().map(|(dir, spec)| run_manifest(dir, spec)).collect();
+        let text = toml::to_string(&manifest).map_err(|e| RunnerError::Run(e.to_string()))?;
+        write_atomically(&self.out.join(MANIFEST), text.as_bytes())?;
+        Ok(merged)
+    }
+
+    fn plugins(&self) -> Vec<PluginFacts> {
+        let mut all: Vec<PluginFacts> = Vec::new();
+        for plugin in self.runs.iter().flat_map(|(_, s)| [&s.model_plugin, &s.dataset_plugin]) {
+            if !all.contains(plugin) {
+                all.push(plugin.clone());
+            }
+        }
+        all
+    }
+}
+
+fn run_manifest(dir: &RunDir, spec: &RunSpec) -> RunManifest {
+    let status = dir.status();
+    let manifest = dir.manifest().unwrap_or_default();
+    RunManifest { run: spec.id.clone(), status: status.state.name().into(), reason: status.reason, ..manifest }
+}
+
+/// Whether the folder is to be set up; an error when it holds something else.
+fn check_folder(out: &Path, marker: &Marker, resume: bool) -> Result<bool, RunnerError> {
+    let conflict = |what: String| Err(RunnerError::Conflict(format!("results directory {}: {what}", out.display())));
+    if out.is_file() {
+        return conflict("this is a file; give a folder with --out".into());
+    }
+    let path = out.join(MARKER);
+    if let Ok(text) = std::fs::read_to_string(&path) {
+        let Ok(found) = toml::from_str::<Marker>(&text) else {
+            return conflict(format!("{MARKER} cannot be read; use another --out"));
+        };
+        if found == *marker {
+            return if resume { Ok(false) } else { conflict("it holds this experiment already; continue it with --resume, or use another --out".into()) };
+        }
+        if found.equivbench_version != marker.equivbench_version || found.protocol_version != marker.protocol_version {
+            return conflict(format!(
+                "it was written by version {} (protocols {}), this is {} (protocols {}); use another --out",
+                found.equivbench_version, found.protocol_version, marker.equivbench_version, marker.protocol_version
+            ));
+        }
+        return conflict(
+            "it holds another experiment (other plugins, plugin builds, data, settings or suite); use another --out, or repeat the command that began it".into(),
+        );
+    }
+    if resume && !out.exists() {
+        return conflict("there is nothing to resume; leave out --resume".into());
+    }
+    if holds_reference(out) || is_empty(out) {
+        return Ok(true);
+    }
+    conflict("it holds files of something else; use another --out".into())
+}
+
+fn is_empty(out: &Path) -> bool {
+    // A `runs` folder without a marker is what an interrupted set-up leaves.
+    std::fs::read_dir(out).map_or(true, |mut entries| entries.all(|e| e.is_ok_and(|e| e.file_name() == "runs")))
+}
+
+/// Reference tables of the program may be replaced: version control keeps them.
+fn holds_reference(out: &Path) -> bool {
+    let manifest = std::fs::read_to_string(out.join(MANIFEST)).ok().and_then(|t| toml::from_str::<Manifest>(&t).ok());
+    manifest.is_some_and(|m| m.role == Role::Reference)
+}
+
+/// Names of all tables, for those who look for files.
+#[must_use]
+pub fn table_names() -> Vec<&'static str> {
+    tables().iter().map(|t| t.name).collect()
+}
+
+fn machine() -> String {
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").ok();
+    let cpu = cpu.as_deref().and_then(|t| t.lines().find(|l| l.starts_with("model name"))).and_then(|l| l.split(':').nth(1));
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    format!("{} {}, {}, {cores} cores", std::env::consts::OS, std::env::consts::ARCH, cpu.unwrap_or("unknown processor").trim())
+}

@@ -1,0 +1,16 @@
+//! Experiments become run directories; a worker executes or resumes exactly one; a local pool runs several.
+//!
+//! Suite + overrides → [`plan`](plan::plan) → run directories with `run.toml` → [`worker`] → tables, merged in a fixed order.
+
+pub mod checkpoint;
+pub mod clock;
+pub mod config;
+mod error;
+pub mod experiment;
+pub mod plan;
+pub mod pool;
+pub mod run_dir;
+pub mod suite;
+pub mod worker;
+
+pub use error::RunnerError;

@@ -1,0 +1,192 @@
+//! From a suite and plugins to runs: every combination resolved, checked as far as possible before anything starts.
+
+use crate::{
+    RunnerError,
+    config::RunConfig,
+    run_dir::RunSpec,
+    suite::Suite,
+};
+use equivbench_host::HostError;
+use equivbench_protocols::{PROTOCOL_VERSION, PROTOCOLS, protocol_by_name};
+use equivbench_report::PluginFacts;
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+
+/// Descriptors of the boundary, as the host passes them on.
+use equivbench_host::descriptor::{DatasetSummary, ModelDescriptor, PluginDescriptor};
+
+/// A plugin file that was found and described.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PluginFile {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// SHA-256 of the file.
+    pub sha256: String,
+    /// What it holds.
+    pub descriptor: PluginDescriptor,
+}
+
+impl PluginFile {
+    fn facts(&self) -> PluginFacts {
+        PluginFacts { name: self.descriptor.name.clone(), version: self.descriptor.version.clone(), sha256: self.sha256.clone() }
+    }
+}
+
+/// What the command line asks for.
+#[derive(Clone, Debug)]
+pub struct Request<'a> {
+    /// The suite.
+    pub suite: &'a Suite,
+    /// Model plugins, in the order of `--plugins`.
+    pub models: Vec<PluginFile>,
+    /// Every plugin that was found, for datasets.
+    pub available: Vec<PluginFile>,
+    /// `--set`.
+    pub overrides: Vec<(String, toml::Value)>,
+    /// `--protocols`; empty for the suite's.
+    pub protocols: Vec<String>,
+}
+
+/// Resolves the request into runs, in the order of their rows.
+///
+/// # Errors
+/// Unknown protocols, sizes or datasets, a device that is not there, a combination that leaves no run.
+pub fn plan(request: &Request<'_>) -> Result<Vec<RunSpec>, RunnerError> {
+    let protocols = protocols(request)?;
+    let mut specs: Vec<RunSpec> = Vec::new();
+    for plugin in &request.models {
+        if plugin.descriptor.models.is_empty() {
+            return Err(RunnerError::Config(format!(
+                "plugin \"{}\" ({}) holds no model; name it as a dataset with --set dataset.name={}",
+                plugin.descriptor.name,
+                plugin.path.display(),
+                plugin.descriptor.name
+            )));
+        }
+        for model in &plugin.descriptor.models {
+            for config in request.suite.configurations(&model.name, &request.overrides)? {
+                specs.push(resolve(request, plugin, model, config, &protocols)?);
+            }
+        }
+    }
+    if specs.is_empty() {
+        return Err(RunnerError::Config("there is nothing to run: name at least one plugin with --plugins".into()));
+    }
+    Ok(specs)
+}
+
+fn protocols(request: &Request<'_>) -> Result<Vec<String>, RunnerError> {
+    let asked = if request.protocols.is_empty() { &request.suite.protocols } else { &request.protocols };
+    if asked.iter().any(|p| p == "all") {
+        return Ok(PROTOCOLS.iter().map(|p| p.name.into()).collect());
+    }
+    let known = || PROTOCOLS.iter().map(|p| p.name).collect::<Vec<_>>();
+    if let Some(unknown) = asked.iter().find(|name| protocol_by_name(name).is_none()) {
+        let nearest = known().into_iter().min_by_key(|k| strsim::damerau_levenshtein(k, unknown)).unwrap_or_default();
+        return Err(RunnerError::Config(format!(
+            "protocol \"{unknown}\" is not known; did you mean \"{nearest}\"? There are: {}, all",
+            known().join(", ")
+        )));
+    }
+    // Told of events in the order of the list, whatever the order on the command line.
+    Ok(known().into_iter().filter(|name| asked.iter().any(|a| a == name)).map(Into::into).collect())
+}
+
+fn resolve(
+    request: &Request<'_>,
+    plugin: &PluginFile,
+    model: &ModelDescriptor,
+    mut config: RunConfig,
+    protocols: &[String],
+) -> Result<RunSpec, RunnerError> {
+    config.model.size = resolve_size(model, &config.model.size)?;
+    let (dataset_file, dataset) = resolve_dataset(request, model, &config.dataset.name)?;
+    config.dataset.name = dataset.name.clone();
+    if !model.tasks.iter().any(|t| dataset.tasks.contains(t)) {
+        return Err(RunnerError::Config(format!(
+            "model {} is trained on {}, dataset {} serves {}: they share no task",
+            model.name,
+            model.tasks.join(", "),
+            dataset.name,
+            dataset.tasks.join(", ")
+        )));
+    }
+    config.run.device = resolve_device(&config.run.device, plugin)?;
+    let spec = RunSpec {
+        id: String::new(),
+        protocols: protocols.to_vec(),
+        protocol_version: PROTOCOL_VERSION,
+        model_library: plugin.path.clone(),
+        model_plugin: plugin.facts(),
+        dataset_library: dataset_file.path.clone(),
+        dataset_plugin: dataset_file.facts(),
+        config,
+    };
+    Ok(RunSpec { id: run_id(&spec), ..spec })
+}
+
+fn resolve_size(model: &ModelDescriptor, asked: &str) -> Result<String, RunnerError> {
+    let names = || model.sizes.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(", ");
+    match model.sizes.iter().find(|s| asked.is_empty() || s.name == asked) {
+        Some(size) => Ok(size.name.clone()),
+        None => Err(RunnerError::Config(format!("model {}: size \"{asked}\" is not known; there are: {}", model.name, names()))),
+    }
+}
+
+fn resolve_dataset<'a>(request: &'a Request<'_>, model: &ModelDescriptor, asked: &str) -> Result<(&'a PluginFile, &'a DatasetSummary), RunnerError> {
+    let all = || request.available.iter().flat_map(|p| p.descriptor.datasets.iter().map(move |d| (p, d)));
+    let wanted: Vec<&str> = if asked.is_empty() { model.default_datasets.iter().map(String::as_str).collect() } else { vec![asked] };
+    if let Some(found) = wanted.iter().find_map(|name| all().find(|(_, d)| d.name == *name)) {
+        return Ok(found);
+    }
+    let known: Vec<&str> = all().map(|(_, d)| d.name.as_str()).collect();
+    Err(RunnerError::Host(HostError::NotFound {
+        name: format!("{} (a dataset for model {})", wanted.join(" or "), model.name),
+        tried: Vec::new(),
+        nearest: known.first().map(|s| (*s).to_owned()),
+    }))
+}
+
+/// `auto` takes the first GPU where the plugin can use one.
+fn resolve_device(asked: &str, plugin: &PluginFile) -> Result<String, RunnerError> {
+    let offers_cuda = plugin.descriptor.devices.iter().any(|d| d == "cuda");
+    let gpus = gpu_count();
+    let name = &plugin.descriptor.name;
+    let refused = |message: String| Err(RunnerError::Host(HostError::Device { plugin: name.clone(), message }));
+    match asked.split_once(':').unwrap_or((asked, "0")) {
+        ("auto" | "", _) => Ok(if offers_cuda && gpus > 0 { "cuda:0".into() } else { "cpu".into() }),
+        ("cpu", _) => Ok("cpu".into()),
+        ("cuda", _) if !offers_cuda => refused(format!("device \"{asked}\": this plugin was built without CUDA; build it with --features cuda, or use --device cpu")),
+        ("cuda", index) => match index.parse::<usize>() {
+            Ok(index) if index < gpus => Ok(format!("cuda:{index}")),
+            Ok(_) => refused(format!("device \"{asked}\" is not there: this machine shows {gpus} NVIDIA GPU(s); use --device cpu, or check nvidia-smi")),
+            Err(_) => refused(format!("device \"{asked}\": write cuda:N with a number N")),
+        },
+        _ => refused(format!("device \"{asked}\" is not known; use cpu, cuda:N or auto")),
+    }
+}
+
+/// NVIDIA devices that the kernel shows.
+#[must_use]
+pub fn gpu_count() -> usize {
+    (0..64).take_while(|n| Path::new(&format!("/dev/nvidia{n}")).exists()).count()
+}
+
+/// A hash of everything that can change a number. Limits, checkpoints, threads and the clock's seconds are left out.
+fn run_id(spec: &RunSpec) -> String {
+    let mut config = spec.config.clone();
+    let keep = crate::config::ExecutionConfig::default();
+    config.run.threads = keep.threads;
+    config.run.checkpoint_every_steps = keep.checkpoint_every_steps;
+    config.run.time_limit_s = keep.time_limit_s;
+    config.run.stall_limit_s = keep.stall_limit_s;
+    let pinned = serde_json::json!({
+        "config": config,
+        "model_plugin": spec.model_plugin.sha256,
+        "dataset_plugin": spec.dataset_plugin.sha256,
+        "protocol_version": spec.protocol_version,
+    });
+    let digest = Sha256::digest(pinned.to_string().as_bytes());
+    let hash: String = digest.iter().take(5).map(|b| format!("{b:02x}")).collect();
+    format!("{}-{}-s{}-{hash}", spec.config.model.name, spec.config.model.size, spec.config.run.seed)
+}

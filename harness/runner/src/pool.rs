@@ -1,0 +1,177 @@
+//! The local pool: workers as child processes, some at a time, watched for crashes, stalls and limits.
+
+use crate::{
+    RunnerError,
+    run_dir::{ProgressFile, RunDir, State, Status},
+    worker::{POOL_VARIABLE, STOP_FILE, THREADS_VARIABLE},
+};
+use std::{
+    collections::VecDeque,
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+/// How the pool works.
+pub struct Pool<'a> {
+    /// The program; its command `worker DIR` executes a run.
+    pub program: PathBuf,
+    /// Runs at a time.
+    pub jobs: usize,
+    /// Asks all workers for a checkpoint and an end.
+    pub stop: &'a AtomicBool,
+}
+
+/// What the pool tells of.
+pub enum Event<'a> {
+    /// A worker was started.
+    Started(&'a RunDir),
+    /// A worker made progress.
+    Progress(&'a RunDir, &'a ProgressFile),
+    /// A run ended.
+    Ended(&'a RunDir, &'a Status),
+}
+
+struct Working {
+    dir: RunDir,
+    child: Child,
+    started: Instant,
+    alive: Instant,
+    beat: u64,
+    stall_limit: Duration,
+    hard_limit: Duration,
+    asked_to_stop: Option<Instant>,
+}
+
+/// Grace between asking a worker to stop and ending it.
+const GRACE: Duration = Duration::from_secs(60);
+
+impl Pool<'_> {
+    /// Executes all runs that are not finished. A run that fails takes no other along.
+    ///
+    /// # Errors
+    /// A worker that cannot be started.
+    pub fn execute(&self, runs: &[RunDir], mut tell: impl FnMut(Event<'_>)) -> Result<(), RunnerError> {
+        let mut waiting: VecDeque<RunDir> = runs.iter().filter(|d| d.status().state != State::Finished).cloned().collect();
+        let mut working: Vec<Working> = Vec::new();
+        while !working.is_empty() || (!waiting.is_empty() && !self.stopping()) {
+            while working.len() < self.jobs.max(1) && !self.stopping() {
+                let Some(dir) = waiting.pop_front() else { break };
+                working.push(self.start(&dir)?);
+                tell(Event::Started(&dir));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+            let mut still = Vec::new();
+            for mut worker in working {
+                match self.look_after(&mut worker, &mut tell)? {
+                    Some(status) => tell(Event::Ended(&worker.dir, &status)),
+                    None => still.push(worker),
+                }
+            }
+            working = still;
+        }
+        Ok(())
+    }
+
+    fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    fn start(&self, dir: &RunDir) -> Result<Working, RunnerError> {
+        let spec = dir.spec()?;
+        let log = dir.log();
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(&log).map_err(RunnerError::io(&log))?;
+        let twin = file.try_clone().map_err(RunnerError::io(&log))?;
+        let _ = std::fs::remove_file(dir.path().join("progress.json"));
+        let mut command = Command::new(&self.program);
+        command.arg("worker").arg(dir.path()).stdin(Stdio::null()).stdout(file).stderr(twin);
+        command.env(POOL_VARIABLE, std::process::id().to_string());
+        if self.jobs > 1 {
+            let cores = std::thread::available_parallelism().map_or(1, usize::from);
+            command.env(THREADS_VARIABLE, (cores / self.jobs).max(1).to_string());
+        }
+        let child = command.spawn().map_err(RunnerError::io(&self.program))?;
+        let seconds = |s: u64| if s == 0 { Duration::MAX } else { Duration::from_secs(s) };
+        Ok(Working {
+            dir: dir.clone(),
+            child,
+            started: Instant::now(),
+            alive: Instant::now(),
+            beat: 0,
+            stall_limit: seconds(spec.config.run.stall_limit_s),
+            hard_limit: seconds(spec.config.run.time_limit_s).saturating_add(GRACE),
+            asked_to_stop: None,
+        })
+    }
+
+    fn look_after(&self, worker: &mut Working, tell: &mut impl FnMut(Event<'_>)) -> Result<Option<Status>, RunnerError> {
+        if let Some(progress) = worker.dir.progress().filter(|p| p.beat != worker.beat) {
+            worker.beat = progress.beat;
+            worker.alive = Instant::now();
+            tell(Event::Progress(&worker.dir, &progress));
+        }
+        let dir = worker.dir.clone();
+        if let Some(exit) = worker.child.try_wait().map_err(RunnerError::io(dir.path()))? {
+            return Ok(Some(settle(&dir, exit, None)?));
+        }
+        if self.stopping() && worker.asked_to_stop.is_none() {
+            let stop = dir.path().join(STOP_FILE);
+            std::fs::write(&stop, b"").map_err(RunnerError::io(&stop))?;
+            worker.asked_to_stop = Some(Instant::now());
+        }
+        let ended = match () {
+            () if worker.alive.elapsed() > worker.stall_limit => {
+                Some(format!("no sign of life for {} s (run.stall_limit_s): the plugin hangs", worker.stall_limit.as_secs()))
+            }
+            () if worker.started.elapsed() > worker.hard_limit => Some("run.time_limit_s passed and the plugin did not return".into()),
+            () if worker.asked_to_stop.is_some_and(|t| t.elapsed() > GRACE) => Some("asked to stop and did not".into()),
+            () => None,
+        };
+        let Some(reason) = ended else { return Ok(None) };
+        let io = || RunnerError::io(dir.path());
+        worker.child.kill().map_err(io())?;
+        let exit = worker.child.wait().map_err(io())?;
+        Ok(Some(settle(&dir, exit, Some(reason))?))
+    }
+}
+
+/// The status of a run whose worker is gone: its own word, or what its end says.
+fn settle(dir: &RunDir, exit: ExitStatus, ended: Option<String>) -> Result<Status, RunnerError> {
+    let own = dir.status();
+    let has_spoken = matches!(own.state, State::Finished | State::Failed | State::Interrupted);
+    if ended.is_none() && has_spoken {
+        return Ok(own);
+    }
+    let progress = dir.progress().unwrap_or_default();
+    let how = ended.unwrap_or_else(|| describe(exit));
+    let status = Status {
+        state: State::Failed,
+        reason: format!("{how}, after step {}; see {}", progress.step, dir.log().display()),
+        step: progress.step,
+        peak_memory_bytes: None,
+    };
+    dir.set_status(&status)?;
+    Ok(status)
+}
+
+fn describe(exit: ExitStatus) -> String {
+    #[cfg(unix)]
+    {
+        use std::os::unix::process::ExitStatusExt;
+        if let Some(signal) = exit.signal() {
+            let name = match signal {
+                4 => "illegal instruction",
+                6 => "aborted",
+                7 => "bus error",
+                8 => "arithmetic error",
+                9 => "killed; the system may have been out of memory",
+                11 => "segmentation fault",
+                15 => "terminated",
+                _ => "signal",
+            };
+            return format!("the worker process died of signal {signal} ({name}): a fault of the plugin, or someone ended it");
+        }
+    }
+    format!("the worker process ended with exit code {} in the middle of the run: the plugin called exit", exit.code().unwrap_or(-1))
+}

@@ -1,0 +1,213 @@
+//! A run directory: what pins a run, where it stands, and who holds it.
+
+use crate::{RunnerError, config::RunConfig};
+use equivbench_report::{PluginFacts, RunManifest, write_atomically};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
+
+/// What pins a run: `run.toml`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunSpec {
+    /// Run id: a hash of everything that can change a number.
+    pub id: String,
+    /// Protocols by name, in order.
+    pub protocols: Vec<String>,
+    /// Version of the protocols.
+    pub protocol_version: u64,
+    /// File of the model plugin.
+    pub model_library: PathBuf,
+    /// What it was when the run was planned.
+    pub model_plugin: PluginFacts,
+    /// File of the dataset plugin.
+    pub dataset_library: PathBuf,
+    /// What it was when the run was planned.
+    pub dataset_plugin: PluginFacts,
+    /// The configuration.
+    pub config: RunConfig,
+}
+
+/// How a run stands: `status.toml`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Planned.
+    #[default]
+    Pending,
+    /// A worker is at it (or was, when it died).
+    Running,
+    /// All rows written.
+    Finished,
+    /// Ended with a reason.
+    Failed,
+    /// Stopped on request or by a limit; can be resumed.
+    Interrupted,
+}
+
+impl State {
+    /// Name in manifests and messages.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::Finished => "finished",
+            Self::Failed => "failed",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
+/// `status.toml`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// How it stands.
+    pub state: State,
+    /// Why it failed or stopped.
+    pub reason: String,
+    /// Optimiser steps done.
+    pub step: u64,
+    /// Peak resident memory of the worker in bytes.
+    pub peak_memory_bytes: Option<u64>,
+}
+
+/// `progress.json`: where a worker is, replaced several times a second.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProgressFile {
+    /// Optimiser steps done.
+    pub step: u64,
+    /// Optimiser steps of the run.
+    pub total: u64,
+    /// Training loss of the last step.
+    pub loss: Option<f64>,
+    /// Percent at the last evaluation.
+    pub percent: Option<f64>,
+    /// `loading`, `training` or `measuring`.
+    pub phase: String,
+    /// Counts replacements: a sign of life.
+    pub beat: u64,
+}
+
+/// The directory of one run.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RunDir(PathBuf);
+
+impl RunDir {
+    /// A run directory at a path.
+    #[must_use]
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Folder of the checkpoints.
+    #[must_use]
+    pub fn checkpoints(&self) -> PathBuf {
+        self.0.join("checkpoints")
+    }
+
+    /// What the worker printed.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.0.join("log")
+    }
+
+    /// Creates the folder with its `run.toml`.
+    ///
+    /// # Errors
+    /// No space, no permission.
+    pub fn create(&self, spec: &RunSpec) -> Result<(), RunnerError> {
+        std::fs::create_dir_all(&self.0).map_err(RunnerError::io(&self.0))?;
+        self.write_toml("run.toml", spec)
+    }
+
+    /// Reads `run.toml`.
+    ///
+    /// # Errors
+    /// A folder that is no run, or was written by another version.
+    pub fn spec(&self) -> Result<RunSpec, RunnerError> {
+        self.read_toml("run.toml")
+    }
+
+    /// Reads `status.toml`; a run without one is pending.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.read_toml("status.toml").unwrap_or_default()
+    }
+
+    /// Replaces `status.toml`.
+    ///
+    /// # Errors
+    /// No space, no permission.
+    pub fn set_status(&self, status: &Status) -> Result<(), RunnerError> {
+        self.write_toml("status.toml", status)
+    }
+
+    /// Reads `manifest.toml`.
+    #[must_use]
+    pub fn manifest(&self) -> Option<RunManifest> {
+        self.read_toml("manifest.toml").ok()
+    }
+
+    /// Replaces `manifest.toml`.
+    ///
+    /// # Errors
+    /// No space, no permission.
+    pub fn set_manifest(&self, manifest: &RunManifest) -> Result<(), RunnerError> {
+        self.write_toml("manifest.toml", manifest)
+    }
+
+    /// The worker's progress, if it wrote any.
+    #[must_use]
+    pub fn progress(&self) -> Option<ProgressFile> {
+        serde_json::from_slice(&std::fs::read(self.0.join("progress.json")).ok()?).ok()
+    }
+
+    /// Replaces the progress; a failure costs the display only.
+    pub fn set_progress(&self, progress: &ProgressFile) {
+        if let Ok(text) = serde_json::to_vec(progress) {
+            let temporary = self.0.join("progress.json.tmp");
+            let _ = std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, self.0.join("progress.json")));
+        }
+    }
+
+    /// Holds the run for this process until the returned file is dropped, also when the process dies.
+    ///
+    /// # Errors
+    /// A run that another process holds.
+    pub fn lock(&self) -> Result<File, RunnerError> {
+        let path = self.0.join("lock");
+        let file = File::create(&path).map_err(RunnerError::io(&path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(std::fs::TryLockError::WouldBlock) => Err(RunnerError::Conflict(format!(
+                "run {} is being executed by another process; wait for it or end it first",
+                self.0.display()
+            ))),
+            Err(std::fs::TryLockError::Error(source)) => Err(RunnerError::Io { path, source }),
+        }
+    }
+
+    fn write_toml<T: Serialize>(&self, name: &str, value: &T) -> Result<(), RunnerError> {
+        let path = self.0.join(name);
+        let text = toml::to_string(value).map_err(|e| RunnerError::Run(format!("{}: {e}", path.display())))?;
+        Ok(write_atomically(&path, text.as_bytes())?)
+    }
+
+    fn read_toml<T: DeserializeOwned>(&self, name: &str) -> Result<T, RunnerError> {
+        let path = self.0.join(name);
+        let text = std::fs::read_to_string(&path).map_err(RunnerError::io(&path))?;
+        toml::from_str(&text).map_err(|e| {
+            RunnerError::Conflict(format!("{}: not a file of this version ({}); use another --out", path.display(), e.message()))
+        })
+    }
+}

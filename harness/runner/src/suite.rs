@@ -1,0 +1,316 @@
+//! Suites: TOML files of defaults, per-model differences and sweeps, with overrides from the command line on top.
+//!
+//! Layers, later ones win: built-in defaults, the suite, its `[models.NAME]`, a sweep's assignment, `--set`.
+
+use crate::{RunnerError, config::RunConfig};
+use std::path::Path;
+use toml::{Table, Value};
+
+/// Suites that come with the program.
+const BUILT_IN: &[(&str, &str)] = &[
+    ("quick", include_str!("../../../benchmarks/suites/quick.toml")),
+    ("paper-escaip", include_str!("../../../benchmarks/suites/paper-escaip.toml")),
+];
+
+/// Keys of the recipe, which may stand directly in `[train]`.
+const RECIPE_KEYS: &[&str] = &[
+    "optimiser", "lr", "beta1", "beta2", "eps", "weight_decay", "no_decay", "clip_norm", "ema_decay", "schedule", "warmup_epochs",
+    "warmup_factor", "schedule_epochs", "min_factor", "loss", "batch_size", "epochs",
+];
+
+/// A suite as it was read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Suite {
+    /// Name, for the results directory.
+    pub name: String,
+    /// What it is for.
+    pub about: String,
+    /// Protocols by name.
+    pub protocols: Vec<String>,
+    base: Table,
+    models: Table,
+    sweeps: Vec<Table>,
+}
+
+/// Names of the suites that come with the program.
+#[must_use]
+pub fn built_in_names() -> Vec<&'static str> {
+    BUILT_IN.iter().map(|(name, _)| *name).collect()
+}
+
+impl Suite {
+    /// A suite by name, or from a file.
+    ///
+    /// # Errors
+    /// An unknown name, an unreadable file, unknown keys.
+    pub fn load(name_or_path: &str) -> Result<Self, RunnerError> {
+        if let Some((name, text)) = BUILT_IN.iter().find(|(name, _)| *name == name_or_path) {
+            return Self::parse(text, name, name);
+        }
+        let path = Path::new(name_or_path);
+        if !path.is_file() {
+            let known = built_in_names().join(", ");
+            return Err(RunnerError::Config(format!(
+                "suite \"{name_or_path}\" is neither a file nor a suite of this program; its suites are: {known}"
+            )));
+        }
+        let text = std::fs::read_to_string(path).map_err(RunnerError::io(path))?;
+        let stem = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+        Self::parse(&text, &stem, name_or_path)
+    }
+
+    /// Reads the text of a suite; `source` is named in errors.
+    ///
+    /// # Errors
+    /// Text that is not TOML, unknown keys, values of another type.
+    pub fn parse(text: &str, name: &str, source: &str) -> Result<Self, RunnerError> {
+        let bad = |what: String| RunnerError::Config(format!("suite {source}: {what}"));
+        let mut table: Table = text.parse().map_err(|e: toml::de::Error| bad(e.to_string()))?;
+        let text_of = |v: Option<Value>| v.and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
+        let about = text_of(table.remove("about"));
+        let named = text_of(table.remove("name"));
+        let protocols = match table.remove("protocols") {
+            Some(v) => v.try_into().map_err(|e| bad(format!("protocols: {e}")))?,
+            None => vec!["all".into()],
+        };
+        let models = into_table(table.remove("models")).map_err(|e| bad(format!("models: {e}")))?;
+        let sweeps = match table.remove("sweep") {
+            None => Vec::new(),
+            Some(Value::Array(items)) => items.into_iter().map(|i| into_table(Some(i))).collect::<Result<_, _>>().map_err(|e| bad(format!("sweep: {e}")))?,
+            Some(_) => return Err(bad("sweep must be an array of tables, [[sweep]]".into())),
+        };
+        let suite = Self { name: if named.is_empty() { name.into() } else { named }, about, protocols, base: table, models, sweeps };
+        suite.check().map_err(|e| bad(e.to_string()))?;
+        Ok(suite)
+    }
+
+    fn check(&self) -> Result<(), RunnerError> {
+        check_keys(&self.base, "")?;
+        for (name, table) in &self.models {
+            let Value::Table(table) = table else { return Err(RunnerError::Config(format!("models.{name} must be a table"))) };
+            check_keys(table, "")?;
+        }
+        self.sweeps.iter().flat_map(Table::keys).try_for_each(|key| check_key(key))
+    }
+
+    /// The configurations of one model: one for each combination of every sweep, without repeats, in order.
+    ///
+    /// # Errors
+    /// Values of another type, an empty list.
+    pub fn configurations(&self, model: &str, overrides: &[(String, Value)]) -> Result<Vec<RunConfig>, RunnerError> {
+        let mut base = Table::new();
+        lay_over(&mut base, &self.base);
+        if let Some(Value::Table(own)) = self.models.get(model) {
+            lay_over(&mut base, own);
+        }
+        let (fixed, swept): (Vec<_>, Vec<_>) = overrides.iter().cloned().partition(|(key, value)| !is_sweep(key, value));
+        let no_sweep = [Table::new()];
+        let sweeps = if self.sweeps.is_empty() { &no_sweep[..] } else { &self.sweeps };
+        let mut found: Vec<RunConfig> = Vec::new();
+        for sweep in sweeps {
+            // A key that the command line names is no longer swept by the suite.
+            let named = |key: &String| overrides.iter().any(|(k, _)| k == key);
+            let axes = sweep.iter().filter(|(k, _)| !named(k)).map(|(k, v)| (k.clone(), v.clone())).chain(swept.iter().cloned());
+            for assignment in product(axes.collect())? {
+                let mut table = base.clone();
+                for (key, value) in assignment.iter().chain(&fixed) {
+                    assign(&mut table, key, value.clone())?;
+                }
+                let config = resolve(table, model)?;
+                if !found.contains(&config) {
+                    found.push(config);
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Reads `KEY=VALUE`: the value is TOML where it parses as such, text otherwise; a bare list `a,b` is not a list, `[a, b]` is.
+///
+/// # Errors
+/// Text without `=`, or an unknown key.
+pub fn parse_override(text: &str) -> Result<(String, Value), RunnerError> {
+    let Some((key, value)) = text.split_once('=') else {
+        return Err(RunnerError::Config(format!("--set {text}: write KEY=VALUE, for example --set train.lr=1e-3")));
+    };
+    let (key, value) = (key.trim(), value.trim());
+    check_key(key)?;
+    let parsed = format!("v = {value}").parse::<Table>().ok().and_then(|mut t| t.remove("v"));
+    Ok((key.into(), parsed.unwrap_or_else(|| Value::String(value.into()))))
+}
+
+fn resolve(mut table: Table, model: &str) -> Result<RunConfig, RunnerError> {
+    if let Some(Value::Table(train)) = table.get_mut("train") {
+        let mut recipe = into_table(train.remove("recipe")).map_err(|e| RunnerError::Config(format!("train.recipe: {e}")))?;
+        for key in RECIPE_KEYS {
+            if let Some(value) = train.remove(*key) {
+                recipe.insert((*key).into(), value);
+            }
+        }
+        train.insert("recipe".into(), Value::Table(recipe));
+    }
+    let mut config: RunConfig = Value::Table(table).try_into().map_err(|e| RunnerError::Config(format!("configuration of {model}: {e}")))?;
+    config.model.name = model.into();
+    Ok(config)
+}
+
+/// A list given for a key that holds one value means one run for each.
+fn is_sweep(key: &str, value: &Value) -> bool {
+    value.is_array() && !matches!(key, "measure.weights" | "train.no_decay") && !key.starts_with("model.config.") && !key.starts_with("dataset.options.")
+}
+
+fn product(axes: Vec<(String, Value)>) -> Result<Vec<Vec<(String, Value)>>, RunnerError> {
+    let mut all = vec![Vec::new()];
+    for (key, value) in axes {
+        let values = match value {
+            Value::Array(values) if is_sweep(&key, &Value::Array(vec![])) => values,
+            other => vec![other],
+        };
+        if values.is_empty() {
+            return Err(RunnerError::Config(format!("sweep over {key}: the list is empty")));
+        }
+        let extended = |a: &Vec<(String, Value)>, v: &Value| [a.clone(), vec![(key.clone(), v.clone())]].concat();
+        all = all.iter().flat_map(|a| values.iter().map(|v| extended(a, v)).collect::<Vec<_>>()).collect();
+    }
+    Ok(all)
+}
+
+fn assign(table: &mut Table, key: &str, value: Value) -> Result<(), RunnerError> {
+    match key.split_once('.') {
+        None => {
+            table.insert(key.into(), value);
+            Ok(())
+        }
+        Some((head, rest)) => match table.entry(head).or_insert_with(|| Value::Table(Table::new())) {
+            Value::Table(inner) => assign(inner, rest, value),
+            _ => Err(RunnerError::Config(format!("{head} is a value, it has no key {rest}"))),
+        },
+    }
+}
+
+fn lay_over(base: &mut Table, over: &Table) {
+    for (key, value) in over {
+        match (base.get_mut(key), value) {
+            (Some(Value::Table(inner)), Value::Table(over)) => lay_over(inner, over),
+            _ => {
+                base.insert(key.clone(), value.clone());
+            }
+        }
+    }
+}
+
+fn into_table(value: Option<Value>) -> Result<Table, String> {
+    match value {
+        None => Ok(Table::new()),
+        Some(Value::Table(table)) => Ok(table),
+        Some(other) => Err(format!("expected a table, found {}", other.type_str())),
+    }
+}
+
+/// All known keys with dots; those that end in `.*` hold free keys that a plugin checks.
+#[must_use]
+pub fn known_keys() -> Vec<String> {
+    fn collect(table: &Table, prefix: &str, out: &mut Vec<String>) {
+        for (key, value) in table {
+            let name = format!("{prefix}{key}");
+            match value {
+                Value::Table(_) if matches!(name.as_str(), "model.config" | "dataset.options") => out.push(format!("{name}.*")),
+                Value::Table(_) if name == "train.recipe" => out.extend(RECIPE_KEYS.iter().map(|k| format!("train.{k}"))),
+                Value::Table(inner) => collect(inner, &format!("{name}."), out),
+                _ => out.push(name),
+            }
+        }
+    }
+    let mut keys = Vec::new();
+    if let Ok(Value::Table(table)) = Value::try_from(RunConfig::default()) {
+        collect(&table, "", &mut keys);
+    }
+    keys
+}
+
+fn check_keys(table: &Table, prefix: &str) -> Result<(), RunnerError> {
+    for (key, value) in table {
+        let name = format!("{prefix}{key}");
+        match value {
+            Value::Table(inner) if !name.starts_with("model.config") && !name.starts_with("dataset.options") => {
+                check_keys(inner, &format!("{name}."))?;
+            }
+            Value::Table(_) => {}
+            _ => check_key(&name)?,
+        }
+    }
+    Ok(())
+}
+
+fn check_key(key: &str) -> Result<(), RunnerError> {
+    let known = known_keys();
+    let fits = |k: &String| k == key || k.strip_suffix('*').is_some_and(|free| key.starts_with(free) && key.len() > free.len());
+    if known.iter().any(fits) {
+        return Ok(());
+    }
+    let nearest = known.iter().min_by_key(|k| strsim::damerau_levenshtein(k, key)).cloned().unwrap_or_default();
+    Err(RunnerError::Config(format!("key \"{key}\" is not known; did you mean \"{nearest}\"? All keys: {}", known.join(", "))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = r#"
+about = "test"
+[train]
+lr = 1e-3
+[models.escaip]
+model.size = "nano"
+[models.escaip.train]
+lr = 5e-4
+[[sweep]]
+"run.seed" = [0, 1]
+[[sweep]]
+"train.examples" = ["all", 50]
+"#;
+
+    fn suite() -> Suite {
+        Suite::parse(TEXT, "test", "test").unwrap()
+    }
+
+    #[test]
+    fn layers_win_in_their_order_and_sweeps_are_united_without_repeats() {
+        let configs = suite().configurations("escaip", &[]).unwrap();
+        // seed 0 + all is in both sweeps.
+        assert_eq!(configs.len(), 3);
+        assert_eq!(configs[0].train.recipe["lr"].as_float(), Some(5e-4));
+        assert_eq!(configs[0].model.size, "nano");
+        assert_eq!(suite().configurations("other", &[]).unwrap()[0].train.recipe["lr"].as_float(), Some(1e-3));
+        let set = parse_override("train.lr=0.25").unwrap();
+        assert_eq!(suite().configurations("escaip", &[set]).unwrap()[1].train.recipe["lr"].as_float(), Some(0.25));
+    }
+
+    #[test]
+    fn a_list_on_the_command_line_is_a_sweep() {
+        let set = parse_override("run.seed=[3, 4]").unwrap();
+        let configs = suite().configurations("x", &[set]).unwrap();
+        let mut seeds: Vec<u64> = configs.iter().map(|c| c.run.seed).collect();
+        seeds.dedup();
+        assert_eq!(seeds, [3, 4, 3, 4]);
+        assert_eq!(configs.len(), 4);
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_the_nearest_known_one() {
+        let error = parse_override("train.learning=1").unwrap_err().to_string();
+        assert!(error.contains("\"train.learning\" is not known") && error.contains("did you mean \"train."), "{error}");
+        let error = Suite::parse("[mesure]\nsamples = 3", "t", "t.toml").unwrap_err().to_string();
+        assert!(error.contains("suite t.toml") && error.contains("measure.samples"), "{error}");
+        assert!(parse_override("dataset.options.path=/x/y.hdf5").is_ok());
+    }
+
+    #[test]
+    fn the_suites_of_the_program_can_be_read() {
+        for name in built_in_names() {
+            let suite = Suite::load(name).unwrap();
+            assert!(!suite.configurations("escaip", &[]).unwrap().is_empty(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Splits of real catalogues.
+
+use crate::{fixture, left_out, open, shared};
+use equivbench_plugin::DatasetPlugin;
+use equivbench_spice::{Options, Spice};
+use std::collections::{BTreeMap, BTreeSet};
+
+fn molecules(data: &Spice) -> BTreeMap<String, BTreeSet<String>> {
+    let names = |s: &equivbench_plugin::SplitDescriptor| (0..s.samples).map(|i| data.molecule(&s.name, i).unwrap().to_owned()).collect();
+    data.describe().splits.iter().map(|s| (s.name.clone(), names(s))).collect()
+}
+
+fn assert_disjoint(data: &Spice) {
+    let sets: Vec<_> = molecules(data).into_values().collect();
+    for (i, a) in sets.iter().enumerate() {
+        assert!(sets[..i].iter().all(|b| a.is_disjoint(b)));
+    }
+}
+
+#[test]
+fn the_embedded_sample_needs_nothing_and_keeps_molecules_apart() {
+    let data = Spice::open(Options::default(), 1).unwrap();
+    let splits: Vec<_> = data.describe().splits.iter().map(|s| (s.name.clone(), s.samples, s.groups)).collect();
+    assert_eq!(splits, [("train".into(), 1872, 624), ("valid".into(), 105, 35), ("test".into(), 105, 35)]);
+    assert_disjoint(&data);
+}
+
+#[test]
+fn the_seed_decides_and_nothing_else() {
+    let (a, b) = (Spice::open(Options::default(), 1).unwrap(), Spice::open(Options::default(), 1).unwrap());
+    let c = Spice::open(Options::default(), 2).unwrap();
+    assert_eq!(molecules(&a), molecules(&b));
+    assert_ne!(molecules(&a)["valid"], molecules(&c)["valid"]);
+    assert_eq!(a.describe().content_hash, c.describe().content_hash, "the seed is no content");
+}
+
+#[test]
+fn the_first_64_of_the_validation_split_are_of_many_molecules() {
+    let data = Spice::open(Options::default(), 1).unwrap();
+    let first: BTreeSet<_> = (0..64).map(|i| data.molecule("valid", i).unwrap()).collect();
+    assert!(first.len() >= 25, "{}", first.len());
+}
+
+#[test]
+fn a_molecule_in_two_subsets_and_two_orders_of_atoms_is_one() {
+    let (_folder, path) = fixture("release.hdf5");
+    for seed in 0..20 {
+        let data = Spice::open(crate::options(&path, |_| ()), seed).unwrap();
+        assert_disjoint(&data);
+        // 8 groups of 9 are different molecules; water is there twice.
+        assert_eq!(molecules(&data).values().map(BTreeSet::len).sum::<usize>(), 8);
+    }
+}
+
+#[test]
+fn des_monomers_are_divided_by_molecule() {
+    let Some(path) = shared("xtb/des_monomers_gfn2.hdf5") else { return };
+    let data = open(&path, |_| ());
+    assert_disjoint(&data);
+    let groups: Vec<u64> = data.describe().splits.iter().map(|s| s.groups).collect();
+    assert_eq!(groups, [340, 19, 19]);
+}
+
+#[test]
+fn one_trajectory_is_cut_into_blocks_and_says_so() {
+    let Some(path) = shared("real/qm/BOTNet/3BPA_train_300K.xyz.gz") else { return };
+    let descriptor = open(&path, |_| ()).describe();
+    assert_eq!(descriptor.splits.iter().map(|s| s.samples).collect::<Vec<_>>(), [450, 25, 25]);
+    assert!(descriptor.checks.iter().any(|c| c.about.contains("contiguous blocks")));
+    assert_eq!(descriptor.name, "3BPA_train_300K");
+    assert!(crate::refused(&path, |o| o.split_by = "molecule".into()).contains("training split is empty"));
+}
+
+#[test]
+fn several_files_are_one_dataset() {
+    let (Some(a), Some(b)) = (shared("real/qm/BOTNet/ethanol_train.xyz.gz"), shared("real/qm/BOTNet/ethanol_test_MD.xyz.gz")) else {
+        return;
+    };
+    let both = format!("{}, {}", a.display(), b.display());
+    let data = Spice::open(Options { path: Some(both), ..Options::default() }, 1).unwrap();
+    assert_eq!(data.describe().splits.iter().map(|s| s.samples).sum::<u64>(), 2000);
+    assert_eq!(data.describe().source, "ethanol_train.xyz.gz and 1 more");
+    let folder = Spice::open(Options { path: Some(a.parent().unwrap().display().to_string()), ..Options::default() }, 1).unwrap();
+    assert_eq!(folder.describe().splits.iter().map(|s| s.samples).sum::<u64>(), 3000);
+}
+
+#[test]
+fn filters_leave_out_and_count() {
+    let (_folder, path) = fixture("release.hdf5");
+    let charged = open(&path, |o| o.neutral_only = true).describe();
+    assert_eq!(left_out(&charged, "charged"), 1.0);
+    let subset = open(&path, |o| (o.subset, o.split_by) = (Some("SPICE Fixture A v9.9".into()), "frame".into())).describe();
+    assert_eq!(subset.splits.iter().map(|s| s.samples).sum::<u64>(), 24);
+    let water = open(&path, |o| {
+        (o.elements, o.split_by, o.test_fraction, o.train_fraction) = (vec!["H".into(), "O".into()], "frame".into(), 0.0, 0.95);
+    });
+    assert_eq!(water.describe().splits.iter().map(|s| s.samples).sum::<u64>(), 3);
+    let calm = open(&path, |o| (o.max_gradient_component, o.split_by) = (Some(0.02), "frame".into())).describe();
+    let kept: u64 = calm.splits.iter().map(|s| s.samples).sum();
+    assert!(kept < 27 && kept as f64 + left_out(&calm, "max_gradient_component") == 27.0);
+}
+
+#[test]
+fn options_and_bytes_change_the_hash_but_the_place_does_not() {
+    let (_a, first) = fixture("release.hdf5");
+    let (_b, second) = fixture("release.hdf5");
+    let hash = |path, change: fn(&mut Options)| open(path, change).describe().content_hash;
+    assert_eq!(hash(&first, |_| ()), hash(&second, |_| ()));
+    assert_ne!(hash(&first, |_| ()), hash(&first, |o| o.neutral_only = true));
+    assert_eq!(hash(&first, |_| ()).len(), 64);
+}

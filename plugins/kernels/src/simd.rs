@@ -1,0 +1,113 @@
+//! One source, several instruction sets: compiles a function for each and picks the widest one at run time.
+//!
+//! All kernels call fused multiply-add explicitly and fix the order of their sums, so that the bits of a result do not
+//! depend on the instruction set. A processor without such an instruction (x86 before 2013) is right, but slow.
+
+/// Instruction sets that kernels are compiled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Level {
+    /// AVX-512 F, BW, DQ and VL.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    /// AVX2 and FMA.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// What every processor of the target has.
+    Plain,
+}
+
+/// The widest instruction set of this processor.
+#[inline]
+pub(crate) fn level() -> Level {
+    #[cfg(test)]
+    if let Some(level) = tests::forced() {
+        return level;
+    }
+    #[cfg(target_arch = "x86_64")]
+    {
+        let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        let bytes = is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl");
+        if avx2 && bytes && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq") {
+            return Level::Avx512;
+        }
+        if avx2 {
+            return Level::Avx2;
+        }
+    }
+    Level::Plain
+}
+
+/// Defines a function generic over a [`Scalar`](crate::scalar::Scalar) whose body is compiled once per [`Level`].
+///
+/// `fn name<T, L>(...)`: the body may use `T` and its [`Lanes`](crate::lanes::Lanes) `L`; callers write `name(...)` or
+/// `name::<T>(...)`. Everything that the body calls must be `#[inline(always)]`, or small, to be compiled for the level too.
+macro_rules! simd {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident<$scalar:ident, $lanes:ident>($($argument:ident: $kind:ty),* $(,)?) $(-> $output:ty)? $body:block) => {
+        $(#[$meta])*
+        $vis fn $name<$scalar: crate::scalar::Scalar>($($argument: $kind),*) $(-> $output)? {
+            #[inline(always)]
+            #[allow(clippy::extra_unused_type_parameters, reason = "element-wise bodies need no lanes")]
+            fn body<$scalar: crate::scalar::Scalar, $lanes: crate::lanes::Lanes<$scalar>>($($argument: $kind),*) $(-> $output)? $body
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+            fn avx512<$scalar: crate::scalar::Scalar>($($argument: $kind),*) $(-> $output)? {
+                body::<$scalar, $scalar::Avx2>($($argument),*)
+            }
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            fn avx2<$scalar: crate::scalar::Scalar>($($argument: $kind),*) $(-> $output)? {
+                body::<$scalar, $scalar::Avx2>($($argument),*)
+            }
+
+            match crate::simd::level() {
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: `level` has seen these instructions on this processor.
+                crate::simd::Level::Avx512 => unsafe { avx512::<$scalar>($($argument),*) },
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: as above.
+                crate::simd::Level::Avx2 => unsafe { avx2::<$scalar>($($argument),*) },
+                crate::simd::Level::Plain => body::<$scalar, [$scalar; crate::lanes::LANES]>($($argument),*),
+            }
+        }
+    };
+}
+
+pub(crate) use simd;
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicU8, Ordering};
+
+    use super::Level;
+
+    /// 0 for the widest level, else one more than the number of the level.
+    static FORCED: AtomicU8 = AtomicU8::new(0);
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+    pub(super) fn forced() -> Option<Level> {
+        let forced = FORCED.load(Ordering::Relaxed);
+        (forced != 0).then(|| LEVELS[usize::from(forced) - 1])
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    const LEVELS: [Level; 3] = [Level::Plain, Level::Avx2, Level::Avx512];
+    #[cfg(not(target_arch = "x86_64"))]
+    const LEVELS: [Level; 1] = [Level::Plain];
+
+    /// Runs `work` once per level that the processor has. Tests that run meanwhile see the level change, which must not
+    /// matter to them: results are the same at all levels.
+    pub(crate) fn at_every_level<R>(mut work: impl FnMut() -> R) -> Vec<R> {
+        let _guard = ONE_AT_A_TIME.lock();
+        let widest = LEVELS.iter().position(|&known| known == super::level()).expect("the level is listed");
+        let results = (0..=widest).map(|number| {
+            FORCED.store(number as u8 + 1, Ordering::Relaxed);
+            work()
+        });
+        let results = results.collect();
+        FORCED.store(0, Ordering::Relaxed);
+        results
+    }
+}

@@ -1,0 +1,251 @@
+//! One batch as a model sees it: the host's buffers, read as tensors on the model's device.
+
+use crate::{PluginError, PluginResult};
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use equivbench_abi::{ElementType, Field, FieldKind, Rows};
+use std::cell::Cell;
+
+/// Floating-point precision of a model instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// 32 bits.
+    F32,
+    /// 64 bits.
+    F64,
+}
+
+impl Precision {
+    /// Burn's name for it.
+    #[must_use]
+    pub const fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::F64 => DType::F64,
+        }
+    }
+    /// Bytes of one number.
+    #[must_use]
+    pub const fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F64 => 8,
+        }
+    }
+    /// Reads the precisions of training and of evaluation: `f32`, `f64`, or `f32+f64`; empty is `f32`.
+    ///
+    /// On CUDA `f32` means `f32+f64`: an f32 matrix product on tensor cores is silently rounded to TF32 (about 1e-3), which would
+    /// put a floor under measured equivariance errors. Products in f64 have no such kernel.
+    pub(crate) fn parse(name: &str, device: &str) -> PluginResult<(Self, Self)> {
+        match name {
+            "f32" | "" if device.starts_with("cuda") => Ok((Self::F32, Self::F64)),
+            "f32" | "" => Ok((Self::F32, Self::F32)),
+            "f64" => Ok((Self::F64, Self::F64)),
+            "f32+f64" => Ok((Self::F32, Self::F64)),
+            _ => Err(PluginError::BadRequest(format!("precision \"{name}\" is not known; use f32, f64 or f32+f64 (train+evaluate)"))),
+        }
+    }
+}
+
+/// Several samples side by side: named arrays over samples or over their points.
+pub struct Batch<'a> {
+    samples: usize,
+    offsets: Vec<usize>,
+    fields: Vec<Field<'a>>,
+    device: Device,
+    precision: Precision,
+    /// Seed of the next dropout mask; `None` in evaluation mode.
+    dropout_seed: Option<Cell<u64>>,
+}
+
+impl<'a> Batch<'a> {
+    /// Reads what crossed the boundary.
+    ///
+    /// # Errors
+    /// Offsets that do not cover the points, or a field whose bytes do not fit its shape.
+    pub fn new(raw: &equivbench_abi::Batch<'a>, device: &Device, precision: Precision, dropout_seed: Option<u64>) -> PluginResult<Self> {
+        let offsets: Vec<usize> = raw.offsets.iter().map(|&o| o as usize).collect();
+        let samples = raw.samples as usize;
+        if samples == 0 {
+            return Err(PluginError::BadRequest("the batch is empty: it has 0 samples".into()));
+        }
+        if offsets.len() != samples + 1 || offsets[0] != 0 || offsets.windows(2).any(|w| w[1] < w[0]) {
+            return Err(PluginError::BadRequest(format!("offsets do not describe {samples} samples")));
+        }
+        let batch = Self {
+            samples,
+            offsets,
+            fields: raw.fields.as_slice().to_vec(),
+            device: device.clone(),
+            precision,
+            dropout_seed: dropout_seed.map(Cell::new),
+        };
+        batch.fields.iter().try_for_each(|f| batch.check(f))?;
+        Ok(batch)
+    }
+
+    fn check(&self, field: &Field<'_>) -> PluginResult<()> {
+        let name = field.name.as_str();
+        let bad = |what: String| Err(PluginError::BadRequest(format!("field \"{name}\": {what}")));
+        let (Some(element), Some(rows), Some(_)) =
+            (ElementType::from_code(field.element), Rows::from_code(field.rows), FieldKind::from_code(field.kind))
+        else {
+            return bad("its kind, rows or element type is of a newer host".into());
+        };
+        let expected = match rows {
+            Rows::Sample => self.samples,
+            Rows::Point => self.points(),
+        };
+        if field.shape.first().map(|&r| r as usize) != Some(expected) {
+            return bad(format!("shape {:?} should begin with {expected} rows", field.shape.as_slice()));
+        }
+        let elements: u64 = field.shape.iter().product();
+        if elements as usize * element.bytes() != field.bytes.len() {
+            return bad(format!("shape {:?} does not fit its {} bytes", field.shape.as_slice(), field.bytes.len()));
+        }
+        Ok(())
+    }
+
+    /// Number of samples.
+    #[must_use]
+    pub fn samples(&self) -> usize {
+        self.samples
+    }
+
+    /// Number of points of all samples.
+    #[must_use]
+    pub fn points(&self) -> usize {
+        self.offsets[self.samples]
+    }
+
+    /// `[samples + 1]`: sample `s` owns the points `offsets[s]..offsets[s + 1]`.
+    #[must_use]
+    pub fn offsets(&self) -> &[usize] {
+        &self.offsets
+    }
+
+    /// The device of the model (with autodiff where gradients are wanted).
+    #[must_use]
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The precision of the model.
+    #[must_use]
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Whether this batch is for an optimiser step (dropout on).
+    #[must_use]
+    pub fn is_training(&self) -> bool {
+        self.dropout_seed.is_some()
+    }
+
+    /// Whether the batch has the field.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.fields.iter().any(|f| f.name.as_str() == name)
+    }
+
+    fn find(&self, name: &str) -> PluginResult<&Field<'a>> {
+        self.fields.iter().find(|f| f.name.as_str() == name).ok_or_else(|| PluginError::MissingField {
+            missing: name.to_owned(),
+            offered: self.fields.iter().map(|f| f.name.as_str()).collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    /// Row-major shape of a field.
+    ///
+    /// # Errors
+    /// A missing field.
+    pub fn shape(&self, name: &str) -> PluginResult<Vec<usize>> {
+        Ok(self.find(name)?.shape.iter().map(|&n| n as usize).collect())
+    }
+
+    /// A field as plain numbers in f64, whatever its element type.
+    ///
+    /// # Errors
+    /// A missing field.
+    pub fn floats(&self, name: &str) -> PluginResult<Vec<f64>> {
+        let field = self.find(name)?;
+        let bytes = field.bytes.as_slice();
+        Ok(match ElementType::from_code(field.element) {
+            Some(ElementType::F32) => bytemuck::pod_collect_to_vec::<u8, f32>(bytes).into_iter().map(f64::from).collect(),
+            Some(ElementType::F64) => bytemuck::pod_collect_to_vec(bytes),
+            _ => bytemuck::pod_collect_to_vec::<u8, i64>(bytes).into_iter().map(|v| v as f64).collect(),
+        })
+    }
+
+    /// An integer field.
+    ///
+    /// # Errors
+    /// A missing field, or one that holds floats.
+    pub fn ints(&self, name: &str) -> PluginResult<Vec<i64>> {
+        let field = self.find(name)?;
+        if ElementType::from_code(field.element) != Some(ElementType::I64) {
+            return Err(PluginError::BadRequest(format!("field \"{name}\" holds floats, integers were asked for")));
+        }
+        Ok(bytemuck::pod_collect_to_vec(field.bytes.as_slice()))
+    }
+
+    /// A field as a tensor of rank `D` in the precision of the model.
+    ///
+    /// # Errors
+    /// A missing field or another rank.
+    pub fn tensor<const D: usize>(&self, name: &str) -> PluginResult<Tensor<D>> {
+        let shape = self.shape(name)?;
+        if shape.len() != D {
+            return Err(PluginError::BadRequest(format!("field \"{name}\" has shape {shape:?}, rank {D} was asked for")));
+        }
+        Ok(self.upload(self.floats(name)?, shape))
+    }
+
+    /// A field flattened to `[rows, width]`, as the loss compares it.
+    ///
+    /// # Errors
+    /// A missing field.
+    pub fn rows(&self, name: &str) -> PluginResult<Tensor<2>> {
+        let shape = self.shape(name)?;
+        let width = shape[1..].iter().product();
+        Ok(self.upload(self.floats(name)?, vec![shape[0], width]))
+    }
+
+    /// Puts numbers on the model's device, in its precision.
+    #[must_use]
+    pub fn upload<const D: usize>(&self, values: Vec<f64>, shape: impl Into<Vec<usize>>) -> Tensor<D> {
+        let options = (&self.device, self.precision.dtype());
+        match self.precision {
+            Precision::F64 => Tensor::from_data(TensorData::new(values, shape.into()), options),
+            Precision::F32 => {
+                let values: Vec<f32> = values.into_iter().map(|v| v as f32).collect();
+                Tensor::from_data(TensorData::new(values, shape.into()), options)
+            }
+        }
+    }
+
+    /// Dropout in an optimiser step, the identity otherwise. Masks depend on the run's seed, the step and the order of calls only.
+    #[must_use]
+    pub fn dropout<const D: usize>(&self, x: Tensor<D>, probability: f64) -> Tensor<D> {
+        match self.next_dropout_seed() {
+            Some(seed) if probability > 0.0 => equivbench_kernels::dropout(x, probability, seed),
+            _ => x,
+        }
+    }
+
+    /// The seed of the next dropout mask, for fused operations that draw their own; `None` in evaluation mode.
+    #[must_use]
+    pub fn next_dropout_seed(&self) -> Option<u64> {
+        let cell = self.dropout_seed.as_ref()?;
+        let seed = cell.get();
+        cell.set(splitmix(seed));
+        Some(seed)
+    }
+}
+
+/// One step of SplitMix64: decorrelates consecutive seeds.
+pub(crate) fn splitmix(seed: u64) -> u64 {
+    let mut z = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}

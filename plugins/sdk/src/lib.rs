@@ -1,0 +1,47 @@
+//! What a plugin author implements, and everything that is given for free.
+//!
+//! A model is a config, a Burn module and one `impl` of [`ModelPlugin`]; a dataset is one `impl` of [`DatasetPlugin`];
+//! [`export_model!`], [`export_dataset!`] or [`export_plugin!`] makes the shared library loadable. Loss, optimiser loop,
+//! checkpoints, parameter groups, vector-Jacobian products, panic guard and version handshake come from here.
+//!
+//! ```ignore
+//! impl ModelPlugin for PointMlp {
+//!     type Config = PointMlpConfig;
+//!     const NAME: &'static str = "point-mlp";
+//!     fn sizes() -> Vec<(&'static str, PointMlpConfig)> { vec![("tiny", PointMlpConfig::new(16))] }
+//!     fn init(config: &PointMlpConfig, device: &Device) -> Self { /* ... */ }
+//!     fn forward(&self, batch: &Batch) -> PluginResult<Tensor<2>> { /* ... */ }
+//!     fn recipe(_: &PointMlpConfig) -> Recipe { Recipe::adamw(1e-2) }
+//! }
+//! export_model!(PointMlp);
+//! ```
+
+mod batch;
+mod dataset;
+mod device;
+mod error;
+mod guard;
+mod model;
+pub mod optimiser;
+pub mod parameters;
+mod registry;
+mod state;
+mod trainer;
+
+pub use batch::{Batch, Precision};
+pub use dataset::{DatasetPlugin, FieldBuffers};
+pub use device::{available_devices, parse_device};
+pub use equivbench_abi::{
+    FieldKind, Rows,
+    descriptor::{DataCheck, DatasetDescriptor, FieldDescriptor, Normaliser, Recipe, SplitDescriptor},
+};
+pub use error::{PluginError, PluginResult};
+pub use model::{ModelPlugin, field};
+pub use trainer::Trainer;
+
+/// What [`export_plugin!`] needs; not part of the interface for authors.
+#[doc(hidden)]
+pub mod private {
+    pub use crate::registry::{DatasetEntry, ModelEntry, describe_plugin, open_dataset, open_model};
+    pub use equivbench_abi as abi;
+}

@@ -1,0 +1,121 @@
+//! What the author of a model writes.
+
+use crate::{Batch, PluginError, PluginResult};
+use burn::{
+    config::Config,
+    module::Module,
+    tensor::{Device, Tensor},
+};
+use equivbench_abi::descriptor::{FieldDescriptor, Recipe};
+
+/// A model family. Five items are required; the rest have sensible defaults.
+pub trait ModelPlugin: Module + std::fmt::Debug + Send + 'static {
+    /// Sizes and switches; every key can be overridden from a suite.
+    type Config: Config + Send;
+    /// Name on the command line and in tables.
+    const NAME: &'static str;
+    /// One line for `equivbench list`.
+    const ABOUT: &'static str = "";
+    /// Declared symmetry: `none`, `so3`.
+    const SYMMETRY: &'static str = "none";
+    /// Tasks it can be trained on.
+    const TASKS: &'static [&'static str] = &["force-field"];
+    /// Datasets it is trained on when none is named, the first that is found.
+    const DEFAULT_DATASETS: &'static [&'static str] = &["spice"];
+    /// Optional abilities: `equivariant-subspace`, `exact-twirl`, or names of your own.
+    const CAPABILITIES: &'static [&'static str] = &[];
+
+    /// Named sizes; the first is the default.
+    fn sizes() -> Vec<(&'static str, Self::Config)>;
+
+    /// Fresh weights on the device. The device is seeded by the caller.
+    fn init(config: &Self::Config, device: &Device) -> Self;
+
+    /// The prediction in the frame of the input, `[rows, width]` (grids flattened).
+    ///
+    /// # Errors
+    /// A batch that the model cannot read.
+    fn forward(&self, batch: &Batch) -> PluginResult<Tensor<2>>;
+
+    /// How this family is trained by default.
+    fn recipe(config: &Self::Config) -> Recipe;
+
+    /// Fields that [`forward`](Self::forward) reads.
+    fn inputs() -> Vec<FieldDescriptor> {
+        vec![field("positions", "vector", "point", "f32", &[3], "angstrom"), field("species", "invariant", "point", "i64", &[], "")]
+    }
+
+    /// What it predicts.
+    fn output() -> FieldDescriptor {
+        field("forces", "vector", "point", "f32", &[3], "normalised")
+    }
+
+    /// Checks a configuration before anything is allocated.
+    ///
+    /// # Errors
+    /// A configuration that cannot work, with the remedy.
+    fn validate(_config: &Self::Config) -> PluginResult<()> {
+        Ok(())
+    }
+
+    /// Number of trained scalars without building the model; the default builds it.
+    fn parameter_count(config: &Self::Config) -> u64 {
+        Self::init(config, &Device::flex()).num_params() as u64
+    }
+
+    /// The training loss by name; `mse` is the mean over all components of the batch.
+    ///
+    /// # Errors
+    /// An unknown loss or a batch without a target.
+    fn loss(&self, name: &str, batch: &Batch) -> PluginResult<Tensor<1>> {
+        match name {
+            "mse" => Ok((self.forward(batch)? - batch.rows("target")?).square().mean()),
+            _ => Err(PluginError::BadRequest(format!("loss \"{name}\" is not known to {}; use mse", Self::NAME))),
+        }
+    }
+
+    /// Losses that [`loss`](Self::loss) knows.
+    fn losses() -> Vec<&'static str> {
+        vec!["mse"]
+    }
+
+    /// Name of a parameter, from its path in the module tree; weight-decay rules and groups use it.
+    fn parameter_name(path: &str) -> String {
+        path.to_owned()
+    }
+
+    /// Named parameter groups, each a list of name prefixes. `all` is always there.
+    fn groups() -> Vec<(&'static str, Vec<&'static str>)> {
+        vec![]
+    }
+
+    /// Projects the flattened parameters of the group `equivariant-subspace` onto the equivariant subset, in place.
+    ///
+    /// # Errors
+    /// [`PluginError::Unsupported`] unless the model offers the capability.
+    fn project_equivariant(&self, _values: &mut [f64]) -> PluginResult<()> {
+        Err(PluginError::Unsupported("equivariant-subspace".into()))
+    }
+
+    /// Exact Haar averages where the model has a closed form: the twirled prediction `[rows * width]`, then
+    /// `E‖Z − μ‖²` for each row `[rows]`.
+    ///
+    /// # Errors
+    /// [`PluginError::Unsupported`] unless the model offers the capability.
+    fn exact_twirl(&self, _batch: &Batch) -> PluginResult<Vec<f64>> {
+        Err(PluginError::Unsupported("exact-twirl".into()))
+    }
+}
+
+/// Writes a [`FieldDescriptor`] in one line.
+#[must_use]
+pub fn field(name: &str, kind: &str, rows: &str, element: &str, width: &[u64], unit: &str) -> FieldDescriptor {
+    FieldDescriptor {
+        name: name.into(),
+        kind: kind.into(),
+        rows: rows.into(),
+        element: element.into(),
+        width: width.to_vec(),
+        unit: unit.into(),
+    }
+}

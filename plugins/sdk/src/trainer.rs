@@ -1,0 +1,410 @@
+//! A model in training, behind the boundary: the optimiser loop, predictions, products with cotangents, checkpoints.
+
+use crate::{
+    Batch, ModelPlugin, PluginError, PluginResult, Precision, batch::splitmix, device, guard::guard, optimiser::{Optimiser, OptimiserState},
+    parameters::{self, Flat, ParameterInfo}, registry, state,
+};
+use burn::{
+    optim::GradientsParams,
+    tensor::{Device, Tensor},
+};
+use equivbench_abi::{
+    self as abi, AbiResult, Weights,
+    abi_stable::std_types::{RSlice, RSliceMut, RStr, RString, RVec},
+    descriptor::{GroupDescriptor, InstanceDescriptor, ModelRequest, ParameterDescriptor, Recipe},
+};
+
+/// A model in training.
+pub struct Trainer<M: ModelPlugin> {
+    /// On the device with autodiff; its parameters equal `state.values`.
+    model: M,
+    /// Without autodiff, made when first needed after a step.
+    raw_for_prediction: Option<M>,
+    average_for_prediction: Option<M>,
+    parameters: Vec<ParameterInfo>,
+    optimiser: Optimiser,
+    state: OptimiserState,
+    recipe: Recipe,
+    config: M::Config,
+    request: ModelRequest,
+    device: Device,
+    /// Of weights, training steps, and of numbers at the boundary.
+    precision: Precision,
+    /// Of the arithmetic of predictions and products with cotangents.
+    evaluation: Precision,
+}
+
+impl<M: ModelPlugin> Trainer<M> {
+    /// Builds a model from a request: size, overrides, device, precision, seed.
+    ///
+    /// # Errors
+    /// An unknown size, an unknown or impossible configuration or recipe, or a device that is not there.
+    pub fn open(request: &ModelRequest) -> PluginResult<Self> {
+        limit_threads(request.threads);
+        let config = resolve_config::<M>(request)?;
+        M::validate(&config)?;
+        let recipe: Recipe = registry::merge("recipe", &M::recipe(&config), &request.recipe)?;
+        if !M::losses().contains(&recipe.loss.as_str()) {
+            let known = M::losses().join(", ");
+            return Err(PluginError::BadRequest(format!("loss \"{}\" is not known to {}; it knows: {known}", recipe.loss, M::NAME)));
+        }
+        let (precision, evaluation) = Precision::parse(&request.precision, &request.device)?;
+        let device = device::parse_device(&request.device)?;
+        device.seed(request.seed);
+        let model = M::init(&config, &device.clone().autodiff());
+        let request = request.clone();
+        let parameters = parameters::list(&model);
+        let optimiser = Optimiser::new(&recipe, &parameters, request.steps_per_epoch.max(1))?;
+        let values = parameters::read(&model, precision);
+        let model = parameters::write(model, &values, precision);
+        let state = OptimiserState::new(values, &recipe);
+        Ok(Self {
+            model,
+            raw_for_prediction: None,
+            average_for_prediction: None,
+            parameters,
+            optimiser,
+            state,
+            recipe,
+            config,
+            request,
+            device,
+            precision,
+            evaluation,
+        })
+    }
+
+    /// The module, on the device with autodiff.
+    pub fn model(&self) -> &M {
+        &self.model
+    }
+
+    /// Parameters in the order in which they are flattened.
+    pub fn parameters(&self) -> &[ParameterInfo] {
+        &self.parameters
+    }
+
+    /// What the optimiser remembers: values, moments, averages.
+    pub fn state(&self) -> &OptimiserState {
+        &self.state
+    }
+
+    /// Replaces all parameters (and restarts moments and averages from them).
+    pub fn restart_from(&mut self, values: Flat) {
+        self.state = OptimiserState::new(values, &self.recipe);
+        self.upload();
+    }
+
+    /// Everything about the instance that the host needs to know.
+    ///
+    /// # Errors
+    /// A configuration that cannot be written as JSON.
+    pub fn instance(&self) -> PluginResult<InstanceDescriptor> {
+        let size = if self.request.size.is_empty() { M::sizes().first().map_or("", |s| s.0) } else { &self.request.size };
+        let mut groups = vec![("all".to_owned(), (0..self.parameters.len()).collect::<Vec<_>>())];
+        groups.extend(M::groups().into_iter().map(|(name, prefixes)| (name.to_owned(), self.members(&prefixes))));
+        Ok(InstanceDescriptor {
+            model: M::NAME.into(),
+            size: size.into(),
+            config: registry::to_json(&self.config)?.into(),
+            recipe: self.recipe.clone(),
+            parameters: self
+                .parameters
+                .iter()
+                .map(|p| ParameterDescriptor { name: p.name.clone(), shape: p.shape.iter().map(|&n| n as u64).collect() })
+                .collect(),
+            groups: groups
+                .into_iter()
+                .map(|(name, members)| GroupDescriptor {
+                    name,
+                    scalars: members.iter().map(|&i| self.parameters[i].len() as u64).sum(),
+                    parameters: members.iter().map(|&i| self.parameters[i].name.clone()).collect(),
+                })
+                .collect(),
+            precision: if self.precision == Precision::F32 { "f32" } else { "f64" }.into(),
+            device: if self.request.device.is_empty() { "cpu".into() } else { self.request.device.clone() },
+            weights: if self.state.average.is_some() { vec!["raw".into(), "ema".into()] } else { vec!["raw".into()] },
+            capabilities: M::CAPABILITIES.iter().map(|&c| c.into()).collect(),
+        })
+    }
+
+    fn members(&self, prefixes: &[&str]) -> Vec<usize> {
+        (0..self.parameters.len()).filter(|&i| prefixes.iter().any(|p| self.parameters[i].name.starts_with(p))).collect()
+    }
+
+    fn group(&self, name: &str) -> PluginResult<Vec<usize>> {
+        if name == "all" {
+            return Ok((0..self.parameters.len()).collect());
+        }
+        let groups = M::groups();
+        match groups.iter().find(|(n, _)| *n == name) {
+            Some((_, prefixes)) => Ok(self.members(prefixes)),
+            None => {
+                let known: Vec<&str> = std::iter::once("all").chain(groups.iter().map(|g| g.0)).collect();
+                Err(PluginError::BadRequest(format!("parameter group \"{name}\" is not known; there are: {}", known.join(", "))))
+            }
+        }
+    }
+
+    /// One optimiser step; returns `[loss, learning rate, gradient norm before clipping]`.
+    ///
+    /// # Errors
+    /// A batch that the model cannot read.
+    pub fn train_step(&mut self, raw: &abi::Batch<'_>) -> PluginResult<[f64; 3]> {
+        self.raw_for_prediction = None;
+        self.average_for_prediction = None;
+        let seed = splitmix(self.request.seed ^ splitmix(self.state.step));
+        let device = self.device.clone().autodiff();
+        // Anything an author draws from Burn's own generator is a function of seed and step too.
+        self.device.seed(seed);
+        let batch = Batch::new(raw, &device, self.precision, Some(seed))?;
+        let loss = self.model.loss(&self.recipe.loss, &batch)?;
+        let value = scalar(&loss);
+        let grads = GradientsParams::from_grads(loss.backward(), &self.model);
+        let gradients = parameters::flatten_gradients(parameters::gradients(&self.model, grads), self.precision);
+        let figures = self.optimiser.update(&mut self.state, &gradients);
+        self.upload();
+        Ok([value, figures.lr, figures.gradient_norm])
+    }
+
+    fn upload(&mut self) {
+        self.raw_for_prediction = None;
+        self.average_for_prediction = None;
+        let model = self.model.clone();
+        self.model = parameters::write(model, &self.state.values, self.precision);
+    }
+
+    /// Predicts in evaluation mode, `[rows, width]`.
+    ///
+    /// # Errors
+    /// A batch that the model cannot read, or averaged weights where none are kept.
+    pub fn predict(&mut self, raw: &abi::Batch<'_>, weights: Weights) -> PluginResult<Tensor<2>> {
+        let batch = Batch::new(raw, &self.device, self.evaluation, None)?;
+        let evaluation = self.evaluation;
+        let (slot, values) = match weights {
+            Weights::Raw => (&mut self.raw_for_prediction, &self.state.values),
+            Weights::Ema => match &self.state.average {
+                Some(average) => (&mut self.average_for_prediction, average),
+                None => return Err(PluginError::BadRequest("the recipe keeps no moving average of the weights".into())),
+            },
+        };
+        let model = &self.model;
+        let make = || parameters::write(model.valid(), &values.to_precision(evaluation), evaluation);
+        slot.get_or_insert_with(make).forward(&batch)
+    }
+
+    /// Gradient of `sum(cotangent · prediction)` with respect to a group, evaluation mode, flattened.
+    ///
+    /// # Errors
+    /// A cotangent of another shape than the prediction, or an unknown group.
+    pub fn vjp(&self, raw: &abi::Batch<'_>, cotangent: Vec<f64>, group: &str) -> PluginResult<Flat> {
+        let members = self.group(group)?;
+        let device = self.device.clone().autodiff();
+        let batch = Batch::new(raw, &device, self.evaluation, None)?;
+        let values = self.state.values.to_precision(self.evaluation);
+        let model = parameters::write(self.model.clone(), &values, self.evaluation);
+        let prediction = model.forward(&batch)?;
+        let shape = prediction.dims();
+        if shape[0] * shape[1] != cotangent.len() {
+            return Err(PluginError::BadRequest(format!("the cotangent has {} numbers, the prediction {shape:?}", cotangent.len())));
+        }
+        let product = (prediction * batch.upload::<2>(cotangent, shape)).sum();
+        let grads = GradientsParams::from_grads(product.backward(), &model);
+        let mut found = parameters::flatten_gradients(parameters::gradients(&model, grads), self.precision);
+        Ok(match &mut found {
+            parameters::Gradients::F32(g) => Flat::F32(members.iter().map(|&i| self.or_zeros(i, g[i].take())).collect()),
+            parameters::Gradients::F64(g) => Flat::F64(members.iter().map(|&i| self.or_zeros(i, g[i].take())).collect()),
+        })
+    }
+
+    fn or_zeros<F: Clone + Default>(&self, index: usize, gradient: Option<Vec<F>>) -> Vec<F> {
+        gradient.unwrap_or_else(|| vec![F::default(); self.parameters[index].len()])
+    }
+
+    fn read_group(&self, group: &str) -> PluginResult<Flat> {
+        let members = self.group(group)?;
+        Ok(match &self.state.values {
+            Flat::F32(v) => Flat::F32(members.iter().map(|&i| v[i].clone()).collect()),
+            Flat::F64(v) => Flat::F64(members.iter().map(|&i| v[i].clone()).collect()),
+        })
+    }
+
+    fn write_group(&mut self, group: &str, bytes: &[u8]) -> PluginResult<()> {
+        let members = self.group(group)?;
+        let scalars: usize = members.iter().map(|&i| self.parameters[i].len()).sum();
+        if bytes.len() != scalars * self.precision.bytes() {
+            let got = bytes.len() / self.precision.bytes();
+            return Err(PluginError::BadRequest(format!("group \"{group}\" has {scalars} parameters, {got} were given")));
+        }
+        let mut rest = bytes;
+        for &i in &members {
+            let target: &mut [u8] = match &mut self.state.values {
+                Flat::F32(v) => bytemuck::cast_slice_mut(&mut v[i]),
+                Flat::F64(v) => bytemuck::cast_slice_mut(&mut v[i]),
+            };
+            let (head, tail) = rest.split_at(target.len());
+            target.copy_from_slice(head);
+            rest = tail;
+        }
+        self.upload();
+        Ok(())
+    }
+
+    fn identity(&self) -> PluginResult<String> {
+        Ok(format!("{} {} {:?}", M::NAME, registry::to_json(&self.config)?, self.precision))
+    }
+
+    fn run_capability(&mut self, name: &str, raw: &abi::Batch<'_>, input: &[u8]) -> PluginResult<Vec<f64>> {
+        if !M::CAPABILITIES.contains(&name) {
+            return Err(PluginError::Unsupported(name.into()));
+        }
+        match name {
+            "equivariant-subspace" => {
+                let mut values = floats(input, Precision::F64);
+                self.model.project_equivariant(&mut values)?;
+                Ok(values)
+            }
+            "exact-twirl" => {
+                let batch = Batch::new(raw, &self.device, self.evaluation, None)?;
+                parameters::write(self.model.valid(), &self.state.values.to_precision(self.evaluation), self.evaluation).exact_twirl(&batch)
+            }
+            _ => Err(PluginError::Unsupported(name.into())),
+        }
+    }
+}
+
+impl<M: ModelPlugin> abi::Model for Trainer<M> {
+    fn describe(&self) -> AbiResult<RString> {
+        guard(|| registry::to_json(&self.instance()?))
+    }
+
+    fn train_step(&mut self, batch: abi::Batch<'_>, mut report: RSliceMut<'_, f64>) -> AbiResult<()> {
+        guard(|| {
+            let figures = Trainer::train_step(self, &batch)?;
+            let report = report.as_mut_slice();
+            let n = report.len().min(figures.len());
+            report[..n].copy_from_slice(&figures[..n]);
+            Ok(())
+        })
+    }
+
+    fn predict_into(&mut self, batch: abi::Batch<'_>, weights: u32, mut out: RSliceMut<'_, u8>) -> AbiResult<()> {
+        guard(|| {
+            let weights = Weights::from_code(weights).ok_or_else(|| PluginError::BadRequest(format!("weights code {weights}")))?;
+            let data = self.predict(&batch, weights)?.into_data();
+            let data = if data.dtype() == self.precision.dtype() { data } else { data.convert_dtype(self.precision.dtype()) };
+            copy_out(data.as_bytes(), out.as_mut_slice(), "prediction")
+        })
+    }
+
+    fn vjp_into(
+        &mut self,
+        batch: abi::Batch<'_>,
+        cotangent: RSlice<'_, u8>,
+        group: RStr<'_>,
+        mut out: RSliceMut<'_, u8>,
+    ) -> AbiResult<()> {
+        guard(|| {
+            let product = self.vjp(&batch, floats(cotangent.as_slice(), self.precision), group.as_str())?;
+            copy_flat(&product, out.as_mut_slice())
+        })
+    }
+
+    fn parameters_into(&self, group: RStr<'_>, mut out: RSliceMut<'_, u8>) -> AbiResult<()> {
+        guard(|| copy_flat(&self.read_group(group.as_str())?, out.as_mut_slice()))
+    }
+
+    fn set_parameters(&mut self, group: RStr<'_>, values: RSlice<'_, u8>) -> AbiResult<()> {
+        guard(|| self.write_group(group.as_str(), values.as_slice()))
+    }
+
+    fn save(&self) -> AbiResult<RVec<u8>> {
+        guard(|| Ok(state::save(&self.state, &self.parameters, &self.identity()?)?.into()))
+    }
+
+    fn load(&mut self, bytes: RSlice<'_, u8>) -> AbiResult<()> {
+        guard(|| {
+            let identity = self.identity()?;
+            // A damaged state must leave this instance as it was.
+            let mut restored = self.state.clone();
+            state::load(bytes.as_slice(), &mut restored, &self.parameters, &identity)?;
+            self.state = restored;
+            self.upload();
+            Ok(())
+        })
+    }
+
+    fn synchronise(&mut self) -> AbiResult<()> {
+        guard(|| self.device.sync().map_err(|e| PluginError::Device(format!("device {}: {e:?}", self.request.device))))
+    }
+
+    fn capability(
+        &mut self,
+        name: RStr<'_>,
+        batch: abi::Batch<'_>,
+        input: RSlice<'_, u8>,
+        mut out: RSliceMut<'_, u8>,
+    ) -> AbiResult<u64> {
+        guard(|| {
+            let values = self.run_capability(name.as_str(), &batch, input.as_slice())?;
+            let bytes: &[u8] = bytemuck::cast_slice(&values);
+            copy_out(bytes, out.as_mut_slice(), name.as_str())?;
+            Ok(bytes.len() as u64)
+        })
+    }
+}
+
+/// The size's configuration with the request's overrides on top.
+fn resolve_config<M: ModelPlugin>(request: &ModelRequest) -> PluginResult<M::Config> {
+    let sizes = M::sizes();
+    let known = || sizes.iter().map(|s| s.0).collect::<Vec<_>>().join(", ");
+    let base = match request.size.as_str() {
+        "" => sizes.first(),
+        name => sizes.iter().find(|s| s.0 == name),
+    };
+    let Some((_, base)) = base else {
+        return Err(PluginError::BadRequest(format!("model {}: size \"{}\" is not known; there are: {}", M::NAME, request.size, known())));
+    };
+    registry::merge("model", base, &request.config)
+}
+
+/// First call of the process decides, as rayon's global pool can be built once only.
+fn limit_threads(threads: u64) {
+    use std::sync::Once;
+    static POOL: Once = Once::new();
+    POOL.call_once(|| {
+        equivbench_kernels::tune_allocator();
+        if threads > 0 {
+            // Fails only when a pool exists already, and then that pool is used.
+            let _ = rayon::ThreadPoolBuilder::new().num_threads(threads as usize).build_global();
+        }
+    });
+}
+
+fn scalar(loss: &Tensor<1>) -> f64 {
+    loss.clone().inner().into_data().iter::<f64>().next().unwrap_or(f64::NAN)
+}
+
+fn floats(bytes: &[u8], precision: Precision) -> Vec<f64> {
+    match precision {
+        Precision::F32 => bytemuck::pod_collect_to_vec::<u8, f32>(bytes).into_iter().map(f64::from).collect(),
+        Precision::F64 => bytemuck::pod_collect_to_vec(bytes),
+    }
+}
+
+fn copy_flat(flat: &Flat, out: &mut [u8]) -> PluginResult<()> {
+    let bytes: Vec<u8> = match flat {
+        Flat::F32(v) => v.iter().flat_map(|p| bytemuck::cast_slice::<f32, u8>(p)).copied().collect(),
+        Flat::F64(v) => v.iter().flat_map(|p| bytemuck::cast_slice::<f64, u8>(p)).copied().collect(),
+    };
+    copy_out(&bytes, out, "parameters")
+}
+
+fn copy_out(bytes: &[u8], out: &mut [u8], what: &str) -> PluginResult<()> {
+    if bytes.len() != out.len() {
+        return Err(PluginError::BadRequest(format!("{what}: {} bytes to write, the host's buffer has {}", bytes.len(), out.len())));
+    }
+    out.copy_from_slice(bytes);
+    Ok(())
+}
+

@@ -1,0 +1,35 @@
+//! The conformance kit passes on our plugins and fails on the misbehaving ones.
+
+use equivbench_e2e::{equivbench, library};
+
+fn outcomes(plugin: &str, extra: &[&str]) -> serde_json::Value {
+    let mut arguments = vec!["check", plugin, "--format", "json"];
+    arguments.extend(extra);
+    let output = equivbench(&arguments).output().unwrap();
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stderr)))
+}
+
+#[test]
+fn every_check_passes_on_our_plugins() {
+    for plugin in ["escaip", "spice", "point-mlp", "spring-cloud"] {
+        let checks = outcomes(plugin, &[])["checks"].as_array().unwrap().clone();
+        assert!(checks.len() >= 9, "{plugin}");
+        for check in &checks {
+            assert_ne!(check["outcome"], "failed", "{plugin}: {check}");
+        }
+        assert!(checks.iter().filter(|c| c["outcome"] == "passed").count() >= 9, "{plugin}");
+    }
+}
+
+#[test]
+fn a_check_that_crashes_or_hangs_fails_alone() {
+    let plugin = library("fixture_misbehaving").to_string_lossy().into_owned();
+    for (target, check) in [("segfaults", "learning"), ("aborts", "learning"), ("wrong-shape", "shapes"), ("predicts-nan", "shapes"), ("panics", "learning")] {
+        let outcome = outcomes(&plugin, &["--target", target, "--only", check]);
+        assert_eq!(outcome["checks"][0]["outcome"], "failed", "{target}: {outcome}");
+    }
+    let hang = outcomes(&plugin, &["--target", "hangs", "--only", "learning", "--limit-s", "2"]);
+    assert_eq!(hang["checks"][0]["outcome"], "failed", "{hang}");
+    let good = outcomes(&plugin, &["--target", "good"]);
+    assert!(good["checks"].as_array().unwrap().iter().all(|c| c["outcome"] != "failed"), "{good}");
+}

@@ -1,0 +1,111 @@
+//! A run from the command line to the tables, on the example plugins and on ours.
+
+use equivbench_e2e::{csv_files, equivbench, numbers, table};
+use std::path::Path;
+
+fn run(out: &Path, arguments: &[&str]) -> assert_cmd::assert::Assert {
+    let path = out.to_string_lossy();
+    let mut all = vec!["run", "--quiet", "--out", &path];
+    all.extend(arguments);
+    equivbench(&all).assert()
+}
+
+/// The laws that hold in every row of every curve.
+fn check_curve(out: &Path) {
+    let column = |name: &str| numbers(out, "curve", name, |_| true);
+    let (total, twirled, equiv) = (column("loss_total"), column("loss_twirled"), column("loss_equiv"));
+    assert!(!total.is_empty());
+    for ((l, m), e) in total.iter().zip(&twirled).zip(&equiv) {
+        // 1e-9 relative: what the tables promise; they are written with all digits.
+        assert!((l - m - e).abs() <= 1e-9 * l.abs(), "{l} is not {m} + {e}");
+        assert!(*e >= 0.0);
+    }
+    for ((p, e), l) in column("equiv_percent").iter().zip(&equiv).zip(&total) {
+        assert!((p - 100.0 * e / l).abs() <= 1e-9 * p.abs());
+    }
+}
+
+#[test]
+fn the_example_plugins_give_all_tables_and_the_same_bytes_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["--plugins", "point-mlp", "--set", "train.steps=60", "--set", "run.clock=steps", "--set", "measure.samples=8"];
+    let (one, two) = (folder.path().join("one"), folder.path().join("two"));
+    run(&one, &arguments).success();
+    run(&two, &arguments).success();
+    check_curve(&one);
+    assert_eq!(csv_files(&one), csv_files(&two));
+    let (header, rows) = table(&one, "dip");
+    // Raw weights, two quantities, six thresholds; nothing is reached or it has a step.
+    assert_eq!(rows.len(), 12);
+    let at = |name: &str| header.iter().position(|h| h == name).unwrap();
+    assert!(rows.iter().all(|r| (r[at("reached")] == "true") != r[at("step_reached")].is_empty()));
+    let manifest = std::fs::read_to_string(one.join("manifest.toml")).unwrap();
+    assert!(manifest.contains("spring-cloud (exact)") && manifest.contains("sha256"), "{manifest}");
+}
+
+#[test]
+fn thread_counts_change_no_byte() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = ["--plugins", "escaip", "--set", "train.steps=6", "--set", "run.clock=steps", "--set", "measure.samples=4", "--protocols", "train-and-measure"];
+    let mut files = Vec::new();
+    for threads in ["run.threads=1", "run.threads=2"] {
+        let out = folder.path().join(threads);
+        run(&out, &[&base[..], &["--set", threads]].concat()).success();
+        files.push(csv_files(&out));
+    }
+    assert_eq!(files[0], files[1]);
+}
+
+#[test]
+fn escaip_learns_on_its_embedded_data_and_says_what_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("escaip");
+    run(&out, &["--plugins", "escaip", "--set", "train.steps=40", "--set", "measure.samples=8"]).success();
+    check_curve(&out);
+    let loss = numbers(&out, "curve", "loss_total", |cell| cell("weights") == "raw");
+    assert!(loss.last().unwrap() < loss.first().unwrap(), "{loss:?}");
+    let (header, rows) = table(&out, "curve");
+    let dataset = header.iter().position(|h| h == "dataset").unwrap();
+    assert!(rows.iter().all(|r| r[dataset] == "spice-mini (GFN2-xTB)"), "{:?}", rows[0]);
+}
+
+#[test]
+fn a_sweep_gives_a_run_for_each_value_and_a_second_run_into_the_folder_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("sweep");
+    let arguments = ["--plugins", "point-mlp", "--jobs", "2", "--set", "run.seed=[0, 1, 2]", "--set", "train.steps=20", "--set", "measure.samples=4"];
+    run(&out, &arguments).success();
+    let mut seeds = numbers(&out, "final", "seed", |_| true);
+    seeds.sort_by(f64::total_cmp);
+    assert_eq!(seeds, [0.0, 1.0, 2.0]);
+    let refused = run(&out, &arguments).code(6);
+    assert!(String::from_utf8_lossy(&refused.get_output().stderr).contains("--resume"));
+    let finished = csv_files(&out);
+    run(&out, &[&arguments[..], &["--resume"]].concat()).success();
+    assert_eq!(csv_files(&out), finished);
+    let other = run(&out, &["--plugins", "point-mlp", "--set", "train.lr=0.5"]).code(6);
+    assert!(String::from_utf8_lossy(&other.get_output().stderr).contains("another experiment"));
+}
+
+#[test]
+fn real_and_labelled_files_train_and_report() {
+    let Some(shared) = equivbench_testkit::shared_dir() else {
+        return equivbench_testkit::skip("the shared folder is not there: real data were not run");
+    };
+    let files = [
+        ("data/xtb/des_monomers_gfn2.hdf5", "des"),
+        ("data/real/spice/SPICE-1.1.4_n2.hdf5", "spice114"),
+        ("data/real/qm/BOTNet/3BPA_train_300K.xyz.gz", "3bpa"),
+        ("data/real/qm/BOTNet/ethanol_train.xyz.gz", "ethanol"),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    for (file, name) in files {
+        let out = folder.path().join(name);
+        let path = format!("dataset.options.path={}", shared.join(file).display());
+        run(&out, &["--plugins", "escaip", "--set", &path, "--set", "train.steps=30", "--set", "train.batch_size=4", "--set", "measure.samples=4"]).success();
+        check_curve(&out);
+        let loss = numbers(&out, "curve", "loss_total", |cell| cell("weights") == "raw");
+        println!("{file}: loss {:.3} -> {:.3} in 30 steps", loss[0], loss[loss.len() - 1]);
+        assert!(loss[loss.len() - 1] < loss[0], "{file}: {loss:?}");
+    }
+}

@@ -1,0 +1,26 @@
+//! Data beside the project. A test that lacks them says so and counts as skipped.
+
+use std::path::{Path, PathBuf};
+
+/// The folder with fixtures and data: `EQUIVBENCH_SHARED`, or `../shared` beside the workspace, if it is there.
+#[must_use]
+pub fn shared_dir() -> Option<PathBuf> {
+    let given = std::env::var_os("EQUIVBENCH_SHARED").map(PathBuf::from);
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
+    given.into_iter().chain([beside]).find(|dir| dir.is_dir()).and_then(|dir| dir.canonicalize().ok())
+}
+
+/// Folders with parity fixtures of a model: the path list `EQUIVBENCH_PARITY`, or `parity/<model>` of the shared folder.
+#[must_use]
+pub fn parity_dirs(model: &str) -> Vec<PathBuf> {
+    match std::env::var_os("EQUIVBENCH_PARITY") {
+        Some(list) => std::env::split_paths(&list).filter(|dir| dir.is_dir()).collect(),
+        None => shared_dir().map(|dir| dir.join("parity").join(model)).into_iter().filter(|dir| dir.is_dir()).collect(),
+    }
+}
+
+/// Says that a test did not run, in a line that the test command counts.
+pub fn skip(reason: &str) {
+    println!("skipped: {reason}");
+    eprintln!("skipped: {reason}");
+}
