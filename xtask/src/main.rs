@@ -57,7 +57,8 @@ pub(crate) fn target() -> PathBuf {
 /// Runs cargo in the root of the workspace.
 pub(crate) fn cargo(arguments: &[&str]) -> Result<()> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    let status = command.args(arguments).current_dir(root()).env("EQUIVBENCH_COMMIT", commit()).status().context("cargo could not be started")?;
+    let status =
+        command.args(arguments).current_dir(root()).env("EQUIVBENCH_COMMIT", commit()).status().context("cargo could not be started")?;
     if !status.success() {
         bail!("cargo {} failed", arguments.join(" "));
     }

@@ -72,7 +72,11 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
 fn compare(size: &str, pairs: usize, folder: &Path) -> Result<(Vec<f64>, Vec<f64>)> {
     let (batch, weights) = (folder.join(format!("{size}.batch.safetensors")), folder.join(format!("{size}.weights.safetensors")));
     let mut ours = Command::new(crate::target().join("examples/step_time"));
-    ours.args(["--serve", "--size", size, "--write-batch"]).arg(&batch).arg("--write-weights").arg(&weights).env("RAYON_NUM_THREADS", THREADS);
+    ours.args(["--serve", "--size", size, "--write-batch"])
+        .arg(&batch)
+        .arg("--write-weights")
+        .arg(&weights)
+        .env("RAYON_NUM_THREADS", THREADS);
     let mut ours = Peer::start(ours)?;
     let mut theirs = Command::new("python3");
     theirs.arg(crate::root().join("benchmarks/peers/torch/time_escaip.py"));

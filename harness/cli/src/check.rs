@@ -30,7 +30,8 @@ pub(crate) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     for target in &targets {
         for check in list_checks().iter().filter(|c| c.kind() == target.kind()) {
             if args.only.is_empty() || args.only.iter().any(|o| o == check.name) {
-                let outcome = if args.in_process { run_check(&path, target, check.name) } else { in_child(&path, target, check, args.limit_s)? };
+                let outcome =
+                    if args.in_process { run_check(&path, target, check.name) } else { in_child(&path, target, check, args.limit_s)? };
                 lines.push(Line { target: name(target), check: check.name, about: check.about, outcome });
             }
         }
@@ -56,7 +57,12 @@ fn chosen_targets(args: &CheckArgs, path: &Path) -> anyhow::Result<Vec<Target>> 
         let known: Vec<String> = found.iter().map(name).collect();
         found.retain(|t| name(t) == *wanted);
         if found.is_empty() {
-            return Err(RunnerError::Config(format!("{} holds no \"{wanted}\" that can be checked; it has: {}", path.display(), known.join(", "))).into());
+            return Err(RunnerError::Config(format!(
+                "{} holds no \"{wanted}\" that can be checked; it has: {}",
+                path.display(),
+                known.join(", ")
+            ))
+            .into());
         }
     }
     Ok(found)

@@ -2,7 +2,7 @@
 
 use crate::args::{Format, ListArgs};
 use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
-use equivbench_host::{Catalogue, DESCRIBE_LIMIT, Found, SearchPath, descriptor::PluginDescriptor, describe_in_child, sha256_of};
+use equivbench_host::{Catalogue, DESCRIBE_LIMIT, Found, SearchPath, describe_in_child, descriptor::PluginDescriptor, sha256_of};
 use equivbench_runner::plan::PluginFile;
 use std::{
     path::{Path, PathBuf},
@@ -74,7 +74,16 @@ fn all<'a, T: 'a>(catalogue: &'a Catalogue, items: impl Fn(&'a PluginDescriptor)
 
 fn models(catalogue: &Catalogue) -> Table {
     let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY).set_header(["model", "plugin", "size", "parameters", "tasks", "symmetry", "default data", "capabilities"]);
+    table.load_style(UTF8_HORIZONTAL_ONLY).set_header([
+        "model",
+        "plugin",
+        "size",
+        "parameters",
+        "tasks",
+        "symmetry",
+        "default data",
+        "capabilities",
+    ]);
     for (plugin, model) in all(catalogue, |p| &p.models) {
         for size in &model.sizes {
             table.add_row([

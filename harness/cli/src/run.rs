@@ -44,7 +44,10 @@ pub(crate) fn run(args: &RunArgs, quiet: bool) -> anyhow::Result<ExitCode> {
                 _ => {}
             }
         }
-        println!("Tables: {}", tables.iter().map(|t| out.join(format!("{}.csv", t.name)).display().to_string()).collect::<Vec<_>>().join(", "));
+        println!(
+            "Tables: {}",
+            tables.iter().map(|t| out.join(format!("{}.csv", t.name)).display().to_string()).collect::<Vec<_>>().join(", ")
+        );
     }
     verdict(&experiment)
 }

@@ -52,8 +52,7 @@ pub fn act_inverse_on_rows(rotation: &Rotation, kind: FieldKind, shape: &[usize]
         return Ok(());
     }
     let from = values.to_vec();
-    rotate_rows(&rotation.inverse(), kind, shape, &from, values)
-        .map_err(|why| CoreError::Action { field: "prediction".into(), why })
+    rotate_rows(&rotation.inverse(), kind, shape, &from, values).map_err(|why| CoreError::Action { field: "prediction".into(), why })
 }
 
 fn rotate_rows(rotation: &Rotation, kind: FieldKind, shape: &[usize], from: &[f64], to: &mut [f64]) -> Result<(), String> {
@@ -122,7 +121,13 @@ mod tests {
             fields: vec![
                 Field::real("positions", FieldKind::Vector, Rows::Point, vec![n, 3], positions),
                 Field::real("grid", FieldKind::VoxelGrid, Rows::Sample, vec![samples, 1, 3, 3, 3], grid),
-                Field { name: "species".into(), kind: FieldKind::Invariant, rows: Rows::Point, shape: vec![n], values: Values::Index(vec![1; n]) },
+                Field {
+                    name: "species".into(),
+                    kind: FieldKind::Invariant,
+                    rows: Rows::Point,
+                    shape: vec![n],
+                    values: Values::Index(vec![1; n]),
+                },
             ],
         }
     }

@@ -1,9 +1,6 @@
 //! From samples to one estimate with its interval.
 
-use crate::{
-    Interval, LossDecomposition, Stream,
-    bootstrap::studentised_interval,
-};
+use crate::{Interval, LossDecomposition, Stream, bootstrap::studentised_interval};
 
 /// How the average over rotations is estimated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,9 +185,8 @@ mod tests {
         let trace = (A[0][0] + A[1][1] + A[2][2]) / 3.0;
         let truth = trace * trace * X.iter().map(|x| x * x).sum::<f64>();
         let n = 20_000;
-        let values: Vec<f64> = (0..n)
-            .map(|s| terms(linear, Scheme::Random { rotations: 4 }, Estimator::Unbiased, s, PointLoss::Mse).power_twirled)
-            .collect();
+        let values: Vec<f64> =
+            (0..n).map(|s| terms(linear, Scheme::Random { rotations: 4 }, Estimator::Unbiased, s, PointLoss::Mse).power_twirled).collect();
         let m = values.iter().sum::<f64>() / n as f64;
         let se = (values.iter().map(|x| (x - m).powi(2)).sum::<f64>() / (n * n) as f64).sqrt();
         assert!((m - truth).abs() < 4.0 * se, "{m} ± {se}, truth {truth}");

@@ -34,9 +34,8 @@ pub fn measure(
     let (kind, rows, width) = (model.output_kind(), model.output_rows(), model.output_width(inputs));
     let target = samples.target_values()?;
     let range = |sample: usize| prediction_range(inputs, rows, width, sample);
-    let mut twirls: Vec<TwirlAccumulator> = (0..inputs.samples())
-        .map(|s| TwirlAccumulator::new(target[range(s)].to_vec(), width, plans[s].cosets, how.loss))
-        .collect();
+    let mut twirls: Vec<TwirlAccumulator> =
+        (0..inputs.samples()).map(|s| TwirlAccumulator::new(target[range(s)].to_vec(), width, plans[s].cosets, how.loss)).collect();
     let shape = samples.target.as_ref().map(|t| t.shape.clone()).unwrap_or_default();
     let (mut rotated, mut prediction) = (Batch::default(), Vec::new());
     for pass in 0..passes {

@@ -34,7 +34,8 @@ impl Scheme {
         let unknown = || CoreError::Unknown {
             what: "rotation scheme",
             name: name.into(),
-            known: "random-N, tetrahedral-xK, octahedral-xK, icosahedral-xK, tetrahedral, octahedral, icosahedral, cube16-a, cube16-b".into(),
+            known: "random-N, tetrahedral-xK, octahedral-xK, icosahedral-xK, tetrahedral, octahedral, icosahedral, cube16-a, cube16-b"
+                .into(),
         };
         let group = |text: &str| {
             [FiniteGroup::Tetrahedral, FiniteGroup::Octahedral, FiniteGroup::Icosahedral].into_iter().find(|g| g.name() == text)

@@ -65,8 +65,7 @@ impl TwirlAccumulator {
         let twirled = self.twirled();
         let square = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>();
         let within = self.scatter / n;
-        let residual: f64 =
-            self.means.iter().map(|m| square(&mut m.iter().zip(&self.target).map(|(m, y)| m - y))).sum::<f64>() / k;
+        let residual: f64 = self.means.iter().map(|m| square(&mut m.iter().zip(&self.target).map(|(m, y)| m - y))).sum::<f64>() / k;
         let between: f64 = self.means.iter().map(|m| square(&mut m.iter().zip(&twirled).map(|(m, mu)| m - mu))).sum();
         let spread = match estimator {
             Estimator::PlugIn => between / k,

@@ -2,7 +2,7 @@
 
 use crate::{
     About, Measured, PROTOCOL_VERSION, Protocol, ProtocolInfo,
-    protocol::{from_json, to_json},
+    protocol::{from_bytes, to_bytes},
 };
 use equivbench_core::{Cell, Column, CoreError, DipTracker, Evaluation, Sink, THRESHOLDS, Table};
 use std::collections::BTreeMap;
@@ -19,8 +19,16 @@ pub(crate) static DIP: Table = Table {
         Column::new("weights", "", "raw weights or their moving average (ema)"),
         Column::new("quantity", "", "what dips: equiv_percent, or relative_equiv_percent"),
         Column::new("threshold_percent", "%", "the threshold"),
-        Column::new("reached", "", "whether two consecutive evaluations lie below it; false is not a number: the run was too short or never fell"),
-        Column::new("step_after", "steps", "last evaluation that was not below; empty when the first one already was (censored on the left)"),
+        Column::new(
+            "reached",
+            "",
+            "whether two consecutive evaluations lie below it; false is not a number: the run was too short or never fell",
+        ),
+        Column::new(
+            "step_after",
+            "steps",
+            "last evaluation that was not below; empty when the first one already was (censored on the left)",
+        ),
         Column::new("step_reached", "steps", "first of the two evaluations below; empty when not reached"),
         Column::new("epoch_after", "epochs", "epoch at step_after"),
         Column::new("epoch_reached", "epochs", "epoch at step_reached"),
@@ -71,12 +79,12 @@ impl Protocol for DipTiming {
         Ok(())
     }
 
-    fn save(&self) -> Result<String, CoreError> {
-        to_json(&self.curves)
+    fn save(&self) -> Result<Vec<u8>, CoreError> {
+        to_bytes(&self.curves)
     }
 
-    fn load(&mut self, state: &str) -> Result<(), CoreError> {
-        self.curves = from_json(state)?;
+    fn load(&mut self, state: &[u8]) -> Result<(), CoreError> {
+        self.curves = from_bytes(state)?;
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     About, Measured, Protocol, ProtocolInfo,
-    protocol::{from_json, to_json},
+    protocol::{from_bytes, to_bytes},
     train_and_measure::{loss_cells, method_cells, progress_cells},
 };
 use equivbench_core::{Column, CoreError, Sink, Table};
@@ -76,12 +76,12 @@ impl Protocol for FinalPercent {
         Ok(())
     }
 
-    fn save(&self) -> Result<String, CoreError> {
-        to_json(&self.step)
+    fn save(&self) -> Result<Vec<u8>, CoreError> {
+        to_bytes(&self.step)
     }
 
-    fn load(&mut self, state: &str) -> Result<(), CoreError> {
-        self.step = from_json(state)?;
+    fn load(&mut self, state: &[u8]) -> Result<(), CoreError> {
+        self.step = from_bytes(state)?;
         Ok(())
     }
 }

@@ -79,18 +79,18 @@ pub trait Protocol {
     fn on_finish(&mut self, _about: &About, _peak_memory_bytes: Option<u64>, _sink: &mut dyn Sink) -> Result<(), CoreError> {
         Ok(())
     }
-    /// What a checkpoint keeps, as JSON.
+    /// What a checkpoint keeps, as CBOR, which keeps every bit of a number.
     ///
     /// # Errors
     /// A state that could not be written.
-    fn save(&self) -> Result<String, CoreError> {
-        Ok(String::new())
+    fn save(&self) -> Result<Vec<u8>, CoreError> {
+        Ok(Vec::new())
     }
     /// Continues from a checkpoint.
     ///
     /// # Errors
     /// A state that could not be read.
-    fn load(&mut self, _state: &str) -> Result<(), CoreError> {
+    fn load(&mut self, _state: &[u8]) -> Result<(), CoreError> {
         Ok(())
     }
 }
@@ -116,12 +116,14 @@ pub fn protocol_by_name(name: &str) -> Option<&'static ProtocolInfo> {
     PROTOCOLS.iter().find(|p| p.name == name)
 }
 
-/// JSON of a protocol's state.
-pub(crate) fn to_json<T: serde::Serialize>(state: &T) -> Result<String, CoreError> {
-    serde_json::to_string(state).map_err(|e| CoreError::Sink(format!("protocol state: {e}")))
+/// A protocol's state as bytes.
+pub(crate) fn to_bytes<T: serde::Serialize>(state: &T) -> Result<Vec<u8>, CoreError> {
+    let mut bytes = Vec::new();
+    ciborium::into_writer(state, &mut bytes).map_err(|e| CoreError::Sink(format!("protocol state: {e}")))?;
+    Ok(bytes)
 }
 
-/// A protocol's state from JSON.
-pub(crate) fn from_json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, CoreError> {
-    serde_json::from_str(text).map_err(|e| CoreError::Sink(format!("protocol state: {e}")))
+/// A protocol's state from bytes.
+pub(crate) fn from_bytes<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, CoreError> {
+    ciborium::from_reader(bytes).map_err(|e| CoreError::Sink(format!("protocol state: {e}")))
 }

@@ -53,7 +53,7 @@ pub struct SessionState {
     /// The last optimiser step: loss, learning rate, gradient norm.
     pub last_step: Option<[f64; 3]>,
     /// States of the protocols, in order.
-    pub protocols: Vec<String>,
+    pub protocols: Vec<Vec<u8>>,
 }
 
 /// Where a session stands.

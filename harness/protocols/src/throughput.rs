@@ -2,7 +2,7 @@
 
 use crate::{
     About, Measured, PROTOCOL_VERSION, Protocol, ProtocolInfo, Step,
-    protocol::{from_json, to_json},
+    protocol::{from_bytes, to_bytes},
 };
 use equivbench_core::{Column, CoreError, Sink, Table};
 use serde::{Deserialize, Serialize};
@@ -65,11 +65,13 @@ impl Throughput {
     fn quantile(&self, q: f64) -> Option<f64> {
         let rank = (q * self.timed as f64).ceil().max(1.0) as u64;
         let mut seen = 0;
-        self.histogram.iter().find(|(_, count)| {
-            seen += **count;
-            seen >= rank
-        })
-        .map(|(bin, _)| ((*bin as f64 + 0.5) * BIN).exp())
+        self.histogram
+            .iter()
+            .find(|(_, count)| {
+                seen += **count;
+                seen >= rank
+            })
+            .map(|(bin, _)| ((*bin as f64 + 0.5) * BIN).exp())
     }
 }
 
@@ -124,12 +126,12 @@ impl Protocol for Throughput {
         )
     }
 
-    fn save(&self) -> Result<String, CoreError> {
-        to_json(self)
+    fn save(&self) -> Result<Vec<u8>, CoreError> {
+        to_bytes(self)
     }
 
-    fn load(&mut self, state: &str) -> Result<(), CoreError> {
-        *self = from_json(state)?;
+    fn load(&mut self, state: &[u8]) -> Result<(), CoreError> {
+        *self = from_bytes(state)?;
         Ok(())
     }
 }

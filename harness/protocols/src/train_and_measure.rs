@@ -24,7 +24,11 @@ pub(crate) static CURVE: Table = Table {
         Column::new("loss_ratio", "", "loss_equiv / loss_twirled"),
         Column::new("target_power", "normalised²", "P_y: loss of predicting nothing"),
         Column::new("twirled_power", "normalised²", "P_mu: power of the twirled prediction"),
-        Column::new("relative_equiv_percent", "%", "100 loss_equiv / (twirled_power + loss_equiv): share of the prediction's own power that is not equivariant"),
+        Column::new(
+            "relative_equiv_percent",
+            "%",
+            "100 loss_equiv / (twirled_power + loss_equiv): share of the prediction's own power that is not equivariant",
+        ),
         Column::new("skill", "", "1 - loss_twirled / target_power: 0 for predicting nothing, 1 for a perfect model; squared error only"),
         Column::new("train_loss", "recipe", "training loss of the last step; empty at step 0"),
         Column::new("lr", "", "learning rate of the last step"),
@@ -66,14 +70,7 @@ impl Protocol for TrainAndMeasure {
 /// `protocol_version, step, epoch, train_s, gpu_h, weights`.
 pub(crate) fn progress_cells(measured: &Measured) -> Vec<Cell> {
     let at = &measured.evaluation;
-    vec![
-        PROTOCOL_VERSION.into(),
-        at.step.into(),
-        at.epoch.into(),
-        at.train_s.into(),
-        at.gpu_h.into(),
-        measured.weights.name().into(),
-    ]
+    vec![PROTOCOL_VERSION.into(), at.step.into(), at.epoch.into(), at.train_s.into(), at.gpu_h.into(), measured.weights.name().into()]
 }
 
 /// The losses, percents, powers and skill.

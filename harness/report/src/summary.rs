@@ -70,12 +70,7 @@ pub fn dip_summary(table: &MergedTable) -> String {
     )
 }
 
-fn render(
-    source: &MergedTable,
-    header: &[&str],
-    cells: impl Fn(&[String]) -> Vec<String>,
-    keep: impl Fn(&[String]) -> bool,
-) -> String {
+fn render(source: &MergedTable, header: &[&str], cells: impl Fn(&[String]) -> Vec<String>, keep: impl Fn(&[String]) -> bool) -> String {
     let mut table = Table::new();
     table.load_style(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Disabled).set_header(header.to_vec());
     for row in source.rows.iter().filter(|r| keep(r)) {

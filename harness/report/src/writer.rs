@@ -33,7 +33,9 @@ impl TableWriter {
         let mut file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path).map_err(io())?;
         let length = file.metadata().map_err(io())?.len();
         if length < covered {
-            let what = format!("the checkpoint covers {covered} bytes of this table, the file has {length}; delete the run's folder to start it anew");
+            let what = format!(
+                "the checkpoint covers {covered} bytes of this table, the file has {length}; delete the run's folder to start it anew"
+            );
             return Err(ReportError::content(&path, what));
         }
         file.set_len(covered).map_err(io())?;

@@ -37,7 +37,9 @@ pub struct Checkpoint {
 /// No space, no permission.
 pub fn save(folder: &Path, checkpoint: &Checkpoint) -> Result<(), RunnerError> {
     std::fs::create_dir_all(folder).map_err(RunnerError::io(folder))?;
-    let head = serde_json::to_vec(checkpoint).map_err(|e| RunnerError::Run(format!("checkpoint: {e}")))?;
+    let mut head = Vec::new();
+    // CBOR keeps every bit of a number; JSON as it is usually read does not.
+    ciborium::into_writer(checkpoint, &mut head).map_err(|e| RunnerError::Run(format!("checkpoint: {e}")))?;
     let mut bytes = Vec::with_capacity(head.len() + checkpoint.model.len() + 64);
     bytes.extend_from_slice(MAGIC);
     bytes.extend_from_slice(&(head.len() as u64).to_le_bytes());
@@ -74,7 +76,8 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>, RunnerError> {
         return Ok(Vec::new());
     }
     let entries = std::fs::read_dir(folder).map_err(RunnerError::io(folder))?;
-    let mut paths: Vec<PathBuf> = entries.filter_map(|e| e.ok().map(|e| e.path())).filter(|p| p.extension().is_some_and(|e| e == "ckpt")).collect();
+    let mut paths: Vec<PathBuf> =
+        entries.filter_map(|e| e.ok().map(|e| e.path())).filter(|p| p.extension().is_some_and(|e| e == "ckpt")).collect();
     paths.sort();
     Ok(paths)
 }
@@ -90,7 +93,7 @@ fn read(path: &Path) -> Result<Checkpoint, String> {
     let (length, rest) = rest.split_at_checked(8).ok_or("too short")?;
     let length = u64::from_le_bytes(length.try_into().map_err(|_| "too short")?) as usize;
     let (head, model) = rest.split_at_checked(length).ok_or("too short")?;
-    let mut checkpoint: Checkpoint = serde_json::from_slice(head).map_err(|e| e.to_string())?;
+    let mut checkpoint: Checkpoint = ciborium::from_reader(head).map_err(|e| e.to_string())?;
     checkpoint.model = model.to_vec();
     Ok(checkpoint)
 }

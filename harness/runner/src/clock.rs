@@ -22,13 +22,14 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that counts optimiser steps, 1 ms each: timing columns then repeat from run to run, byte for byte.
+/// A clock that counts optimiser steps, 1/1024 s each: timing columns then repeat from run to run, byte for byte. A power of two, so
+/// that differences are exact wherever a resumed run begins to count.
 #[derive(Default)]
 pub struct StepClock(Cell<u64>);
 
 impl Clock for StepClock {
     fn now_s(&self) -> f64 {
-        self.0.get() as f64 * 1e-3
+        self.0.get() as f64 / 1024.0
     }
 
     fn step_done(&self) {

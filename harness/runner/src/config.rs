@@ -68,7 +68,8 @@ impl Examples {
             Self::Text(t) if t == "all" => available,
             Self::Text(t) => {
                 let percent = t.strip_suffix('%').and_then(|p| p.trim().parse::<f64>().ok()).filter(|p| *p > 0.0 && *p <= 100.0);
-                let percent = percent.ok_or_else(|| format!("train.examples = \"{t}\" is neither \"all\", a count nor a percentage like \"10%\""))?;
+                let percent =
+                    percent.ok_or_else(|| format!("train.examples = \"{t}\" is neither \"all\", a count nor a percentage like \"10%\""))?;
                 (available as f64 * percent / 100.0).round() as u64
             }
         };
@@ -149,7 +150,7 @@ pub struct ExecutionConfig {
     pub time_limit_s: u64,
     /// Seconds without a sign of life after which the run is ended; 0 for no limit.
     pub stall_limit_s: u64,
-    /// `system`, or `steps`: a clock that counts 1 ms a step, so that timing columns repeat too.
+    /// `system`, or `steps`: a clock that counts 1/1024 s a step, so that timing columns repeat too.
     pub clock: String,
 }
 

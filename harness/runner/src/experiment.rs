@@ -123,7 +123,11 @@ fn check_folder(out: &Path, marker: &Marker, resume: bool) -> Result<bool, Runne
             return conflict(format!("{MARKER} cannot be read; use another --out"));
         };
         if found == *marker {
-            return if resume { Ok(false) } else { conflict("it holds this experiment already; continue it with --resume, or use another --out".into()) };
+            return if resume {
+                Ok(false)
+            } else {
+                conflict("it holds this experiment already; continue it with --resume, or use another --out".into())
+            };
         }
         if found.equivbench_version != marker.equivbench_version || found.protocol_version != marker.protocol_version {
             return conflict(format!(

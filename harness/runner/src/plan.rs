@@ -1,11 +1,6 @@
 //! From a suite and plugins to runs: every combination resolved, checked as far as possible before anything starts.
 
-use crate::{
-    RunnerError,
-    config::RunConfig,
-    run_dir::RunSpec,
-    suite::Suite,
-};
+use crate::{RunnerError, config::RunConfig, run_dir::RunSpec, suite::Suite};
 use equivbench_host::HostError;
 use equivbench_protocols::{PROTOCOL_VERSION, PROTOCOLS, protocol_by_name};
 use equivbench_report::PluginFacts;
@@ -133,7 +128,11 @@ fn resolve_size(model: &ModelDescriptor, asked: &str) -> Result<String, RunnerEr
     }
 }
 
-fn resolve_dataset<'a>(request: &'a Request<'_>, model: &ModelDescriptor, asked: &str) -> Result<(&'a PluginFile, &'a DatasetSummary), RunnerError> {
+fn resolve_dataset<'a>(
+    request: &'a Request<'_>,
+    model: &ModelDescriptor,
+    asked: &str,
+) -> Result<(&'a PluginFile, &'a DatasetSummary), RunnerError> {
     let all = || request.available.iter().flat_map(|p| p.descriptor.datasets.iter().map(move |d| (p, d)));
     let wanted: Vec<&str> = if asked.is_empty() { model.default_datasets.iter().map(String::as_str).collect() } else { vec![asked] };
     if let Some(found) = wanted.iter().find_map(|name| all().find(|(_, d)| d.name == *name)) {
@@ -156,10 +155,14 @@ fn resolve_device(asked: &str, plugin: &PluginFile) -> Result<String, RunnerErro
     match asked.split_once(':').unwrap_or((asked, "0")) {
         ("auto" | "", _) => Ok(if offers_cuda && gpus > 0 { "cuda:0".into() } else { "cpu".into() }),
         ("cpu", _) => Ok("cpu".into()),
-        ("cuda", _) if !offers_cuda => refused(format!("device \"{asked}\": this plugin was built without CUDA; build it with --features cuda, or use --device cpu")),
+        ("cuda", _) if !offers_cuda => {
+            refused(format!("device \"{asked}\": this plugin was built without CUDA; build it with --features cuda, or use --device cpu"))
+        }
         ("cuda", index) => match index.parse::<usize>() {
             Ok(index) if index < gpus => Ok(format!("cuda:{index}")),
-            Ok(_) => refused(format!("device \"{asked}\" is not there: this machine shows {gpus} NVIDIA GPU(s); use --device cpu, or check nvidia-smi")),
+            Ok(_) => refused(format!(
+                "device \"{asked}\" is not there: this machine shows {gpus} NVIDIA GPU(s); use --device cpu, or check nvidia-smi"
+            )),
             Err(_) => refused(format!("device \"{asked}\": write cuda:N with a number N")),
         },
         _ => refused(format!("device \"{asked}\" is not known; use cpu, cuda:N or auto")),

@@ -14,8 +14,23 @@ const BUILT_IN: &[(&str, &str)] = &[
 
 /// Keys of the recipe, which may stand directly in `[train]`.
 const RECIPE_KEYS: &[&str] = &[
-    "optimiser", "lr", "beta1", "beta2", "eps", "weight_decay", "no_decay", "clip_norm", "ema_decay", "schedule", "warmup_epochs",
-    "warmup_factor", "schedule_epochs", "min_factor", "loss", "batch_size", "epochs",
+    "optimiser",
+    "lr",
+    "beta1",
+    "beta2",
+    "eps",
+    "weight_decay",
+    "no_decay",
+    "clip_norm",
+    "ema_decay",
+    "schedule",
+    "warmup_epochs",
+    "warmup_factor",
+    "schedule_epochs",
+    "min_factor",
+    "loss",
+    "batch_size",
+    "epochs",
 ];
 
 /// A suite as it was read.
@@ -76,7 +91,9 @@ impl Suite {
         let models = into_table(table.remove("models")).map_err(|e| bad(format!("models: {e}")))?;
         let sweeps = match table.remove("sweep") {
             None => Vec::new(),
-            Some(Value::Array(items)) => items.into_iter().map(|i| into_table(Some(i))).collect::<Result<_, _>>().map_err(|e| bad(format!("sweep: {e}")))?,
+            Some(Value::Array(items)) => {
+                items.into_iter().map(|i| into_table(Some(i))).collect::<Result<_, _>>().map_err(|e| bad(format!("sweep: {e}")))?
+            }
             Some(_) => return Err(bad("sweep must be an array of tables, [[sweep]]".into())),
         };
         let suite = Self { name: if named.is_empty() { name.into() } else { named }, about, protocols, base: table, models, sweeps };
@@ -150,14 +167,18 @@ fn resolve(mut table: Table, model: &str) -> Result<RunConfig, RunnerError> {
         }
         train.insert("recipe".into(), Value::Table(recipe));
     }
-    let mut config: RunConfig = Value::Table(table).try_into().map_err(|e| RunnerError::Config(format!("configuration of {model}: {e}")))?;
+    let mut config: RunConfig =
+        Value::Table(table).try_into().map_err(|e| RunnerError::Config(format!("configuration of {model}: {e}")))?;
     config.model.name = model.into();
     Ok(config)
 }
 
 /// A list given for a key that holds one value means one run for each.
 fn is_sweep(key: &str, value: &Value) -> bool {
-    value.is_array() && !matches!(key, "measure.weights" | "train.no_decay") && !key.starts_with("model.config.") && !key.starts_with("dataset.options.")
+    value.is_array()
+        && !matches!(key, "measure.weights" | "train.no_decay")
+        && !key.starts_with("model.config.")
+        && !key.starts_with("dataset.options.")
 }
 
 fn product(axes: Vec<(String, Value)>) -> Result<Vec<Vec<(String, Value)>>, RunnerError> {

@@ -85,7 +85,8 @@ fn run(dir: &RunDir, spec: &RunSpec, stop: &AtomicBool, step: &mut u64) -> Resul
     let mut observer = Watch::new(dir, spec, keys, data_hash, stop, &covered)?;
     let protocols = start_protocols(spec)?;
     let task = opened.task;
-    let mut session = Session::new(opened.session, opened.about, &mut opened.model, &mut dataset, task, &*clock, protocols).map_err(failed)?;
+    let mut session =
+        Session::new(opened.session, opened.about, &mut opened.model, &mut dataset, task, &*clock, protocols).map_err(failed)?;
     if let Some(saved) = saved {
         session.restore(saved.session).map_err(failed)?;
     }

@@ -1,8 +1,6 @@
 //! What a plugin library exports: its list of models and datasets, and the macros that make it loadable.
 
-use crate::{
-    DatasetPlugin, ModelPlugin, PluginError, PluginResult, Trainer, available_devices, dataset::Served, guard::guard,
-};
+use crate::{DatasetPlugin, ModelPlugin, PluginError, PluginResult, Trainer, available_devices, dataset::Served, guard::guard};
 use equivbench_abi::{
     self as abi, AbiResult, Dataset_TO, DatasetBox, Model_TO, ModelBox,
     abi_stable::{
@@ -111,7 +109,8 @@ pub fn open_dataset(request: RStr<'_>, datasets: &[DatasetEntry]) -> AbiResult<D
         let request: DatasetRequest = from_json(request.as_str())?;
         let names = || datasets.iter().map(|d| d.name).collect::<Vec<_>>().join(", ");
         let entry = datasets.iter().find(|d| d.name == request.dataset);
-        let entry = entry.ok_or_else(|| PluginError::BadRequest(format!("no dataset \"{}\" here; there are: {}", request.dataset, names())))?;
+        let entry =
+            entry.ok_or_else(|| PluginError::BadRequest(format!("no dataset \"{}\" here; there are: {}", request.dataset, names())))?;
         (entry.open)(&request)
     })
 }

@@ -6,6 +6,7 @@ use crate::{
     parameters::{Flat, ParameterInfo},
 };
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
 /// Names of the four sections.
@@ -13,6 +14,19 @@ const VALUES: &str = "value";
 const FIRST: &str = "first";
 const SECOND: &str = "second";
 const AVERAGE: &str = "average";
+/// Key of the counters among the metadata.
+const COUNTERS: &str = "counters";
+
+/// What is no tensor.
+#[derive(Serialize, Deserialize)]
+struct Counters {
+    /// Model, configuration and precision: a state of another one is refused.
+    identity: String,
+    /// Steps of the run.
+    step: u64,
+    /// Updates of each parameter.
+    updates: Vec<u64>,
+}
 
 /// Serialises parameters, moments, averages and counters.
 pub(crate) fn save(state: &OptimiserState, parameters: &[ParameterInfo], identity: &str) -> PluginResult<Vec<u8>> {
@@ -26,22 +40,23 @@ pub(crate) fn save(state: &OptimiserState, parameters: &[ParameterInfo], identit
             views.push((format!("{section}/{}", parameter.name), view));
         }
     }
-    let updates: Vec<String> = state.updates.iter().map(u64::to_string).collect();
-    let about = HashMap::from([
-        ("identity".to_owned(), identity.to_owned()),
-        ("step".to_owned(), state.step.to_string()),
-        ("updates".to_owned(), updates.join(" ")),
-    ]);
+    let counters = Counters { identity: identity.into(), step: state.step, updates: state.updates.clone() };
+    // One entry: a map of several is written in an order of its own each time, and one state must give one file.
+    let about = HashMap::from([(COUNTERS.to_owned(), serde_json::to_string(&counters).map_err(failed)?)]);
     safetensors::serialize(views, Some(about)).map_err(failed)
 }
 
 /// Restores what [`save`] wrote, into a state of the same model.
 pub(crate) fn load(bytes: &[u8], state: &mut OptimiserState, parameters: &[ParameterInfo], identity: &str) -> PluginResult<()> {
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(failed)?;
-    let about = header.metadata().clone().unwrap_or_default();
-    let found = about.get("identity").map_or("", String::as_str);
-    if found != identity {
+    let about = header.metadata().as_ref().and_then(|m| m.get(COUNTERS)).ok_or_else(|| failed("it lacks its counters"))?;
+    let counters: Counters = serde_json::from_str(about).map_err(failed)?;
+    if counters.identity != identity {
+        let found = &counters.identity;
         return Err(PluginError::BadRequest(format!("the saved state is of \"{found}\", this model is \"{identity}\"")));
+    }
+    if counters.updates.len() != parameters.len() {
+        return Err(failed("it has another number of parameters"));
     }
     let tensors = SafeTensors::deserialize(bytes).map_err(failed)?;
     let read = |section: &str, flat: &mut Flat| -> PluginResult<()> {
@@ -57,12 +72,8 @@ pub(crate) fn load(bytes: &[u8], state: &mut OptimiserState, parameters: &[Param
     if let Some(average) = &mut state.average {
         read(AVERAGE, average)?;
     }
-    state.step = number(about.get("step"))?;
-    let updates = about.get("updates").map_or("", String::as_str);
-    state.updates = updates.split_whitespace().map(|n| number(Some(&n.to_owned()))).collect::<PluginResult<_>>()?;
-    if state.updates.len() != parameters.len() {
-        return Err(PluginError::BadData("the saved state has another number of parameters".into()));
-    }
+    state.step = counters.step;
+    state.updates = counters.updates;
     Ok(())
 }
 
@@ -83,10 +94,6 @@ fn fill(flat: &mut Flat, index: usize, data: &[u8]) -> PluginResult<()> {
     }
     target.copy_from_slice(data);
     Ok(())
-}
-
-fn number(text: Option<&String>) -> PluginResult<u64> {
-    text.and_then(|t| t.parse().ok()).ok_or_else(|| PluginError::BadData("the saved state lacks its counters".into()))
 }
 
 fn failed(error: impl std::fmt::Display) -> PluginError {

@@ -1,8 +1,13 @@
 //! A model in training, behind the boundary: the optimiser loop, predictions, products with cotangents, checkpoints.
 
 use crate::{
-    Batch, ModelPlugin, PluginError, PluginResult, Precision, batch::splitmix, device, guard::guard, optimiser::{Optimiser, OptimiserState},
-    parameters::{self, Flat, ParameterInfo}, registry, state,
+    Batch, ModelPlugin, PluginError, PluginResult, Precision,
+    batch::splitmix,
+    device,
+    guard::guard,
+    optimiser::{Optimiser, OptimiserState},
+    parameters::{self, Flat, ParameterInfo},
+    registry, state,
 };
 use burn::{
     optim::GradientsParams,
@@ -297,13 +302,7 @@ impl<M: ModelPlugin> abi::Model for Trainer<M> {
         })
     }
 
-    fn vjp_into(
-        &mut self,
-        batch: abi::Batch<'_>,
-        cotangent: RSlice<'_, u8>,
-        group: RStr<'_>,
-        mut out: RSliceMut<'_, u8>,
-    ) -> AbiResult<()> {
+    fn vjp_into(&mut self, batch: abi::Batch<'_>, cotangent: RSlice<'_, u8>, group: RStr<'_>, mut out: RSliceMut<'_, u8>) -> AbiResult<()> {
         guard(|| {
             let product = self.vjp(&batch, floats(cotangent.as_slice(), self.precision), group.as_str())?;
             copy_flat(&product, out.as_mut_slice())
@@ -338,13 +337,7 @@ impl<M: ModelPlugin> abi::Model for Trainer<M> {
         guard(|| self.device.sync().map_err(|e| PluginError::Device(format!("device {}: {e:?}", self.request.device))))
     }
 
-    fn capability(
-        &mut self,
-        name: RStr<'_>,
-        batch: abi::Batch<'_>,
-        input: RSlice<'_, u8>,
-        mut out: RSliceMut<'_, u8>,
-    ) -> AbiResult<u64> {
+    fn capability(&mut self, name: RStr<'_>, batch: abi::Batch<'_>, input: RSlice<'_, u8>, mut out: RSliceMut<'_, u8>) -> AbiResult<u64> {
         guard(|| {
             let values = self.run_capability(name.as_str(), &batch, input.as_slice())?;
             let bytes: &[u8] = bytemuck::cast_slice(&values);
@@ -407,4 +400,3 @@ fn copy_out(bytes: &[u8], out: &mut [u8], what: &str) -> PluginResult<()> {
     out.copy_from_slice(bytes);
     Ok(())
 }
-

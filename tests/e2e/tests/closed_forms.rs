@@ -1,9 +1,7 @@
 //! EScAIP's exact Haar averages against the blind measurement through the boundary: the harness rotates, the plugin sees batches.
 
 use equivbench_abi::descriptor::{DatasetRequest, ModelRequest};
-use equivbench_core::{
-    Dataset, Estimator, Measurement, PointLoss, Scheme, Seed, Supervised, Weights, measure, pool, task_by_name,
-};
+use equivbench_core::{Dataset, Estimator, Measurement, PointLoss, Scheme, Seed, Supervised, Weights, measure, pool, task_by_name};
 use equivbench_e2e::library;
 use equivbench_host::{Library, LoadedModel};
 

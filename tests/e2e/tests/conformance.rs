@@ -24,9 +24,12 @@ fn every_check_passes_on_our_plugins() {
 #[test]
 fn a_check_that_crashes_or_hangs_fails_alone() {
     let plugin = library("fixture_misbehaving").to_string_lossy().into_owned();
-    for (target, check) in [("segfaults", "learning"), ("aborts", "learning"), ("wrong-shape", "shapes"), ("predicts-nan", "shapes"), ("panics", "learning")] {
-        let outcome = outcomes(&plugin, &["--target", target, "--only", check]);
-        assert_eq!(outcome["checks"][0]["outcome"], "failed", "{target}: {outcome}");
+    for (model, check) in
+        [("segfaults", "learning"), ("aborts", "learning"), ("wrong-shape", "shapes"), ("predicts-nan", "shapes"), ("panics", "learning")]
+    {
+        let target = serde_json::json!({"kind": "model", "model": model, "config": "{\"at_step\": 0}"}).to_string();
+        let outcome = outcomes(&plugin, &["--target", &target, "--only", check]);
+        assert_eq!(outcome["checks"][0]["outcome"], "failed", "{model}: {outcome}");
     }
     let hang = outcomes(&plugin, &["--target", "hangs", "--only", "learning", "--limit-s", "2"]);
     assert_eq!(hang["checks"][0]["outcome"], "failed", "{hang}");

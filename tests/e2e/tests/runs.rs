@@ -46,7 +46,18 @@ fn the_example_plugins_give_all_tables_and_the_same_bytes_again() {
 #[test]
 fn thread_counts_change_no_byte() {
     let folder = tempfile::tempdir().unwrap();
-    let base = ["--plugins", "escaip", "--set", "train.steps=6", "--set", "run.clock=steps", "--set", "measure.samples=4", "--protocols", "train-and-measure"];
+    let base = [
+        "--plugins",
+        "escaip",
+        "--set",
+        "train.steps=6",
+        "--set",
+        "run.clock=steps",
+        "--set",
+        "measure.samples=4",
+        "--protocols",
+        "train-and-measure",
+    ];
     let mut files = Vec::new();
     for threads in ["run.threads=1", "run.threads=2"] {
         let out = folder.path().join(threads);
@@ -73,7 +84,8 @@ fn escaip_learns_on_its_embedded_data_and_says_what_they_are() {
 fn a_sweep_gives_a_run_for_each_value_and_a_second_run_into_the_folder_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("sweep");
-    let arguments = ["--plugins", "point-mlp", "--jobs", "2", "--set", "run.seed=[0, 1, 2]", "--set", "train.steps=20", "--set", "measure.samples=4"];
+    let arguments =
+        ["--plugins", "point-mlp", "--jobs", "2", "--set", "run.seed=[0, 1, 2]", "--set", "train.steps=20", "--set", "measure.samples=4"];
     run(&out, &arguments).success();
     let mut seeds = numbers(&out, "final", "seed", |_| true);
     seeds.sort_by(f64::total_cmp);
@@ -102,7 +114,22 @@ fn real_and_labelled_files_train_and_report() {
     for (file, name) in files {
         let out = folder.path().join(name);
         let path = format!("dataset.options.path={}", shared.join(file).display());
-        run(&out, &["--plugins", "escaip", "--set", &path, "--set", "train.steps=30", "--set", "train.batch_size=4", "--set", "measure.samples=4"]).success();
+        run(
+            &out,
+            &[
+                "--plugins",
+                "escaip",
+                "--set",
+                &path,
+                "--set",
+                "train.steps=30",
+                "--set",
+                "train.batch_size=4",
+                "--set",
+                "measure.samples=4",
+            ],
+        )
+        .success();
         check_curve(&out);
         let loss = numbers(&out, "curve", "loss_total", |cell| cell("weights") == "raw");
         println!("{file}: loss {:.3} -> {:.3} in 30 steps", loss[0], loss[loss.len() - 1]);

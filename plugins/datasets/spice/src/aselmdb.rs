@@ -4,7 +4,7 @@ use crate::{
     catalogue::{Catalogue, Conformation, Frame, Identity, Skip, bad_data, is_usable},
     lmdb::{Lmdb, Value},
     options::Settings,
-    source::{SMALL_FILE_BYTES, Source, file_name},
+    source::{Source, file_name},
     units::Units,
 };
 use equivbench_plugin::{PluginError, PluginResult};
@@ -71,7 +71,7 @@ impl AseLmdb {
         let mut lmdb = Lmdb::open(path).map_err(wrong)?;
         let entries: Entries = lmdb.entries().map_err(wrong)?.into_iter().collect();
         let rows = row_places(&name, &mut lmdb, &entries)?;
-        let small = std::fs::metadata(path).is_ok_and(|m| m.len() <= SMALL_FILE_BYTES);
+        let small = std::fs::metadata(path).is_ok_and(|m| m.len() <= settings.small_file_bytes);
         let options = &settings.options;
         let mut this = Self {
             name,
@@ -265,5 +265,31 @@ impl Source for AseLmdb {
 
     fn units(&self) -> Units {
         self.units
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_that_stay_on_disk_are_read_as_those_in_memory() {
+        let mut bytes = Vec::new();
+        flate2::read::GzDecoder::new(&include_bytes!("../tests/fixtures/rows.aselmdb.gz")[..]).read_to_end(&mut bytes).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.aselmdb");
+        std::fs::write(&path, bytes).unwrap();
+        let read = |small_file_bytes| {
+            let mut settings = Settings::new(crate::Options::default()).unwrap();
+            settings.small_file_bytes = small_file_bytes;
+            let mut catalogue = Catalogue::default();
+            let mut rows = AseLmdb::open(&path, 0, &settings, &mut catalogue).unwrap();
+            assert_eq!(rows.memory.is_none(), small_file_bytes == 0);
+            let mut into = Conformation::default();
+            catalogue.frames.iter().map(|f| rows.read(f.place, &mut into).map(|()| into.clone()).unwrap()).collect::<Vec<_>>()
+        };
+        let (memory, disk) = (read(u64::MAX), read(0));
+        assert_eq!(memory.iter().map(|c| c.energy).collect::<Vec<_>>(), [-11.0, -13.0, -14.0, -16.0, -17.0]);
+        assert_eq!(memory, disk);
     }
 }

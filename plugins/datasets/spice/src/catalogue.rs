@@ -91,10 +91,10 @@ impl Catalogue {
         if identity.species.len() < 2 {
             return Ok(Err(Skip::OneAtom));
         }
-        if let Some(subset) = identity.subset {
-            if !self.subsets.contains(subset) {
-                self.subsets.insert(subset.to_owned());
-            }
+        if let Some(subset) = identity.subset
+            && !self.subsets.contains(subset)
+        {
+            self.subsets.insert(subset.to_owned());
         }
         if settings.options.subset.as_deref().is_some_and(|wanted| !subset_matches(identity.subset.unwrap_or(""), wanted)) {
             return Ok(Err(Skip::Subset));

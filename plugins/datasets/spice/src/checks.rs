@@ -79,7 +79,7 @@ impl Survey {
                 self.conformations as f64,
                 "",
                 true,
-                "the figures below are over these, spread evenly over the data".into(),
+                "the figures below are over these: all of small data, else a sample spread over them".into(),
             ),
             check(
                 "force RMS",

@@ -1,6 +1,10 @@
 //! The content hash: SHA-256 over everything that can change a number.
 
-use crate::{catalogue::bad_data, options::Options, source::SMALL_FILE_BYTES, source::file_name};
+use crate::{
+    catalogue::bad_data,
+    options::{Options, Settings},
+    source::file_name,
+};
 use equivbench_plugin::PluginResult;
 use sha2::{Digest, Sha256};
 use std::{
@@ -17,18 +21,22 @@ const SAMPLED_BLOCKS: u64 = 256;
 
 /// Hash of files and options. Up to 256 MB a file counts with all its bytes; a larger one with its size and 256 blocks of 64 kB spread
 /// evenly over it, and [`ContentHash::index`] adds what its index pass found. Names, folders and dates do not count.
-pub(crate) struct ContentHash(Sha256);
+pub(crate) struct ContentHash {
+    hasher: Sha256,
+    small_file_bytes: u64,
+}
 
 impl ContentHash {
-    pub(crate) fn new(options: &Options) -> Self {
+    pub(crate) fn new(settings: &Settings) -> Self {
         // The path is where the data lie, not what they are.
-        let options = serde_json::to_vec(&Options { path: None, ..options.clone() }).unwrap_or_default();
-        Self(Sha256::new().chain_update(READER_VERSION).chain_update((options.len() as u64).to_le_bytes()).chain_update(options))
+        let options = serde_json::to_vec(&Options { path: None, ..settings.options.clone() }).unwrap_or_default();
+        let hasher = Sha256::new().chain_update(READER_VERSION).chain_update((options.len() as u64).to_le_bytes()).chain_update(options);
+        Self { hasher, small_file_bytes: settings.small_file_bytes }
     }
 
     pub(crate) fn bytes(&mut self, bytes: &[u8]) {
-        self.0.update((bytes.len() as u64).to_le_bytes());
-        self.0.update(bytes);
+        self.hasher.update((bytes.len() as u64).to_le_bytes());
+        self.hasher.update(bytes);
     }
 
     pub(crate) fn file(&mut self, path: &Path) -> PluginResult<()> {
@@ -39,21 +47,22 @@ impl ContentHash {
     fn read_file(&mut self, path: &Path) -> std::io::Result<()> {
         let mut file = File::open(path)?;
         let size = file.metadata()?.len();
-        self.0.update(size.to_le_bytes());
+        self.hasher.update(size.to_le_bytes());
         let mut block = vec![0; BLOCK];
-        if size <= SMALL_FILE_BYTES {
+        if size <= self.small_file_bytes {
             loop {
                 match file.read(&mut block)? {
                     0 => return Ok(()),
-                    n => self.0.update(&block[..n]),
+                    n => self.hasher.update(&block[..n]),
                 }
             }
         }
+        block.truncate(BLOCK.min(size as usize));
+        let last = size - block.len() as u64;
         for i in 0..SAMPLED_BLOCKS {
-            let last = size - BLOCK as u64;
             file.seek(SeekFrom::Start((last as u128 * u128::from(i) / u128::from(SAMPLED_BLOCKS - 1)) as u64))?;
             file.read_exact(&mut block)?;
-            self.0.update(&block);
+            self.hasher.update(&block);
         }
         Ok(())
     }
@@ -64,14 +73,55 @@ impl ContentHash {
             self.bytes(molecule.as_bytes());
         }
         for frame in &catalogue.frames {
-            self.0.update(frame.source.to_le_bytes());
-            self.0.update(frame.molecule.to_le_bytes());
-            self.0.update(frame.atoms.to_le_bytes());
-            self.0.update(frame.place.to_le_bytes());
+            self.hasher.update(frame.source.to_le_bytes());
+            self.hasher.update(frame.molecule.to_le_bytes());
+            self.hasher.update(frame.atoms.to_le_bytes());
+            self.hasher.update(frame.place.to_le_bytes());
         }
     }
 
     pub(crate) fn finish(self) -> String {
-        self.0.finalize().iter().map(|b| format!("{b:02x}")).collect()
+        self.hasher.finalize().iter().map(|b| format!("{b:02x}")).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hash(bytes: &[u8], small_file_bytes: u64) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data");
+        std::fs::write(&path, bytes).unwrap();
+        let mut settings = Settings::new(Options::default()).unwrap();
+        settings.small_file_bytes = small_file_bytes;
+        let mut hash = ContentHash::new(&settings);
+        hash.file(&path).unwrap();
+        hash.finish()
+    }
+
+    #[test]
+    fn every_byte_of_a_small_file_counts() {
+        let mut bytes = vec![7; 200_000];
+        let before = hash(&bytes, u64::MAX);
+        for at in [0, 100_000, 199_999] {
+            bytes[at] ^= 1;
+            assert_ne!(hash(&bytes, u64::MAX), before);
+            bytes[at] ^= 1;
+        }
+        assert_eq!(hash(&bytes, u64::MAX), before);
+    }
+
+    #[test]
+    fn size_first_and_last_bytes_of_a_large_file_count() {
+        let mut bytes = vec![7; 200_000];
+        let before = hash(&bytes, 0);
+        assert_ne!(hash(&bytes[1..], 0), before);
+        for at in [0, 199_999] {
+            bytes[at] ^= 1;
+            assert_ne!(hash(&bytes, 0), before);
+            bytes[at] ^= 1;
+        }
+        assert_eq!(hash(&bytes[..10], 0).len(), 64);
     }
 }

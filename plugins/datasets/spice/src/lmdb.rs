@@ -214,7 +214,7 @@ mod tests {
         for (key, value) in entries {
             let i: usize = String::from_utf8(key).unwrap().parse().unwrap();
             assert_ne!(i % 7, 0, "deleted in the second transaction");
-            let length = if i % 100 == 0 { 9000 } else { 200 + i % 100 };
+            let length = if i.is_multiple_of(100) { 9000 } else { 200 + i % 100 };
             assert_eq!(lmdb.value(value).unwrap(), vec![(i % 251) as u8; length]);
         }
     }

@@ -94,6 +94,8 @@ pub(crate) enum Normalisation {
     Data,
 }
 
+const SMALL_FILE_BYTES: u64 = 1 << 28;
+
 /// The options after checking, as the readers want them.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -103,6 +105,8 @@ pub(crate) struct Settings {
     /// Atomic numbers to keep, `None` for all.
     pub(crate) elements: Option<Vec<u8>>,
     pub(crate) limits: ForceLimits,
+    /// Files up to this size are hashed and checked completely when they are opened, and kept as numbers where the format allows.
+    pub(crate) small_file_bytes: u64,
     length: Option<f64>,
     energy: Option<f64>,
     force: Option<f64>,
@@ -140,7 +144,7 @@ impl Settings {
     pub(crate) fn new(options: Options) -> PluginResult<Self> {
         check_fractions(&options)?;
         let positive = [("max_gradient_component", options.max_gradient_component), ("max_force_norm", options.max_force_norm)];
-        if let Some((name, value)) = positive.into_iter().find_map(|(n, v)| v.filter(|v| !(*v > 0.0)).map(|v| (n, v))) {
+        if let Some((name, value)) = positive.into_iter().find_map(|(n, v)| v.filter(|v| *v <= 0.0 || v.is_nan()).map(|v| (n, v))) {
             return Err(bad(format!("{name} = {value} must be positive; leave it out to keep all conformations")));
         }
         if options.max_train_samples == Some(0) {
@@ -165,6 +169,7 @@ impl Settings {
             length: options.length_unit.as_deref().map(units::length).transpose()?,
             energy: options.energy_unit.as_deref().map(units::energy).transpose()?,
             force: options.force_unit.as_deref().map(units::force).transpose()?,
+            small_file_bytes: SMALL_FILE_BYTES,
             options,
         })
     }

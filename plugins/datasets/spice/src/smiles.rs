@@ -15,6 +15,9 @@ pub struct Graph {
     orders: Vec<u32>,
 }
 
+/// Atomic numbers by row, and bonds as pairs of rows.
+pub type Rows = (Vec<u8>, Vec<(usize, usize)>);
+
 /// One atom of a SMILES string.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Atom {
@@ -78,7 +81,7 @@ impl Graph {
     ///
     /// # Errors
     /// Map numbers that are not a permutation of 1..=n, or implicit hydrogens.
-    pub fn by_map(&self) -> Result<(Vec<u8>, Vec<(usize, usize)>), String> {
+    pub fn by_map(&self) -> Result<Rows, String> {
         let n = self.atoms.len();
         let mut species = vec![0; n];
         let mut row_of = Vec::with_capacity(n);

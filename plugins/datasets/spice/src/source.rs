@@ -16,9 +16,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Files up to this size are hashed and checked completely when they are opened.
-pub(crate) const SMALL_FILE_BYTES: u64 = 1 << 28;
-
 /// One open file.
 pub(crate) trait Source: Send {
     /// Loads what the given places need, all at once.

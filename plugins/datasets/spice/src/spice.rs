@@ -6,7 +6,7 @@ use crate::{
     content::ContentHash,
     embedded::{self, Embedded},
     options::{Normalisation, Options, Settings},
-    source::{self, SMALL_FILE_BYTES, Source},
+    source::{self, Source},
     split::{self, Splits},
 };
 use equivbench_plugin::{
@@ -18,7 +18,9 @@ use std::{collections::BTreeMap, path::PathBuf};
 /// EScAIP's normalisation of SPICE (its public configuration): forces / 1.0758, (energy + 140.80) / 69.17.
 const SPICE_FORCES: Normaliser = Normaliser { mean: 0.0, scale: 1.075_799_982_214_481_3 };
 const SPICE_ENERGY: Normaliser = Normaliser { mean: -140.803_565_190_357_92, scale: 69.166_716_932_850_4 };
-/// Conformations that are surveyed when data are opened, so that a release of two million opens fast.
+/// Small files with at most this many atoms are surveyed completely.
+const SURVEYED_ATOMS: u64 = 1_000_000;
+/// Conformations that are surveyed of larger ones, so that a release of two million opens fast.
 const SURVEYED: usize = 2048;
 /// Training conformations that a normaliser from the data is taken from: the first of the split, which are a random draw.
 const NORMALISED: usize = 4096;
@@ -100,6 +102,18 @@ fn visit(sources: &mut [Box<dyn Source>], frames: &[Frame], mut visit: impl FnMu
         }
     }
     Ok(())
+}
+
+/// At most `count` frames, one from each of as many equal stretches, at a place in the stretch that follows no period of the data.
+fn spread(frames: &[Frame], count: usize) -> Vec<Frame> {
+    let count = count.min(frames.len());
+    let pick = |i: usize| {
+        let (start, end) = (i * frames.len() / count, (i + 1) * frames.len() / count);
+        // The golden ratio's multiples fill the unit interval evenly.
+        let jitter = (i as f64 * 0.618_033_988_749_894_9).fract();
+        frames[start + ((end - start) as f64 * jitter) as usize]
+    };
+    (0..count).map(pick).collect()
 }
 
 impl DatasetPlugin for Spice {
@@ -211,7 +225,7 @@ struct Opened {
 
 impl Opened {
     fn open(settings: &Settings, catalogue: &mut Catalogue) -> PluginResult<Self> {
-        let mut hash = ContentHash::new(&settings.options);
+        let mut hash = ContentHash::new(settings);
         let Some(path) = &settings.options.path else {
             hash.bytes(embedded::BYTES);
             let source = Embedded::open(0, settings, catalogue)?;
@@ -223,17 +237,21 @@ impl Opened {
         for (number, path) in paths.iter().enumerate() {
             sources.push(source::open(path, number as u32, settings, catalogue)?);
             hash.file(path)?;
-            small &= std::fs::metadata(path).is_ok_and(|m| m.len() <= SMALL_FILE_BYTES);
+            small &= std::fs::metadata(path).is_ok_and(|m| m.len() <= settings.small_file_bytes);
         }
         Ok(Self { sources, hash, files: names(&paths, source::file_name), stem: names(&paths, source::file_stem), small, embedded: false })
     }
 
-    /// Looks at a sample of the data, or at all of it when the files are small, so that a number that is not finite is found now.
+    /// Looks at all of the data if they are small, at a sample otherwise. Small files are read completely in any case, so that a
+    /// number that is not finite is found now.
     fn survey(&mut self, catalogue: &Catalogue) -> PluginResult<Survey> {
         let mut survey = Survey::new();
-        let step = catalogue.frames.len().div_ceil(SURVEYED).max(1);
-        let spread: Vec<Frame> = catalogue.frames.iter().step_by(step).copied().collect();
-        visit(&mut self.sources, &spread, |c| survey.add(c))?;
+        let atoms: u64 = catalogue.frames.iter().map(|f| u64::from(f.atoms)).sum();
+        if self.small && atoms <= SURVEYED_ATOMS {
+            visit(&mut self.sources, &catalogue.frames, |c| survey.add(c))?;
+            return Ok(survey);
+        }
+        visit(&mut self.sources, &spread(&catalogue.frames, SURVEYED), |c| survey.add(c))?;
         if self.small {
             visit(&mut self.sources, &catalogue.frames, |_| ())?;
         }
@@ -248,7 +266,7 @@ impl Opened {
         survey: &Survey,
     ) -> PluginResult<DatasetDescriptor> {
         let provenance = self.provenance(catalogue);
-        let hash = std::mem::replace(&mut self.hash, ContentHash::new(&settings.options)).finish();
+        let hash = std::mem::replace(&mut self.hash, ContentHash::new(settings)).finish();
         let (normalisers, normalisation) = self.normalisers(settings, catalogue, splits, provenance.is_spice)?;
         let mut checks = self.about_sources();
         checks.extend(checks::counts(catalogue, splits.by_frame));
@@ -273,7 +291,7 @@ impl Opened {
     }
 
     fn about_sources(&self) -> Vec<DataCheck> {
-        let line = |s: &Box<dyn Source>| {
+        let line = |s: &dyn Source| {
             let u = s.units();
             check(
                 "unit of force",
@@ -283,7 +301,7 @@ impl Opened {
                 format!("{}; one unit of length is {} angstrom, one of energy {} eV", s.about(), u.length, u.energy),
             )
         };
-        self.sources.iter().map(line).collect()
+        self.sources.iter().map(|s| line(s.as_ref())).collect()
     }
 
     fn provenance(&self, catalogue: &Catalogue) -> Provenance {
@@ -365,5 +383,20 @@ fn names(paths: &[PathBuf], name: impl Fn(&std::path::Path) -> String) -> String
         [one] => name(one),
         [first, rest @ ..] => format!("{} and {} more", name(first), rest.len()),
         [] => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spread_takes_every_frame_of_few_and_all_residues_of_many() {
+        let frames: Vec<Frame> = (0..20_000).map(|place| Frame { source: 0, molecule: 0, atoms: 2, place }).collect();
+        assert_eq!(spread(&frames[..7], 10), frames[..7]);
+        let picked = spread(&frames, 2000);
+        assert!(picked.len() == 2000 && picked.windows(2).all(|w| w[0].place < w[1].place));
+        let residues: std::collections::BTreeSet<u64> = picked.iter().map(|f| f.place % 50).collect();
+        assert_eq!(residues.len(), 50);
     }
 }

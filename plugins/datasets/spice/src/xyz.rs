@@ -5,7 +5,7 @@ use crate::{
     catalogue::{Catalogue, Conformation, Frame, Identity, Skip, bad_data, is_usable},
     elements,
     options::Settings,
-    source::{SMALL_FILE_BYTES, Source, file_name},
+    source::{Source, file_name},
     units::Units,
 };
 use equivbench_plugin::{PluginError, PluginResult};
@@ -77,7 +77,7 @@ impl ExtendedXyz {
             true => Box::new(BufReader::with_capacity(1 << 16, flate2::read::MultiGzDecoder::new(BufReader::new(file)))),
             false => Box::new(BufReader::with_capacity(1 << 16, file)),
         };
-        let store = match !compressed && size > SMALL_FILE_BYTES {
+        let store = match !compressed && size > settings.small_file_bytes {
             true => Store::Disk { file: File::open(path).map_err(io)?, frames: Vec::new() },
             false => Store::Memory(Vec::new()),
         };
@@ -405,7 +405,7 @@ impl<'a> RawFrame<'a> {
 /// `species:S:1:pos:R:3` as columns.
 fn parse_properties(text: &str) -> Result<Vec<Column>, String> {
     let words: Vec<&str> = text.split(':').collect();
-    if words.len() % 3 != 0 {
+    if !words.len().is_multiple_of(3) {
         return Err(format!("Properties={text} is not made of name:type:count"));
     }
     let (mut columns, mut first) = (Vec::new(), 0);
@@ -523,5 +523,32 @@ mod tests {
             let frame = RawFrame::parse("x", Place { offset: 0, bytes: 0, frame: 1, line: 1 }, text.as_bytes()).unwrap();
             assert_eq!(frame.periodic().unwrap(), periodic, "{header}");
         }
+    }
+
+    #[test]
+    fn frames_that_stay_on_disk_are_read_as_those_in_memory() {
+        let frame = |i: usize| {
+            format!(
+                "{}\nProperties=species:S:1:pos:R:3:forces:R:3 energy=-{i}.5\nO 0 0 0 0.1 {i} 0\nH 0 0 0.9 -0.1 0 0{}",
+                2 + i % 2,
+                if i.is_multiple_of(2) { "\n\n" } else { "\nH 1 0 0 0 0 0\n" }
+            )
+        };
+        let text: String = (0..30).map(frame).collect();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("set.xyz");
+        std::fs::write(&path, text).unwrap();
+        let read = |small_file_bytes| {
+            let mut settings = Settings::new(crate::Options::default()).unwrap();
+            settings.small_file_bytes = small_file_bytes;
+            let mut catalogue = Catalogue::default();
+            let mut xyz = ExtendedXyz::open(&path, 0, &settings, &mut catalogue).unwrap();
+            assert_eq!(matches!(xyz.store, Store::Disk { .. }), small_file_bytes == 0);
+            let mut into = Conformation::default();
+            catalogue.frames.iter().map(|f| xyz.read(f.place, &mut into).map(|()| into.clone()).unwrap()).collect::<Vec<_>>()
+        };
+        let (memory, disk) = (read(u64::MAX), read(0));
+        assert_eq!((memory.len(), memory[29].energy), (30, -29.5));
+        assert_eq!(memory, disk);
     }
 }

@@ -6,6 +6,7 @@ use equivbench_plugin::{
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 /// Keys of a suite's `[dataset.options]`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -40,7 +41,17 @@ impl SpringCloud {
 
     fn check(&self, split: &str, index: u64) -> PluginResult<()> {
         let size = self.size(split)?;
-        if index < size { Ok(()) } else { Err(PluginError::BadRequest(format!("sample {index} of split {split} is not there; it has {size}"))) }
+        if index < size {
+            Ok(())
+        } else {
+            Err(PluginError::BadRequest(format!("sample {index} of split {split} is not there; it has {size}")))
+        }
+    }
+
+    /// The clouds follow from these numbers and this version of the code.
+    fn content_hash(&self) -> String {
+        let content = format!("spring-cloud 1: {} {} {}", self.seed, self.options.clouds, self.options.points);
+        Sha256::digest(content.as_bytes()).iter().map(|b| format!("{b:02x}")).collect()
     }
 
     fn points_of(&self, index: u64) -> u64 {
@@ -91,7 +102,7 @@ impl DatasetPlugin for SpringCloud {
             source: "made on the fly".into(),
             licence: "CC0-1.0".into(),
             level_of_theory: "springs".into(),
-            content_hash: format!("springs-1-{}-{}-{}", self.seed, self.options.clouds, self.options.points),
+            content_hash: self.content_hash(),
             tasks: vec!["force-field".into()],
             fields: vec![
                 field("positions", "vector", "point", "f64", &[3], "spring length"),

@@ -255,10 +255,9 @@ mod tests {
     #[test]
     fn both_directions_of_a_pair_share_one_distance_and_unkept_pairs_have_none() {
         let graph = Graph::build(&cloud(30, 3), &[0, 30], LIMITS);
-        let receivers = graph.receivers();
         let mut seen = std::collections::BTreeMap::new();
-        for edge in 0..graph.edges() {
-            let (a, b) = (graph.senders[edge], receivers[edge]);
+        for (edge, receiver) in graph.receivers().into_iter().enumerate() {
+            let (a, b) = (graph.senders[edge], receiver);
             assert_eq!(*seen.entry((a.min(b), a.max(b))).or_insert(graph.pairs[edge]), graph.pairs[edge]);
         }
         assert_eq!(seen.len(), graph.distances.len());

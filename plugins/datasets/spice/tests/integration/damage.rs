@@ -44,9 +44,11 @@ fn truncations(name: &str, bytes: &[u8], lengths: impl Iterator<Item = usize>) {
     }
 }
 
+/// `EQUIVBENCH_FUZZ_ROUNDS` multiplies the number of damaged copies.
 fn flips(name: &str, bytes: &[u8], count: usize) {
+    let rounds = std::env::var("EQUIVBENCH_FUZZ_ROUNDS").ok().and_then(|r| r.parse().ok()).unwrap_or(1_usize);
     let (_folder, path) = written(name, bytes);
-    for i in 0..count {
+    for i in 0..count * rounds {
         let mut damaged = bytes.to_vec();
         // A fixed sequence that reaches all parts of the file.
         let at = (i.wrapping_mul(0x9E37_79B9) >> 3) % bytes.len();
