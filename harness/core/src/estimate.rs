@@ -166,7 +166,8 @@ mod tests {
             (m, (v / repeats as f64).sqrt())
         };
         let shrink = 1.0 - 1.0 / n as f64;
-        let cases: [(Estimator, fn(&SampleTerms) -> f64, f64); 4] = [
+        type Case = (Estimator, fn(&SampleTerms) -> f64, f64);
+        let cases: [Case; 4] = [
             (Estimator::PlugIn, |t| t.loss_equiv, shrink * equiv),
             (Estimator::PlugIn, |t| t.loss_total - t.loss_equiv, mean + equiv / n as f64),
             (Estimator::Unbiased, |t| t.loss_equiv, equiv),
