@@ -25,9 +25,9 @@ enum Mode {
 
 struct Shown {
     bar: Option<ProgressBar>,
-    started: Instant,
-    /// Step at which this process began, for the time left.
-    first_step: Option<u64>,
+    /// When and at which step the present decade of steps began: evaluations are dense at first, so the time left follows from
+    /// the recent pace.
+    since: Option<(Instant, u64)>,
     line: Option<Instant>,
 }
 
@@ -75,12 +75,15 @@ impl Display {
             }
             Mode::Quiet => None,
         };
-        self.runs.insert(dir.clone(), Shown { bar, started: Instant::now(), first_step: None, line: None });
+        self.runs.insert(dir.clone(), Shown { bar, since: None, line: None });
     }
 
     fn progress(&mut self, dir: &RunDir, progress: &ProgressFile) {
         let Some(shown) = self.runs.get_mut(dir) else { return };
-        let first = *shown.first_step.get_or_insert(progress.step);
+        let (then, first) = *shown.since.get_or_insert((Instant::now(), progress.step));
+        if progress.step > 4 * first.max(10) {
+            shown.since = Some((Instant::now(), progress.step));
+        }
         match (&self.mode, &shown.bar) {
             (Mode::Bars(_), Some(bar)) => {
                 if bar.length() != Some(progress.total) {
@@ -93,7 +96,7 @@ impl Display {
             }
             (Mode::Lines, _) if shown.line.is_none_or(|t| t.elapsed() > LINE_EVERY) => {
                 shown.line = Some(Instant::now());
-                let left = time_left(shown.started.elapsed(), first, progress);
+                let left = time_left(then.elapsed(), first, progress);
                 eprintln!("{}: step {}/{} {}{left}", name(dir), progress.step, progress.total, figures(progress));
             }
             _ => {}

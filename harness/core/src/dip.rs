@@ -42,8 +42,11 @@ pub struct DipTracker {
 }
 
 impl DipTracker {
-    /// Adds the next evaluation; steps grow.
+    /// Adds the next evaluation. One that does not come after the last is ignored: nothing confirms itself.
     pub fn push(&mut self, evaluation: Evaluation) {
+        if self.evaluations.last().is_some_and(|last| last.step >= evaluation.step) {
+            return;
+        }
         self.evaluations.push(evaluation);
     }
 

@@ -25,6 +25,9 @@ pub enum Scheme {
     Cube16B,
 }
 
+/// Rotations or cosets at most: far beyond what lowers an error, and no memory is asked for in vain.
+const MOST: usize = 100_000;
+
 impl Scheme {
     /// Reads a name: `random-10`, `tetrahedral-x2`, `octahedral`, `cube16-a`, `cube16-b`.
     ///
@@ -40,7 +43,7 @@ impl Scheme {
         let group = |text: &str| {
             [FiniteGroup::Tetrahedral, FiniteGroup::Octahedral, FiniteGroup::Icosahedral].into_iter().find(|g| g.name() == text)
         };
-        let count = |text: &str| text.parse::<usize>().ok().filter(|n| *n > 0);
+        let count = |text: &str| text.parse::<usize>().ok().filter(|n| (1..=MOST).contains(n));
         match name {
             "cube16-a" => Ok(Self::Cube16A),
             "cube16-b" => Ok(Self::Cube16B),

@@ -58,7 +58,13 @@ pub fn merge_tables(out: &Path, runs: &[PathBuf], tables: &[&'static Table]) -> 
 
 fn read(path: &Path, expected: &[String]) -> Result<Vec<Vec<String>>, ReportError> {
     let damaged = |e: csv::Error| ReportError::content(path, format!("not a table of this program: {e}"));
-    let mut reader = csv::Reader::from_path(path).map_err(damaged)?;
+    let mut text = std::fs::read(path).map_err(ReportError::io(path))?;
+    // A run that died while it wrote may leave a torn last line; a row counts once its line has an end.
+    text.truncate(text.iter().rposition(|&b| b == b'\n').map_or(0, |end| end + 1));
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut reader = csv::Reader::from_reader(text.as_slice());
     if reader.headers().map_err(damaged)?.iter().ne(expected.iter().map(String::as_str)) {
         let what = "its columns are those of another version; keep it apart, or delete the run's folder to measure it anew";
         return Err(ReportError::content(path, what));

@@ -60,12 +60,12 @@ pub fn save(folder: &Path, checkpoint: &Checkpoint) -> Result<(), RunnerError> {
 ///
 /// # Errors
 /// A folder that cannot be read.
-pub fn newest(folder: &Path) -> Result<(Option<Checkpoint>, Vec<String>), RunnerError> {
+pub fn newest(folder: &Path) -> Result<(Option<Checkpoint>, Vec<(PathBuf, String)>), RunnerError> {
     let mut damaged = Vec::new();
     for path in list(folder)?.into_iter().rev() {
         match read(&path) {
             Ok(checkpoint) => return Ok((Some(checkpoint), damaged)),
-            Err(what) => damaged.push(format!("{}: {what}", path.display())),
+            Err(what) => damaged.push((path, what)),
         }
     }
     Ok((None, damaged))

@@ -2,7 +2,7 @@
 
 use crate::{
     RunnerError,
-    run_dir::{RunDir, RunSpec, Status},
+    run_dir::{RunDir, RunSpec, State, Status},
 };
 use equivbench_protocols::{PROTOCOL_VERSION, PROTOCOLS};
 use equivbench_report::{Manifest, MergedTable, PluginFacts, Role, RunManifest, merge_tables, tables, write_atomically};
@@ -15,6 +15,7 @@ struct Marker {
     suite: String,
     equivbench_version: String,
     protocol_version: u64,
+    protocols: Vec<String>,
     runs: Vec<String>,
 }
 
@@ -40,6 +41,7 @@ impl Experiment {
             suite: suite.into(),
             equivbench_version: env!("CARGO_PKG_VERSION").into(),
             protocol_version: PROTOCOL_VERSION,
+            protocols: specs.first().map(|s| s.protocols.clone()).unwrap_or_default(),
             runs: specs.iter().map(|s| s.id.clone()).collect(),
         };
         let fresh = check_folder(out, &marker, resume)?;
@@ -47,11 +49,17 @@ impl Experiment {
         if fresh {
             std::fs::create_dir_all(out).map_err(RunnerError::io(out))?;
             for (dir, spec) in &runs {
+                // What a folder without a marker still holds is of no experiment.
+                dir.clear()?;
                 dir.create(spec)?;
             }
             // Last, so that a folder with a marker has all its runs.
             let text = toml::to_string(&marker).map_err(|e| RunnerError::Run(e.to_string()))?;
             write_atomically(&out.join(MARKER), text.as_bytes())?;
+        } else {
+            // Limits, threads and paths may differ from the first time; what can change a number is in the id.
+            let unfinished = runs.iter().filter(|(dir, _)| dir.status().state != State::Finished);
+            unfinished.map(|(dir, spec)| dir.create(spec)).collect::<Result<(), _>>()?;
         }
         Ok(Self { out: out.into(), suite: suite.into(), runs })
     }
@@ -136,7 +144,7 @@ fn check_folder(out: &Path, marker: &Marker, resume: bool) -> Result<bool, Runne
             ));
         }
         return conflict(
-            "it holds another experiment (other plugins, plugin builds, data, settings or suite); use another --out, or repeat the command that began it".into(),
+            "it holds another experiment (other plugins, plugin builds, data, settings, protocols or suite); use another --out, or repeat the command that began it".into(),
         );
     }
     if resume && !out.exists() {

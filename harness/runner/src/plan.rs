@@ -1,6 +1,7 @@
 //! From a suite and plugins to runs: every combination resolved, checked as far as possible before anything starts.
 
 use crate::{RunnerError, config::RunConfig, run_dir::RunSpec, suite::Suite};
+use equivbench_core::{Estimator, PointLoss, Scheme};
 use equivbench_host::HostError;
 use equivbench_protocols::{PROTOCOL_VERSION, PROTOCOLS, protocol_by_name};
 use equivbench_report::PluginFacts;
@@ -60,7 +61,10 @@ pub fn plan(request: &Request<'_>) -> Result<Vec<RunSpec>, RunnerError> {
         }
         for model in &plugin.descriptor.models {
             for config in request.suite.configurations(&model.name, &request.overrides)? {
-                specs.push(resolve(request, plugin, model, config, &protocols)?);
+                let spec = resolve(request, plugin, model, config, &protocols)?;
+                if specs.iter().all(|s| s.id != spec.id) {
+                    specs.push(spec);
+                }
             }
         }
     }
@@ -94,6 +98,7 @@ fn resolve(
     mut config: RunConfig,
     protocols: &[String],
 ) -> Result<RunSpec, RunnerError> {
+    check(&config).map_err(RunnerError::Config)?;
     config.model.size = resolve_size(model, &config.model.size)?;
     let (dataset_file, dataset) = resolve_dataset(request, model, &config.dataset.name)?;
     config.dataset.name = dataset.name.clone();
@@ -118,6 +123,28 @@ fn resolve(
         config,
     };
     Ok(RunSpec { id: run_id(&spec), ..spec })
+}
+
+/// What can be known to be wrong before anything is opened.
+fn check(config: &RunConfig) -> Result<(), String> {
+    let measure = &config.measure;
+    let known = |what: &str, value: &str, all: &[&str]| match all.contains(&value) {
+        true => Ok(()),
+        false => Err(format!("{what} = \"{value}\" is not known; there are: {}", all.join(", "))),
+    };
+    Scheme::parse(&measure.scheme).map_err(|e| format!("measure.scheme: {e}"))?;
+    Estimator::parse(&measure.estimator).map_err(|e| format!("measure.estimator: {e}"))?;
+    PointLoss::parse(&measure.loss).map_err(|e| format!("measure.loss: {e}"))?;
+    measure.weights.iter().try_for_each(|w| known("measure.weights", w, &["raw", "ema"]))?;
+    known("run.clock", &config.run.clock, &["system", "steps"])?;
+    known("run.precision", &config.run.precision, &["f32", "f64", "f32+f64"])?;
+    if measure.samples == 0 || measure.batch_size == 0 || measure.weights.is_empty() {
+        return Err("measure.samples, measure.batch_size and measure.weights must not be empty or 0".into());
+    }
+    if !(1..=1000).contains(&measure.points_per_decade) {
+        return Err(format!("measure.points_per_decade = {} lies outside of 1 to 1000", measure.points_per_decade));
+    }
+    Ok(())
 }
 
 fn resolve_size(model: &ModelDescriptor, asked: &str) -> Result<String, RunnerError> {

@@ -2,6 +2,7 @@
 
 use crate::{
     RunnerError,
+    plan::gpu_count,
     run_dir::{ProgressFile, RunDir, State, Status},
     worker::{POOL_VARIABLE, STOP_FILE, THREADS_VARIABLE},
 };
@@ -35,6 +36,8 @@ pub enum Event<'a> {
 
 struct Working {
     dir: RunDir,
+    /// Place in the pool, which picks the GPU.
+    slot: usize,
     child: Child,
     started: Instant,
     alive: Instant,
@@ -44,6 +47,8 @@ struct Working {
     asked_to_stop: Option<Instant>,
 }
 
+/// Exit code of a worker that may not touch its run.
+const HELD: i32 = 6;
 /// Grace between asking a worker to stop and ending it.
 const GRACE: Duration = Duration::from_secs(60);
 
@@ -58,7 +63,8 @@ impl Pool<'_> {
         while !working.is_empty() || (!waiting.is_empty() && !self.stopping()) {
             while working.len() < self.jobs.max(1) && !self.stopping() {
                 let Some(dir) = waiting.pop_front() else { break };
-                working.push(self.start(&dir)?);
+                let slot = (0..).find(|s| working.iter().all(|w: &Working| w.slot != *s)).unwrap_or(0);
+                working.push(self.start(&dir, slot)?);
                 tell(Event::Started(&dir));
             }
             std::thread::sleep(Duration::from_millis(50));
@@ -78,7 +84,7 @@ impl Pool<'_> {
         self.stop.load(Ordering::Relaxed)
     }
 
-    fn start(&self, dir: &RunDir) -> Result<Working, RunnerError> {
+    fn start(&self, dir: &RunDir, slot: usize) -> Result<Working, RunnerError> {
         let spec = dir.spec()?;
         let log = dir.log();
         let file = std::fs::OpenOptions::new().create(true).append(true).open(&log).map_err(RunnerError::io(&log))?;
@@ -91,10 +97,15 @@ impl Pool<'_> {
             let cores = std::thread::available_parallelism().map_or(1, usize::from);
             command.env(THREADS_VARIABLE, (cores / self.jobs).max(1).to_string());
         }
+        // `auto` names the first GPU; with several runs at a time each worker sees a GPU of its own as the first.
+        if self.jobs > 1 && spec.config.run.device == "cuda:0" && gpu_count() > 1 {
+            command.env("CUDA_VISIBLE_DEVICES", (slot % gpu_count()).to_string());
+        }
         let child = command.spawn().map_err(RunnerError::io(&self.program))?;
         let seconds = |s: u64| if s == 0 { Duration::MAX } else { Duration::from_secs(s) };
         Ok(Working {
             dir: dir.clone(),
+            slot,
             child,
             started: Instant::now(),
             alive: Instant::now(),
@@ -120,12 +131,16 @@ impl Pool<'_> {
             std::fs::write(&stop, b"").map_err(RunnerError::io(&stop))?;
             worker.asked_to_stop = Some(Instant::now());
         }
+        // A long evaluation is no hang: as long as there are signs of life, the worker stops by itself after its next step.
+        let lives = worker.alive.elapsed() < GRACE;
         let ended = match () {
             () if worker.alive.elapsed() > worker.stall_limit => {
                 Some(format!("no sign of life for {} s (run.stall_limit_s): the plugin hangs", worker.stall_limit.as_secs()))
             }
-            () if worker.started.elapsed() > worker.hard_limit => Some("run.time_limit_s passed and the plugin did not return".into()),
-            () if worker.asked_to_stop.is_some_and(|t| t.elapsed() > GRACE) => Some("asked to stop and did not".into()),
+            () if !lives && worker.started.elapsed() > worker.hard_limit => {
+                Some("run.time_limit_s passed and the plugin did not return".into())
+            }
+            () if !lives && worker.asked_to_stop.is_some_and(|t| t.elapsed() > GRACE) => Some("asked to stop and did not".into()),
             () => None,
         };
         let Some(reason) = ended else { return Ok(None) };
@@ -142,6 +157,10 @@ fn settle(dir: &RunDir, exit: ExitStatus, ended: Option<String>) -> Result<Statu
     let has_spoken = matches!(own.state, State::Finished | State::Failed | State::Interrupted);
     if ended.is_none() && has_spoken {
         return Ok(own);
+    }
+    if exit.code() == Some(HELD) {
+        let reason = format!("another process executes this run, or its files changed; see {}", dir.log().display());
+        return Ok(Status { state: State::Interrupted, reason, ..own });
     }
     let progress = dir.progress().unwrap_or_default();
     let how = ended.unwrap_or_else(|| describe(exit));

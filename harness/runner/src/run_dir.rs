@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     fs::File,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 /// What pins a run: `run.toml`.
@@ -130,6 +131,17 @@ impl RunDir {
         self.write_toml("run.toml", spec)
     }
 
+    /// Removes the folder with everything in it, if it is there.
+    ///
+    /// # Errors
+    /// No permission.
+    pub fn clear(&self) -> Result<(), RunnerError> {
+        match std::fs::remove_dir_all(&self.0) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(RunnerError::io(&self.0)(e)),
+            _ => Ok(()),
+        }
+    }
+
     /// Reads `run.toml`.
     ///
     /// # Errors
@@ -187,7 +199,14 @@ impl RunDir {
     pub fn lock(&self) -> Result<File, RunnerError> {
         let path = self.0.join("lock");
         let file = File::create(&path).map_err(RunnerError::io(&path))?;
-        match file.try_lock() {
+        // A worker whose pool was killed notices it after its next step: wait a little for it.
+        let patience = Instant::now();
+        let mut tried = file.try_lock();
+        while matches!(tried, Err(std::fs::TryLockError::WouldBlock)) && patience.elapsed() < Duration::from_secs(20) {
+            std::thread::sleep(Duration::from_millis(100));
+            tried = file.try_lock();
+        }
+        match tried {
             Ok(()) => Ok(file),
             Err(std::fs::TryLockError::WouldBlock) => Err(RunnerError::Conflict(format!(
                 "run {} is being executed by another process; wait for it or end it first",

@@ -88,7 +88,10 @@ impl Suite {
             Some(v) => v.try_into().map_err(|e| bad(format!("protocols: {e}")))?,
             None => vec!["all".into()],
         };
-        let models = into_table(table.remove("models")).map_err(|e| bad(format!("models: {e}")))?;
+        let mut models = into_table(table.remove("models")).map_err(|e| bad(format!("models: {e}")))?;
+        for own in models.iter_mut().filter_map(|(_, value)| value.as_table_mut()) {
+            *own = expand(std::mem::take(own))?;
+        }
         let sweeps = match table.remove("sweep") {
             None => Vec::new(),
             Some(Value::Array(items)) => {
@@ -96,6 +99,7 @@ impl Suite {
             }
             Some(_) => return Err(bad("sweep must be an array of tables, [[sweep]]".into())),
         };
+        table = expand(table)?;
         let suite = Self { name: if named.is_empty() { name.into() } else { named }, about, protocols, base: table, models, sweeps };
         suite.check().map_err(|e| bad(e.to_string()))?;
         Ok(suite)
@@ -197,6 +201,22 @@ fn product(axes: Vec<(String, Value)>) -> Result<Vec<Vec<(String, Value)>>, Runn
     Ok(all)
 }
 
+/// Quoted keys with dots, `"train.lr" = 1`, mean what they say.
+fn expand(table: Table) -> Result<Table, RunnerError> {
+    let mut expanded = Table::new();
+    for (key, value) in table {
+        match value {
+            Value::Table(over) if !key.contains('.') => {
+                let mut inner = into_table(expanded.remove(&key)).map_err(RunnerError::Config)?;
+                lay_over(&mut inner, &over);
+                expanded.insert(key, Value::Table(inner));
+            }
+            value => assign(&mut expanded, &key, value)?,
+        }
+    }
+    Ok(expanded)
+}
+
 fn assign(table: &mut Table, key: &str, value: Value) -> Result<(), RunnerError> {
     match key.split_once('.') {
         None => {
@@ -254,7 +274,7 @@ fn check_keys(table: &Table, prefix: &str) -> Result<(), RunnerError> {
     for (key, value) in table {
         let name = format!("{prefix}{key}");
         match value {
-            Value::Table(inner) if !name.starts_with("model.config") && !name.starts_with("dataset.options") => {
+            Value::Table(inner) if !matches!(name.as_str(), "model.config" | "dataset.options") => {
                 check_keys(inner, &format!("{name}."))?;
             }
             Value::Table(_) => {}

@@ -71,7 +71,11 @@ fn run(dir: &RunDir, spec: &RunSpec, stop: &AtomicBool, step: &mut u64) -> Resul
     dir.set_manifest(&manifest(spec, &opened, &dataset))?;
     let data_hash = dataset.descriptor().content_hash.clone();
     let (found, damaged) = checkpoint::newest(&dir.checkpoints())?;
-    damaged.iter().for_each(|d| tracing::warn!("damaged checkpoint passed over: {d}"));
+    for (path, what) in damaged {
+        tracing::warn!("damaged checkpoint removed: {}: {what}", path.display());
+        // Left where it is, it would count as the newest and push whole ones out.
+        std::fs::remove_file(&path).map_err(RunnerError::io(&path))?;
+    }
     let saved = found.map(|c| accept(c, spec, &data_hash)).transpose()?;
     if let Some(saved) = &saved {
         Model::load(&mut opened.model, &saved.model).map_err(failed)?;
@@ -211,7 +215,7 @@ fn session_config(
     for name in &measure.weights {
         let kind = [Weights::Raw, Weights::Ema].into_iter().find(|w| w.name() == name);
         let kind = kind.ok_or_else(|| RunnerError::Config(format!("measure.weights: \"{name}\" is not known; use raw, ema")))?;
-        if model.instance().weights.iter().any(|w| w == kind.name()) {
+        if model.instance().weights.iter().any(|w| w == kind.name()) && !weights.contains(&kind) {
             weights.push(kind);
         }
     }
@@ -247,7 +251,12 @@ fn about(spec: &RunSpec, session: &SessionConfig, model: &LoadedModel, threads: 
         batch_size: session.batch_size as u64,
         scheme: session.scheme.name(),
         rotations: session.scheme.plan(session.seed, 0).rotations.len() as u64,
-        estimator: if session.scheme.is_sampled() { spec.config.measure.estimator.clone() } else { "exact".into() },
+        estimator: match (session.scheme.is_sampled(), session.loss) {
+            (false, _) => "exact".into(),
+            (true, PointLoss::Mse) => spec.config.measure.estimator.clone(),
+            // For other convex losses no unbiased estimate is known: l(μ̂, y) is a plug-in.
+            (true, _) => Estimator::PlugIn.name().into(),
+        },
         loss: session.loss.name().into(),
     }
 }

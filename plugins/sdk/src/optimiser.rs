@@ -245,6 +245,9 @@ fn check(recipe: &Recipe) -> PluginResult<()> {
     if !fraction(recipe.beta1) || !fraction(recipe.beta2) || !fraction(recipe.ema_decay) {
         return bad("beta1, beta2 and ema_decay must lie in [0, 1)");
     }
+    if !(recipe.epochs.is_finite() && recipe.epochs > 0.0) {
+        return bad("epochs must be finite and above 0");
+    }
     if recipe.batch_size == 0 {
         return bad("batch_size must be at least 1");
     }

@@ -87,6 +87,11 @@ fn unknown_keys_protocols_sizes_and_schemes_are_refused_with_the_nearest_known_o
         (vec!["--set", "model.size=huge"], "there are: tiny, small"),
         (vec!["--set", "dataset.name=nothing"], "nothing"),
         (vec!["--suite", "no-such-suite"], "quick"),
+        (vec!["--set", "measure.scheme=random"], "tetrahedral-xK"),
+        (vec!["--set", "measure.loss=huber"], "mse, mae, l2"),
+        (vec!["--set", "measure.weights=[\"raww\"]"], "raw, ema"),
+        (vec!["--set", "run.clock=sundial"], "system, steps"),
+        (vec!["--set", "measure.samples=0"], "must not be empty"),
     ] {
         let assert = run(&out, &[&["--plugins", "point-mlp"][..], &arguments].concat());
         let code = assert.get_output().status.code();
@@ -106,7 +111,6 @@ fn what_a_plugin_refuses_fails_the_run_with_its_words() {
         (vec!["--set", "dataset.options.cluods=9"], "did you mean \"clouds\""),
         (vec!["--set", "train.examples=0.01%"], "leaves 0"),
         (vec!["--set", "measure.split=holdout"], "nothing to measure"),
-        (vec!["--set", "measure.scheme=random"], "tetrahedral-xK"),
         (vec!["--set", "train.lr=1e30", "--set", "train.optimiser=sgd", "--set", "train.steps=40"], "at step"),
     ]
     .into_iter()

@@ -136,3 +136,23 @@ fn real_and_labelled_files_train_and_report() {
         assert!(loss[loss.len() - 1] < loss[0], "{file}: {loss:?}");
     }
 }
+
+#[test]
+fn evaluating_in_double_precision_changes_only_rounding() {
+    // What `f32` means on CUDA, tried on the processor: train in f32, evaluate in f64.
+    let folder = tempfile::tempdir().unwrap();
+    let percents: Vec<Vec<f64>> = ["f32", "f32+f64"]
+        .iter()
+        .map(|precision| {
+            let out = folder.path().join(precision);
+            let set = format!("run.precision={precision}");
+            run(&out, &["--plugins", "point-mlp", "--set", &set, "--set", "train.steps=20", "--set", "measure.samples=8"]).success();
+            numbers(&out, "curve", "equiv_percent", |_| true)
+        })
+        .collect();
+    assert_ne!(percents[0], percents[1]);
+    for (single, double) in percents[0].iter().zip(&percents[1]) {
+        // f32 predictions carry errors of 1e-7; the percent is a ratio of their squares' differences.
+        assert!((single - double).abs() < 1e-4 * double, "{single} {double}");
+    }
+}

@@ -22,5 +22,4 @@ pub fn parity_dirs(model: &str) -> Vec<PathBuf> {
 /// Says that a test did not run, in a line that the test command counts.
 pub fn skip(reason: &str) {
     println!("skipped: {reason}");
-    eprintln!("skipped: {reason}");
 }
