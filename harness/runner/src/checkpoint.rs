@@ -56,11 +56,14 @@ pub fn save(folder: &Path, checkpoint: &Checkpoint) -> Result<(), RunnerError> {
     Ok(())
 }
 
+/// Damaged checkpoint files, each with what is wrong with it.
+pub type Damaged = Vec<(PathBuf, String)>;
+
 /// The newest checkpoint that is whole; damaged ones are passed over and named.
 ///
 /// # Errors
 /// A folder that cannot be read.
-pub fn newest(folder: &Path) -> Result<(Option<Checkpoint>, Vec<(PathBuf, String)>), RunnerError> {
+pub fn newest(folder: &Path) -> Result<(Option<Checkpoint>, Damaged), RunnerError> {
     let mut damaged = Vec::new();
     for path in list(folder)?.into_iter().rev() {
         match read(&path) {

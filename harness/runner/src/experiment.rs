@@ -58,8 +58,8 @@ impl Experiment {
             write_atomically(&out.join(MARKER), text.as_bytes())?;
         } else {
             // Limits, threads and paths may differ from the first time; what can change a number is in the id.
-            let unfinished = runs.iter().filter(|(dir, _)| dir.status().state != State::Finished);
-            unfinished.map(|(dir, spec)| dir.create(spec)).collect::<Result<(), _>>()?;
+            let mut unfinished = runs.iter().filter(|(dir, _)| dir.status().state != State::Finished);
+            unfinished.try_for_each(|(dir, spec)| dir.create(spec))?;
         }
         Ok(Self { out: out.into(), suite: suite.into(), runs })
     }
