@@ -96,8 +96,15 @@ pub struct Table {
     pub name: &'static str,
     /// One line about its rows.
     pub about: &'static str,
-    /// Columns after the key columns.
-    pub columns: &'static [Column],
+    /// Columns after the key columns, in groups that tables may share.
+    pub groups: &'static [&'static [Column]],
+}
+
+impl Table {
+    /// All columns in order.
+    pub fn columns(&self) -> impl Iterator<Item = &'static Column> {
+        self.groups.iter().copied().flatten()
+    }
 }
 
 #[cfg(test)]

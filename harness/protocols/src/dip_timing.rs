@@ -14,7 +14,7 @@ const LEARNT_SKILL: f64 = 0.1;
 pub(crate) static DIP: Table = Table {
     name: "dip",
     about: "when a curve falls below a threshold and stays for two evaluations; nothing is measured between evaluations, so a crossing is an interval",
-    columns: &[
+    groups: &[&[
         Column::new("protocol_version", "", "version of the protocols; rows of different versions are not comparable"),
         Column::new("weights", "", "raw weights or their moving average (ema)"),
         Column::new("quantity", "", "what dips: equiv_percent, or relative_equiv_percent"),
@@ -43,7 +43,7 @@ pub(crate) static DIP: Table = Table {
         Column::new("minimum_skill", "", "skill at the minimum"),
         Column::new("rise_ratio", "", "last over smallest value: how much is lost after the dip"),
         Column::new("last_step", "steps", "last evaluation"),
-    ],
+    ]],
 };
 
 /// Follows every curve of a run.

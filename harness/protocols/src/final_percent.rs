@@ -3,40 +3,13 @@
 use crate::{
     About, Measured, Protocol, ProtocolInfo,
     protocol::{from_bytes, to_bytes},
-    train_and_measure::{loss_cells, method_cells, progress_cells},
+    train_and_measure::{LOSS, METHOD, PROGRESS, loss_cells, method_cells, progress_cells},
 };
-use equivbench_core::{Column, CoreError, Sink, Table};
+use equivbench_core::{CoreError, Sink, Table};
 
 /// Where a run ended.
-pub(crate) static FINAL: Table = Table {
-    name: "final",
-    about: "where each run ended, with intervals",
-    columns: &[
-        Column::new("protocol_version", "", "version of the protocols; rows of different versions are not comparable"),
-        Column::new("step", "steps", "optimiser steps of the run"),
-        Column::new("epoch", "epochs", "passes over the training samples"),
-        Column::timing("train_s", "s", "seconds spent training, evaluation excluded"),
-        Column::timing("gpu_h", "h", "GPU-hours spent training; empty on a CPU"),
-        Column::new("weights", "", "raw weights or their moving average (ema)"),
-        Column::new("loss_total", "normalised²", "L: loss of the twisted predictions"),
-        Column::new("loss_twirled", "normalised²", "L_mean: loss of the twirled prediction"),
-        Column::new("loss_equiv", "normalised²", "L_equiv: equivariance error"),
-        Column::new("equiv_percent", "%", "percent of the loss from equivariance error"),
-        Column::new("equiv_percent_lower", "%", "lower end of its 95% interval"),
-        Column::new("equiv_percent_upper", "%", "upper end of its 95% interval"),
-        Column::new("equiv_percent_per_sample", "%", "the same percent when each sample's loss is averaged over its components first"),
-        Column::new("loss_ratio", "", "loss_equiv / loss_twirled"),
-        Column::new("target_power", "normalised²", "P_y: loss of predicting nothing"),
-        Column::new("twirled_power", "normalised²", "P_mu: power of the twirled prediction"),
-        Column::new("relative_equiv_percent", "%", "share of the prediction's own power that is not equivariant"),
-        Column::new("skill", "", "1 - loss_twirled / target_power"),
-        Column::new("measured_loss", "", "loss that is split"),
-        Column::new("samples", "samples", "measured samples"),
-        Column::new("rotations", "rotations", "twisted predictions of each sample"),
-        Column::new("scheme", "", "how rotations are drawn"),
-        Column::new("estimator", "", "unbiased, plug-in or exact"),
-    ],
-};
+pub(crate) static FINAL: Table =
+    Table { name: "final", about: "where each run ended, with intervals", groups: &[&PROGRESS, &LOSS, &METHOD] };
 
 /// Keeps the latest evaluation of each kind of weights.
 #[derive(Default)]

@@ -17,7 +17,7 @@ const BIN: f64 = 0.01;
 pub(crate) static THROUGHPUT: Table = Table {
     name: "throughput",
     about: "training speed after warm-up, evaluation excluded",
-    columns: &[
+    groups: &[&[
         Column::new("protocol_version", "", "version of the protocols"),
         Column::new("device", "", "device"),
         Column::new("precision", "", "precision of the model"),
@@ -36,7 +36,7 @@ pub(crate) static THROUGHPUT: Table = Table {
         Column::timing("evaluation_s", "s", "seconds spent measuring"),
         Column::timing("gpu_h", "h", "GPU-hours of training; empty on a CPU"),
         Column::timing("peak_memory_bytes", "bytes", "peak resident memory of the worker process"),
-    ],
+    ]],
 };
 
 /// Running figures of the step times.

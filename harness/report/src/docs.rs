@@ -12,15 +12,15 @@ pub fn columns_markdown() -> String {
          Columns marked with a clock depend on time or machine: two runs of one seed differ in them and in nothing else.\n\n\
          ## Key columns of every table\n\n",
     );
-    section(&mut page, KEY_COLUMNS);
+    section(&mut page, KEY_COLUMNS.iter());
     for table in tables() {
         let _ = write!(page, "\n## `{}.csv`\n\n{}.\n\n", table.name, table.about);
-        section(&mut page, table.columns);
+        section(&mut page, table.columns());
     }
     page
 }
 
-fn section(page: &mut String, columns: &[Column]) {
+fn section<'a>(page: &mut String, columns: impl Iterator<Item = &'a Column>) {
     page.push_str("| column | unit | meaning |\n|---|---|---|\n");
     for column in columns {
         let clock = if column.timing { " ⏱" } else { "" };
@@ -31,14 +31,12 @@ fn section(page: &mut String, columns: &[Column]) {
 /// Every table's columns as JSON.
 #[must_use]
 pub fn columns_json() -> serde_json::Value {
-    let describe = |columns: &[Column]| -> Vec<serde_json::Value> {
-        columns.iter().map(|c| serde_json::json!({"name": c.name, "unit": c.unit, "about": c.about, "timing": c.timing})).collect()
-    };
-    let keys = describe(KEY_COLUMNS);
+    let describe = |c: &Column| serde_json::json!({"name": c.name, "unit": c.unit, "about": c.about, "timing": c.timing});
+    let keys: Vec<_> = KEY_COLUMNS.iter().map(describe).collect();
     let tables: Vec<_> = tables()
         .iter()
         .map(|t| {
-            let columns: Vec<_> = keys.iter().cloned().chain(describe(t.columns)).collect();
+            let columns: Vec<_> = keys.iter().cloned().chain(t.columns().map(describe)).collect();
             serde_json::json!({"table": t.name, "about": t.about, "columns": columns})
         })
         .collect();

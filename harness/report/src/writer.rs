@@ -11,7 +11,7 @@ use std::{
 /// The header line of a table, without line end.
 #[must_use]
 pub fn header(table: &Table) -> Vec<&'static str> {
-    KEY_COLUMNS.iter().chain(table.columns).map(|c| c.name).collect()
+    KEY_COLUMNS.iter().chain(table.columns()).map(|c| c.name).collect()
 }
 
 /// Appends rows to the CSV file of one table.
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
     use equivbench_core::Column;
 
-    static TABLE: Table = Table { name: "t", about: "", columns: &[Column::new("x", "", "")] };
+    static TABLE: Table = Table { name: "t", about: "", groups: &[&[Column::new("x", "", "")]] };
 
     #[test]
     fn reopening_cuts_back_to_what_is_covered() {
