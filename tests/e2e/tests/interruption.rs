@@ -13,7 +13,7 @@ use std::{
 /// Kills of each kind that meet a running program.
 const MOMENTS: usize = 30;
 /// Attempts at most: some kills come when the program is done.
-const ATTEMPTS: usize = 60;
+const ATTEMPTS: usize = 300;
 
 /// A run of about a second: many steps, evaluations and checkpoints. The clock counts steps, so that timing columns repeat too.
 const ARGUMENTS: &[&str] = &[

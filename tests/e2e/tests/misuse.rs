@@ -20,7 +20,7 @@ fn each_misbehaving_model_fails_its_own_run_with_the_reason_and_the_good_one_fin
     let out = folder.path().join("mixed");
     let plugins = library("fixture_misbehaving");
     let plugins = plugins.to_string_lossy();
-    let assert = run(&out, &["--plugins", &plugins, "--set", "dataset.name=spring-cloud", "--set", "run.stall_limit_s=3"]).code(1);
+    let assert = run(&out, &["--plugins", &plugins, "--set", "dataset.name=spring-cloud", "--set", "run.stall_limit_s=8"]).code(1);
     let text = stderr(&assert);
     for (model, reason) in [
         ("panics", "panicked"),
