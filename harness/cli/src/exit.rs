@@ -2,7 +2,7 @@
 
 use equivbench_host::HostError;
 use equivbench_report::ReportError;
-use equivbench_runner::RunnerError;
+use equivbench_runner::{RunnerError, pool::CONFLICT_EXIT_CODE};
 use std::process::ExitCode;
 
 /// Some runs or checks failed.
@@ -13,8 +13,6 @@ const USAGE: u8 = 2;
 const PLUGIN: u8 = 3;
 /// The device is not there.
 const DEVICE: u8 = 5;
-/// The results directory holds something else.
-const CONFLICT: u8 = 6;
 /// Files could not be read or written.
 const FILES: u8 = 7;
 /// Stopped on request.
@@ -41,9 +39,9 @@ fn of_host(error: &HostError) -> u8 {
 fn of_runner(error: &RunnerError) -> u8 {
     match error {
         RunnerError::Config(_) => USAGE,
-        RunnerError::Conflict(_) => CONFLICT,
+        RunnerError::Conflict(_) => CONFLICT_EXIT_CODE,
         RunnerError::Io { .. } | RunnerError::Report(ReportError::Io { .. }) => FILES,
-        RunnerError::Report(_) => CONFLICT,
+        RunnerError::Report(_) => CONFLICT_EXIT_CODE,
         RunnerError::Host(host) => of_host(host),
         RunnerError::Stopped => STOPPED,
         _ => FAILED,

@@ -5,7 +5,7 @@ use crate::{
     run_dir::{RunDir, RunSpec, State, Status},
 };
 use equivbench_protocols::{PROTOCOL_VERSION, PROTOCOLS};
-use equivbench_report::{Manifest, MergedTable, PluginFacts, Role, RunManifest, merge_tables, tables, write_atomically};
+use equivbench_report::{Manifest, MergedTable, PluginFacts, Role, RunManifest, merge_tables, write_atomically};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -165,12 +165,6 @@ fn is_empty(out: &Path) -> bool {
 fn holds_reference(out: &Path) -> bool {
     let manifest = std::fs::read_to_string(out.join(MANIFEST)).ok().and_then(|t| toml::from_str::<Manifest>(&t).ok());
     manifest.is_some_and(|m| m.role == Role::Reference)
-}
-
-/// Names of all tables, for those who look for files.
-#[must_use]
-pub fn table_names() -> Vec<&'static str> {
-    tables().iter().map(|t| t.name).collect()
 }
 
 fn machine() -> String {

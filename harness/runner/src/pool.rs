@@ -47,8 +47,8 @@ struct Working {
     asked_to_stop: Option<Instant>,
 }
 
-/// Exit code of a worker that may not touch its run.
-const HELD: i32 = 6;
+/// Exit code of the program, and so of a worker, that may not touch a run or a results directory.
+pub const CONFLICT_EXIT_CODE: u8 = 6;
 /// Grace between asking a worker to stop and ending it.
 const GRACE: Duration = Duration::from_secs(60);
 
@@ -158,7 +158,7 @@ fn settle(dir: &RunDir, exit: ExitStatus, ended: Option<String>) -> Result<Statu
     if ended.is_none() && has_spoken {
         return Ok(own);
     }
-    if exit.code() == Some(HELD) {
+    if exit.code() == Some(i32::from(CONFLICT_EXIT_CODE)) {
         let reason = format!("another process executes this run, or its files changed; see {}", dir.log().display());
         return Ok(Status { state: State::Interrupted, reason, ..own });
     }
