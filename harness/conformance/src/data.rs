@@ -112,6 +112,8 @@ pub(crate) fn shapes(subject: &DatasetSubject<'_>) -> Verdict {
         ("forces", FieldKind::Vector, Rows::Point, 3),
         ("energy", FieldKind::Invariant, Rows::Sample, 1),
         ("species", FieldKind::Invariant, Rows::Point, 1),
+        ("residue_index", FieldKind::Invariant, Rows::Point, 1),
+        ("chain_break", FieldKind::Invariant, Rows::Point, 1),
     ];
     let mut points = 0;
     let samples = each_batch(&mut dataset, |split, batch| {

@@ -92,7 +92,7 @@ fn input(descriptor: &FieldDescriptor, offsets: &[usize], stream: &mut Stream) -
         Values::Index(labels(descriptor, offsets, shape[0], count))
     } else if kind == FieldKind::Vector && rows == Rows::Point && descriptor.name.contains("position") && shape[1..] == [3] {
         Values::Real(molecules(offsets, stream))
-    } else if kind == FieldKind::Invariant && ["time", "t", "noise", "sigma"].contains(&descriptor.name.as_str()) {
+    } else if kind == FieldKind::Invariant && ["time", "flow_time", "t", "noise", "sigma"].contains(&descriptor.name.as_str()) {
         Values::Real((0..count).map(|_| 0.1 + 0.8 * uniform(stream)).collect())
     } else if kind == FieldKind::VoxelGrid {
         Values::Real((0..count).map(|_| uniform(stream)).collect())
@@ -111,6 +111,7 @@ fn labels(descriptor: &FieldDescriptor, offsets: &[usize], rows: usize, count: u
     let label = |row: usize| match descriptor.name.as_str() {
         "species" => SPECIES[row % SPECIES.len()],
         name if name.contains("index") => place(row),
+        "chain_break" => (row % 2) as i64,
         _ => (row % 4) as i64,
     };
     let width = count / rows.max(1);

@@ -53,6 +53,22 @@ pub struct SampleTerms {
     pub prediction_components: f64,
 }
 
+impl SampleTerms {
+    /// The same sample with the weight of one component: what [`Balance::Samples`](crate::Balance::Samples) pools.
+    #[must_use]
+    pub fn averaged(&self) -> Self {
+        Self {
+            components: 1.0,
+            loss_total: self.loss_total / self.components,
+            loss_equiv: self.loss_equiv / self.components,
+            power_target: self.power_target / self.prediction_components,
+            power_twirled: self.power_twirled / self.prediction_components,
+            power_spread: self.power_spread / self.prediction_components,
+            prediction_components: 1.0,
+        }
+    }
+}
+
 /// The measured split of a loss over a set of samples.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Estimate {
@@ -218,6 +234,37 @@ mod tests {
         assert_eq!(a.percent(), 25.0);
         assert_eq!(a.percent(), b.percent());
         assert!((a.percent() - 100.0 * a.loss_ratio() / (1.0 + a.loss_ratio())).abs() < 1e-12);
+    }
+
+    #[test]
+    fn averaged_terms_give_the_mean_over_samples_of_their_mean_losses() {
+        let scheme = Scheme::Random { rotations: 6 };
+        let own: Vec<SampleTerms> = (0..3).map(|s| terms(linear, scheme, Estimator::Unbiased, s, PointLoss::Mse)).collect();
+        // Samples of different size: the second counts as if it had ten times the components.
+        let sized: Vec<SampleTerms> = own.iter().enumerate().map(|(i, t)| scaled(t, [1.0, 10.0, 3.0][i])).collect();
+        let mean = |f: fn(&SampleTerms) -> f64| own.iter().map(|t| f(t) / 6.0).sum::<f64>() / 3.0;
+        let averaged: Vec<SampleTerms> = sized.iter().map(SampleTerms::averaged).collect();
+        let estimate = pool(&averaged, true, &mut Seed::new(1).stream("bootstrap"));
+        assert!((estimate.pooled.total() / mean(|t| t.loss_total) - 1.0).abs() < 1e-14);
+        assert!((estimate.pooled.equivariance / mean(|t| t.loss_equiv) - 1.0).abs() < 1e-14);
+        assert!((estimate.power_target / mean(|t| t.power_target) - 1.0).abs() < 1e-14);
+        // Then both percents are the same, where pooling over components tells them apart.
+        assert!((estimate.pooled.percent() - estimate.percent_per_sample).abs() < 1e-12);
+        let by_components = pool(&sized, true, &mut Seed::new(1).stream("bootstrap"));
+        assert!((by_components.pooled.percent() - by_components.percent_per_sample).abs() > 1e-6);
+    }
+
+    /// The terms of a sample that is `n` copies of this one.
+    fn scaled(t: &SampleTerms, n: f64) -> SampleTerms {
+        SampleTerms {
+            components: n * t.components,
+            loss_total: n * t.loss_total,
+            loss_equiv: n * t.loss_equiv,
+            power_target: n * t.power_target,
+            power_twirled: n * t.power_twirled,
+            power_spread: n * t.power_spread,
+            prediction_components: n * t.prediction_components,
+        }
     }
 
     #[test]

@@ -3,9 +3,10 @@
 use crate::{
     About, Measured, PROTOCOL_VERSION, Protocol, ProtocolInfo,
     protocol::{from_bytes, to_bytes},
+    train_and_measure::{CONDITION, condition_cells},
 };
-use equivbench_core::{Cell, Column, CoreError, DipTracker, Evaluation, Sink, THRESHOLDS, Table};
-use std::collections::BTreeMap;
+use equivbench_core::{Cell, Column, Condition, CoreError, DipTracker, Evaluation, Sink, THRESHOLDS, Table};
+use serde::{Deserialize, Serialize};
 
 /// A dip is learnt when the model predicts something at that moment.
 const LEARNT_SKILL: f64 = 0.1;
@@ -14,43 +15,54 @@ const LEARNT_SKILL: f64 = 0.1;
 pub(crate) static DIP: Table = Table {
     name: "dip",
     about: "when a curve falls below a threshold and stays for two evaluations; nothing is measured between evaluations, so a crossing is an interval",
-    groups: &[&[
-        Column::new("protocol_version", "", "version of the protocols; rows of different versions are not comparable"),
-        Column::new("weights", "", "raw weights or their moving average (ema)"),
-        Column::new("quantity", "", "what dips: equiv_percent, or relative_equiv_percent"),
-        Column::new("threshold_percent", "%", "the threshold"),
-        Column::new(
-            "reached",
-            "",
-            "whether two consecutive evaluations lie below it; false is not a number: the run was too short or never fell",
-        ),
-        Column::new(
-            "step_after",
-            "steps",
-            "last evaluation that was not below; empty when the first one already was (censored on the left)",
-        ),
-        Column::new("step_reached", "steps", "first of the two evaluations below; empty when not reached"),
-        Column::new("epoch_after", "epochs", "epoch at step_after"),
-        Column::new("epoch_reached", "epochs", "epoch at step_reached"),
-        Column::timing("train_s_reached", "s", "training seconds at step_reached"),
-        Column::timing("gpu_h_reached", "h", "GPU-hours at step_reached; empty on a CPU"),
-        Column::new("percent_reached", "%", "the quantity at step_reached"),
-        Column::new("skill_reached", "", "skill at step_reached: near 0, the outputs shrank and nothing was learnt"),
-        Column::new("relative_equiv_percent_reached", "%", "relative equivariance error at step_reached"),
-        Column::new("learnt", "", "whether skill_reached is above 0.1: a learnt dip, not a trivial one; empty when not reached"),
-        Column::new("minimum_percent", "%", "smallest value of the quantity on the curve"),
-        Column::new("minimum_step", "steps", "step of the minimum"),
-        Column::new("minimum_skill", "", "skill at the minimum"),
-        Column::new("rise_ratio", "", "last over smallest value: how much is lost after the dip"),
-        Column::new("last_step", "steps", "last evaluation"),
-    ]],
+    groups: &[&CURVE_KEY, &CONDITION, &DIPS],
 };
+
+/// Whose curve.
+static CURVE_KEY: [Column; 2] = [
+    Column::new("protocol_version", "", "version of the protocols; rows of different versions are not comparable"),
+    Column::new("weights", "", "raw weights or their moving average (ema)"),
+];
+
+/// Its dips.
+static DIPS: [Column; 18] = [
+    Column::new("quantity", "", "what dips: equiv_percent, or relative_equiv_percent"),
+    Column::new("threshold_percent", "%", "the threshold"),
+    Column::new(
+        "reached",
+        "",
+        "whether two consecutive evaluations lie below it; false is not a number: the run was too short or never fell",
+    ),
+    Column::new("step_after", "steps", "last evaluation that was not below; empty when the first one already was (censored on the left)"),
+    Column::new("step_reached", "steps", "first of the two evaluations below; empty when not reached"),
+    Column::new("epoch_after", "epochs", "epoch at step_after"),
+    Column::new("epoch_reached", "epochs", "epoch at step_reached"),
+    Column::timing("train_s_reached", "s", "training seconds at step_reached"),
+    Column::timing("gpu_h_reached", "h", "GPU-hours at step_reached; empty on a CPU"),
+    Column::new("percent_reached", "%", "the quantity at step_reached"),
+    Column::new("skill_reached", "", "skill at step_reached: near 0, the outputs shrank and nothing was learnt"),
+    Column::new("relative_equiv_percent_reached", "%", "relative equivariance error at step_reached"),
+    Column::new("learnt", "", "whether skill_reached is above 0.1: a learnt dip, not a trivial one; empty when not reached"),
+    Column::new("minimum_percent", "%", "smallest value of the quantity on the curve"),
+    Column::new("minimum_step", "steps", "step of the minimum"),
+    Column::new("minimum_skill", "", "skill at the minimum"),
+    Column::new("rise_ratio", "", "last over smallest value: how much is lost after the dip"),
+    Column::new("last_step", "steps", "last evaluation"),
+];
+
+/// One curve of a run.
+#[derive(Serialize, Deserialize)]
+struct Curve {
+    weights: String,
+    condition: Condition,
+    tracker: DipTracker,
+}
 
 /// Follows every curve of a run.
 #[derive(Default)]
 pub(crate) struct DipTiming {
-    /// By weights; the tracked percent is `equiv_percent`.
-    curves: BTreeMap<String, DipTracker>,
+    /// In the order in which they were first seen; the tracked percent is `equiv_percent`.
+    curves: Vec<Curve>,
 }
 
 impl DipTiming {
@@ -64,15 +76,23 @@ impl DipTiming {
 
 impl Protocol for DipTiming {
     fn on_evaluation(&mut self, _about: &About, measured: &Measured, _sink: &mut dyn Sink) -> Result<(), CoreError> {
-        self.curves.entry(measured.weights.name().into()).or_default().push(measured.evaluation);
+        let (weights, condition) = (measured.weights.name(), measured.condition);
+        match self.curves.iter_mut().find(|c| c.weights == weights && c.condition == condition) {
+            Some(curve) => curve.tracker.push(measured.evaluation),
+            None => {
+                let mut tracker = DipTracker::default();
+                tracker.push(measured.evaluation);
+                self.curves.push(Curve { weights: weights.into(), condition, tracker });
+            }
+        }
         Ok(())
     }
 
     fn on_finish(&mut self, _about: &About, _peak_memory_bytes: Option<u64>, sink: &mut dyn Sink) -> Result<(), CoreError> {
-        for (weights, curve) in &self.curves {
-            for (quantity, curve) in [("equiv_percent", curve.clone()), ("relative_equiv_percent", relative(curve))] {
+        for curve in &self.curves {
+            for (quantity, tracker) in [("equiv_percent", curve.tracker.clone()), ("relative_equiv_percent", relative(&curve.tracker))] {
                 for threshold in THRESHOLDS {
-                    sink.row(&DIP, cells(weights, quantity, threshold, &curve))?;
+                    sink.row(&DIP, cells(curve, quantity, threshold, &tracker))?;
                 }
             }
         }
@@ -98,13 +118,16 @@ fn relative(curve: &DipTracker) -> DipTracker {
     other
 }
 
-fn cells(weights: &str, quantity: &str, threshold: f64, curve: &DipTracker) -> Vec<Cell> {
-    let crossing = curve.crossing(threshold);
+fn cells(curve: &Curve, quantity: &str, threshold: f64, tracker: &DipTracker) -> Vec<Cell> {
+    let crossing = tracker.crossing(threshold);
     let (before, at) = (crossing.and_then(|c| c.before), crossing.map(|c| c.at));
-    let minimum = curve.minimum();
+    let minimum = tracker.minimum();
+    let [flow_time, variant] = condition_cells(curve.condition);
     vec![
         PROTOCOL_VERSION.into(),
-        weights.into(),
+        curve.weights.as_str().into(),
+        flow_time,
+        variant,
         quantity.into(),
         threshold.into(),
         at.is_some().into(),
@@ -121,7 +144,7 @@ fn cells(weights: &str, quantity: &str, threshold: f64, curve: &DipTracker) -> V
         minimum.map(|e| e.percent).into(),
         minimum.map(|e| e.step).into(),
         minimum.and_then(|e| e.skill).into(),
-        curve.rise().into(),
-        curve.evaluations().last().map(|e| e.step).into(),
+        tracker.rise().into(),
+        tracker.evaluations().last().map(|e| e.step).into(),
     ]
 }

@@ -1,17 +1,19 @@
-//! Protocol 3, final percent loss with its interval: one row of `final.csv` for each kind of weights.
+//! Protocol 3, final percent loss with its interval: one row of `final.csv` for each kind of weights and condition.
 
 use crate::{
     About, Measured, Protocol, ProtocolInfo,
     protocol::{from_bytes, to_bytes},
-    train_and_measure::{LOSS, METHOD, PROGRESS, loss_cells, method_cells, progress_cells},
+    train_and_measure::{
+        CLEAN_SAMPLE, CONDITION, LOSS, METHOD, PROGRESS, clean_sample_cells, condition_cells, loss_cells, method_cells, progress_cells,
+    },
 };
 use equivbench_core::{CoreError, Sink, Table};
 
 /// Where a run ended.
 pub(crate) static FINAL: Table =
-    Table { name: "final", about: "where each run ended, with intervals", groups: &[&PROGRESS, &LOSS, &METHOD] };
+    Table { name: "final", about: "where each run ended, with intervals", groups: &[&PROGRESS, &CONDITION, &LOSS, &CLEAN_SAMPLE, &METHOD] };
 
-/// Keeps the latest evaluation of each kind of weights.
+/// Keeps the latest evaluation of each kind of weights and condition.
 #[derive(Default)]
 pub(crate) struct FinalPercent {
     /// Step of the latest evaluation.
@@ -42,7 +44,9 @@ impl Protocol for FinalPercent {
     fn on_finish(&mut self, about: &About, _peak_memory_bytes: Option<u64>, sink: &mut dyn Sink) -> Result<(), CoreError> {
         for measured in &self.latest {
             let mut cells = progress_cells(measured);
+            cells.extend(condition_cells(measured.condition));
             cells.extend(loss_cells(measured));
+            cells.extend(clean_sample_cells(measured));
             cells.extend(method_cells(about, measured));
             sink.row(&FINAL, cells)?;
         }

@@ -1,7 +1,7 @@
 //! What a protocol is: it is told of steps and evaluations, and writes rows.
 
 use crate::{dip_timing::DipTiming, final_percent::FinalPercent, throughput::Throughput, train_and_measure::TrainAndMeasure};
-use equivbench_core::{CoreError, Estimate, Evaluation, Sink, StepFigures, Table, Weights};
+use equivbench_core::{Condition, CoreError, Estimate, Evaluation, Sink, StepFigures, Table, Weights};
 
 /// What stays the same during a run.
 #[derive(Clone, Debug, Default)]
@@ -48,6 +48,10 @@ pub struct Measured {
     pub evaluation: Evaluation,
     /// Which weights.
     pub weights: Weights,
+    /// At which flow time, and how the prediction came about.
+    pub condition: Condition,
+    /// Factor from the losses to those of the clean-sample prediction, for tasks that have one.
+    pub clean_sample_factor: Option<f64>,
     /// The split of the loss.
     pub estimate: Estimate,
     /// The last optimiser step, if there was one.

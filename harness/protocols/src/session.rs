@@ -5,8 +5,8 @@
 
 use crate::{About, BatchOrder, Measured, Protocol, Step, evaluation_steps};
 use equivbench_core::{
-    Clock, CoreError, Dataset, Estimate, Estimator, Evaluation, Measurement, Model, PointLoss, RotationPlan, SampleTerms, Scheme, Seed,
-    Sink, StepFigures, Supervised, Task, Weights, measure, pool,
+    Balance, Clock, Condition, CoreError, Dataset, Estimate, Estimator, Evaluation, Measurement, Model, Occasion, PointLoss, Preparation,
+    RotationPlan, SampleTerms, Scheme, Seed, Sink, StepFigures, Supervised, Task, Variant, Weights, measure_variants, pool,
 };
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +37,10 @@ pub struct SessionConfig {
     pub loss: PointLoss,
     /// Kinds of weights that are measured.
     pub weights: Vec<Weights>,
+    /// Flow times that are measured; `[None]` for a task without.
+    pub flow_times: Vec<Option<f64>>,
+    /// Variants of the prediction that are measured.
+    pub variants: Vec<Variant>,
     /// Steps between checkpoints.
     pub checkpoint_every: u64,
 }
@@ -65,7 +69,7 @@ pub struct Progress {
     pub total: u64,
     /// Training loss of the last step.
     pub loss: Option<f64>,
-    /// Percent loss from equivariance error at the last evaluation.
+    /// Percent loss from equivariance error at the last evaluation, the mean over flow times.
     pub percent: Option<f64>,
     /// Whether it is measuring now.
     pub measuring: bool,
@@ -122,8 +126,9 @@ pub enum SessionError {
     },
 }
 
-/// One measured batch with the rotations of its samples.
+/// One measured batch with the rotations of its samples, at one flow time.
 struct MeasuredBatch {
+    flow_time: Option<f64>,
     samples: Supervised,
     plans: Vec<RotationPlan>,
 }
@@ -241,9 +246,13 @@ impl<'a> Session<'a> {
         let start = self.clock.now_s();
         let indices = self.order.batch(step);
         let raw = self.dataset.load("train", &indices).map_err(at)?;
-        let mut stream = self.config.seed.indexed_stream("task/train", step);
-        let dataset = &*self.dataset;
-        let batch = self.task.prepare(raw, &|field| dataset.normaliser(field), &mut stream).map_err(at)?.training_batch();
+        let (dataset, seed) = (&*self.dataset, self.config.seed);
+        let how = Preparation {
+            occasion: Occasion::Training,
+            normaliser: &|field| dataset.normaliser(field),
+            stream: &|sample| seed.indexed_stream(&format!("task/train/{step}"), sample as u64),
+        };
+        let batch = self.task.prepare(raw, &how).map_err(at)?.training_batch();
         let figures = self.model.train_step(&batch).map_err(at)?;
         self.clock.step_done();
         let seconds = self.clock.now_s() - start;
@@ -264,38 +273,61 @@ impl<'a> Session<'a> {
 
     fn evaluate(&mut self, observer: &mut dyn Observer) -> Result<(), CoreError> {
         for weights in self.config.weights.clone() {
-            observer.progress(&self.progress(true));
             let start = self.clock.now_s();
-            let estimate = self.estimate(weights, observer)?;
+            let estimates = self.estimates(weights, observer)?;
             self.state.evaluation_s += self.clock.now_s() - start;
             if weights == Weights::Raw {
-                self.last_percent = Some(estimate.pooled.percent());
+                self.last_percent = mean_percent(&estimates);
             }
-            let told = self.told(weights, estimate);
-            for protocol in &mut self.protocols {
-                protocol.on_evaluation(&self.about, &told, observer.sink())?;
+            for (condition, estimate) in estimates {
+                let told = self.told(weights, condition, estimate);
+                for protocol in &mut self.protocols {
+                    protocol.on_evaluation(&self.about, &told, observer.sink())?;
+                }
             }
         }
         observer.progress(&self.progress(false));
         Ok(())
     }
 
-    fn estimate(&mut self, weights: Weights, observer: &mut dyn Observer) -> Result<Estimate, CoreError> {
-        let how = Measurement { weights, loss: self.config.loss, estimator: self.config.estimator };
-        let mut terms: Vec<SampleTerms> = Vec::new();
-        for index in 0..self.measured.len() {
-            let batch = &self.measured[index];
-            terms.extend(measure(self.model, &batch.samples, &batch.plans, how)?);
-            observer.progress(&self.progress(true));
+    /// One estimate for each flow time and variant, in the order of their rows.
+    fn estimates(&mut self, weights: Weights, observer: &mut dyn Observer) -> Result<Vec<(Condition, Estimate)>, CoreError> {
+        let mut found = Vec::new();
+        for flow_time in self.config.flow_times.clone() {
+            let terms = self.terms(weights, flow_time, observer)?;
+            for (&variant, terms) in self.config.variants.iter().zip(&terms) {
+                let estimate = pool(terms, self.config.loss == PointLoss::Mse, &mut self.config.seed.stream("bootstrap"));
+                if !estimate.pooled.total().is_finite() {
+                    return Err(CoreError::NotFinite(format!("the measured loss is {}", estimate.pooled.total())));
+                }
+                found.push((Condition { flow_time, variant }, estimate));
+            }
         }
-        let estimate = pool(&terms, self.config.loss == PointLoss::Mse, &mut self.config.seed.stream("bootstrap"));
-        if !estimate.pooled.total().is_finite() {
-            return Err(CoreError::NotFinite(format!("the measured loss is {}", estimate.pooled.total())));
-        }
-        Ok(estimate)
+        Ok(found)
     }
 
-    fn told(&self, weights: Weights, estimate: Estimate) -> Measured {
+    /// The terms of every measured sample at a flow time, one list for each variant.
+    fn terms(&mut self, weights: Weights, flow_time: Option<f64>, observer: &mut dyn Observer) -> Result<Vec<Vec<SampleTerms>>, CoreError> {
+        let how = Measurement { weights, loss: self.config.loss, estimator: self.config.estimator };
+        let mut terms = vec![Vec::new(); self.config.variants.len()];
+        for index in 0..self.measured.len() {
+            let batch = &self.measured[index];
+            if batch.flow_time != flow_time {
+                continue;
+            }
+            let of_batch = measure_variants(self.model, self.task, &batch.samples, &batch.plans, how, &self.config.variants)?;
+            for (all, own) in terms.iter_mut().zip(of_batch) {
+                match self.task.balance() {
+                    Balance::Components => all.extend(own),
+                    Balance::Samples => all.extend(own.iter().map(SampleTerms::averaged)),
+                }
+            }
+            observer.progress(&self.progress(true));
+        }
+        Ok(terms)
+    }
+
+    fn told(&self, weights: Weights, condition: Condition, estimate: Estimate) -> Measured {
         let evaluation = Evaluation {
             step: self.state.step,
             epoch: self.order.epoch_after(self.state.step),
@@ -306,8 +338,16 @@ impl<'a> Session<'a> {
             relative_equiv: estimate.relative_equiv,
         };
         let last_step = self.state.last_step.map(|[loss, lr, gradient_norm]| StepFigures { loss, lr, gradient_norm });
-        Measured { evaluation, weights, estimate, last_step, evaluation_s: self.state.evaluation_s }
+        let clean_sample_factor = condition.flow_time.and_then(|t| self.task.clean_sample_factor(t));
+        Measured { evaluation, weights, condition, clean_sample_factor, estimate, last_step, evaluation_s: self.state.evaluation_s }
     }
+}
+
+/// The mean percent over the flow times of the first variant.
+fn mean_percent(estimates: &[(Condition, Estimate)]) -> Option<f64> {
+    let first = estimates.first()?.0.variant;
+    let percents: Vec<f64> = estimates.iter().filter(|(c, _)| c.variant == first).map(|(_, e)| e.pooled.percent()).collect();
+    Some(percents.iter().sum::<f64>() / percents.len() as f64)
 }
 
 /// The fixed validation subset with its rotations: chosen by seed, the same at every evaluation.
@@ -327,17 +367,31 @@ fn freeze(config: &SessionConfig, dataset: &mut dyn Dataset, task: &'static dyn 
     }
     let mut chosen = config.seed.permutation("measured", available);
     chosen.truncate(config.samples);
-    let at = |source| SessionError::At { step: 0, source };
-    chosen
-        .chunks(config.evaluation_batch.max(1))
-        .enumerate()
-        .map(|(index, chunk)| {
-            let raw = dataset.load(&config.split, chunk).map_err(at)?;
-            let mut stream = config.seed.indexed_stream("task/measured", index as u64);
-            let normaliser = |field: &str| dataset.normaliser(field);
-            let samples = task.prepare(raw, &normaliser, &mut stream).map_err(at)?;
-            let plans = chunk.iter().map(|&sample| config.scheme.plan(config.seed, sample)).collect();
-            Ok(MeasuredBatch { samples, plans })
-        })
-        .collect()
+    let mut frozen = Vec::new();
+    for &flow_time in &config.flow_times {
+        for chunk in chosen.chunks(config.evaluation_batch.max(1)) {
+            frozen.push(freeze_batch(config, dataset, task, flow_time, chunk).map_err(|source| SessionError::At { step: 0, source })?);
+        }
+    }
+    Ok(frozen)
+}
+
+/// Some samples at a flow time. Noise and rotations are functions of seed and sample, the same at every flow time.
+fn freeze_batch(
+    config: &SessionConfig,
+    dataset: &mut dyn Dataset,
+    task: &'static dyn Task,
+    flow_time: Option<f64>,
+    chosen: &[u64],
+) -> Result<MeasuredBatch, CoreError> {
+    let raw = dataset.load(&config.split, chosen)?;
+    let dataset = &*dataset;
+    let how = Preparation {
+        occasion: Occasion::Measurement { flow_time },
+        normaliser: &|field| dataset.normaliser(field),
+        stream: &|sample| config.seed.indexed_stream("task/measured", chosen[sample]),
+    };
+    let samples = task.prepare(raw, &how)?;
+    let plans = chosen.iter().map(|&sample| config.scheme.plan(config.seed, sample)).collect();
+    Ok(MeasuredBatch { flow_time, samples, plans })
 }

@@ -3,12 +3,26 @@
 use crate::MergedTable;
 use comfy_table::{ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY};
 
-/// Where each run ended: percent with its interval, losses, skill.
+/// Where each run ended: percent with its interval, losses, skill; plain predictions only.
 #[must_use]
 pub fn final_summary(table: &MergedTable) -> String {
+    let header = [
+        "model",
+        "size",
+        "dataset",
+        "train samples",
+        "seed",
+        "weights",
+        "step",
+        "flow time",
+        "percent [95%]",
+        "loss",
+        "relative %",
+        "skill",
+    ];
     render(
         table,
-        &["model", "size", "dataset", "train samples", "seed", "weights", "step", "percent [95%]", "loss", "relative %", "skill"],
+        &header,
         |row| {
             let get = |name: &str| cell(table, row, name);
             let interval = match (number(&get("equiv_percent_lower")), number(&get("equiv_percent_upper"))) {
@@ -23,22 +37,38 @@ pub fn final_summary(table: &MergedTable) -> String {
                 get("seed"),
                 get("weights"),
                 get("step"),
+                get("flow_time"),
                 format!("{}{interval}", pretty(&get("equiv_percent"))),
                 pretty(&get("loss_total")),
                 pretty(&get("relative_equiv_percent")),
                 pretty(&get("skill")),
             ]
         },
-        |_| true,
+        |row| is_plain(table, row),
     )
 }
 
-/// When each curve dipped, learnt dips told from trivial ones; percent of the loss only.
+/// When each curve dipped, learnt dips told from trivial ones; percent of the loss of plain predictions only. Where there are flow times,
+/// a curve shows the lowest threshold that it reached, else all of them.
 #[must_use]
 pub fn dip_summary(table: &MergedTable) -> String {
+    let header = [
+        "model",
+        "size",
+        "train samples",
+        "seed",
+        "weights",
+        "flow time",
+        "below",
+        "reached at step",
+        "epoch",
+        "skill there",
+        "dip",
+        "minimum",
+    ];
     render(
         table,
-        &["model", "size", "train samples", "seed", "weights", "below", "reached at step", "epoch", "skill there", "dip", "minimum"],
+        &header,
         |row| {
             let get = |name: &str| cell(table, row, name);
             let reached = get("reached") == "true";
@@ -58,6 +88,7 @@ pub fn dip_summary(table: &MergedTable) -> String {
                 get("train_samples"),
                 get("seed"),
                 get("weights"),
+                get("flow_time"),
                 format!("{}%", get("threshold_percent")),
                 steps,
                 pretty(&get("epoch_reached")),
@@ -66,8 +97,25 @@ pub fn dip_summary(table: &MergedTable) -> String {
                 format!("{}% at {}", pretty(&get("minimum_percent")), get("minimum_step")),
             ]
         },
-        |row| cell(table, row, "quantity") == "equiv_percent",
+        |row| cell(table, row, "quantity") == "equiv_percent" && is_plain(table, row) && is_telling(table, row),
     )
+}
+
+fn is_plain(table: &MergedTable, row: &[String]) -> bool {
+    cell(table, row, "variant") == "plain"
+}
+
+/// Whether a dip is the deepest of its curve, or its task has no flow times, or nothing was reached and this is the first threshold.
+fn is_telling(table: &MergedTable, row: &[String]) -> bool {
+    const CURVE: [&str; 5] = ["run", "weights", "flow_time", "variant", "quantity"];
+    if cell(table, row, "flow_time").is_empty() {
+        return true;
+    }
+    let of_curve = |other: &&Vec<String>| CURVE.iter().all(|c| cell(table, other, c) == cell(table, row, c));
+    let reached = |other: &Vec<String>| cell(table, other, "reached") == "true";
+    let deepest = table.rows.iter().filter(of_curve).rfind(|r| reached(r));
+    let telling = deepest.or_else(|| table.rows.iter().find(of_curve));
+    telling.is_some_and(|r| r.as_slice() == row)
 }
 
 fn render(source: &MergedTable, header: &[&str], cells: impl Fn(&[String]) -> Vec<String>, keep: impl Fn(&[String]) -> bool) -> String {

@@ -1,5 +1,6 @@
 //! The configuration of one run: every key, its default and its meaning, in one place.
 
+use equivbench_core::Variant;
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
@@ -115,6 +116,10 @@ pub struct MeasureConfig {
     pub weights: Vec<String>,
     /// Evaluations a decade of steps.
     pub points_per_decade: u32,
+    /// Flow times, for tasks that have one; empty for the task's own.
+    pub flow_times: Vec<f64>,
+    /// How predictions come about, where task and model know more than one way: `plain`, `self-conditioned`.
+    pub variants: Vec<String>,
 }
 
 impl Default for MeasureConfig {
@@ -128,6 +133,8 @@ impl Default for MeasureConfig {
             loss: "mse".into(),
             weights: vec!["raw".into(), "ema".into()],
             points_per_decade: 8,
+            flow_times: Vec::new(),
+            variants: Variant::ALL.map(|v| v.name().into()).to_vec(),
         }
     }
 }

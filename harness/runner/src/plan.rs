@@ -1,7 +1,7 @@
 //! From a suite and plugins to runs: every combination resolved, checked as far as possible before anything starts.
 
 use crate::{RunnerError, config::RunConfig, run_dir::RunSpec, suite::Suite};
-use equivbench_core::{Estimator, PointLoss, Scheme};
+use equivbench_core::{Estimator, PointLoss, Scheme, Variant};
 use equivbench_host::HostError;
 use equivbench_protocols::{PROTOCOL_VERSION, PROTOCOLS, protocol_by_name};
 use equivbench_report::PluginFacts;
@@ -136,10 +136,14 @@ fn check(config: &RunConfig) -> Result<(), String> {
     Estimator::parse(&measure.estimator).map_err(|e| format!("measure.estimator: {e}"))?;
     PointLoss::parse(&measure.loss).map_err(|e| format!("measure.loss: {e}"))?;
     measure.weights.iter().try_for_each(|w| known("measure.weights", w, &["raw", "ema"]))?;
+    measure.variants.iter().try_for_each(|v| known("measure.variants", v, &Variant::ALL.map(Variant::name)))?;
+    if let Some(t) = measure.flow_times.iter().find(|t| !(0.0..=1.0).contains(*t)) {
+        return Err(format!("measure.flow_times holds {t}; a flow time lies in [0, 1]"));
+    }
     known("run.clock", &config.run.clock, &["system", "steps"])?;
     known("run.precision", &config.run.precision, &["f32", "f64", "f32+f64"])?;
-    if measure.samples == 0 || measure.batch_size == 0 || measure.weights.is_empty() {
-        return Err("measure.samples, measure.batch_size and measure.weights must not be empty or 0".into());
+    if measure.samples == 0 || measure.batch_size == 0 || measure.weights.is_empty() || measure.variants.is_empty() {
+        return Err("measure.samples, measure.batch_size, measure.weights and measure.variants must not be empty or 0".into());
     }
     if !(1..=1000).contains(&measure.points_per_decade) {
         return Err(format!("measure.points_per_decade = {} lies outside of 1 to 1000", measure.points_per_decade));

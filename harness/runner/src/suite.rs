@@ -10,6 +10,7 @@ use toml::{Table, Value};
 const BUILT_IN: &[(&str, &str)] = &[
     ("quick", include_str!("../../../benchmarks/suites/quick.toml")),
     ("paper-escaip", include_str!("../../../benchmarks/suites/paper-escaip.toml")),
+    ("paper-proteina", include_str!("../../../benchmarks/suites/paper-proteina.toml")),
 ];
 
 /// Keys of the recipe, which may stand directly in `[train]`.
@@ -179,10 +180,14 @@ fn resolve(mut table: Table, model: &str) -> Result<RunConfig, RunnerError> {
 
 /// A list given for a key that holds one value means one run for each.
 fn is_sweep(key: &str, value: &Value) -> bool {
-    value.is_array()
-        && !matches!(key, "measure.weights" | "train.no_decay")
-        && !key.starts_with("model.config.")
-        && !key.starts_with("dataset.options.")
+    value.is_array() && !holds_list(key) && !key.starts_with("model.config.") && !key.starts_with("dataset.options.")
+}
+
+/// Whether the value of a key is a list by itself.
+fn holds_list(key: &str) -> bool {
+    let defaults = Value::try_from(RunConfig::default()).ok();
+    let at = key.split('.').try_fold(defaults.as_ref(), |at, part| at.map(|value| value.get(part))).flatten();
+    key == "train.no_decay" || at.is_some_and(Value::is_array)
 }
 
 fn product(axes: Vec<(String, Value)>) -> Result<Vec<Vec<(String, Value)>>, RunnerError> {
@@ -336,6 +341,16 @@ lr = 5e-4
         seeds.dedup();
         assert_eq!(seeds, [3, 4, 3, 4]);
         assert_eq!(configs.len(), 4);
+    }
+
+    #[test]
+    fn a_list_for_a_key_that_holds_one_is_no_sweep() {
+        let sets =
+            ["measure.flow_times=[0.0, 0.5]", "measure.weights=[\"raw\"]", "train.no_decay=[\"bias\"]"].map(|s| parse_override(s).unwrap());
+        let configs = Suite::parse("", "t", "t").unwrap().configurations("x", &sets).unwrap();
+        assert_eq!(configs.len(), 1);
+        assert_eq!(configs[0].measure.flow_times, [0.0, 0.5]);
+        assert_eq!(configs[0].measure.variants, ["plain", "self-conditioned"]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::{
     run_dir::{ProgressFile, RunDir, RunSpec, State, Status},
 };
 use equivbench_core::{
-    Cell, Clock, CoreError, Dataset, Estimator, Model, PointLoss, Scheme, Seed, Sink, Table, Task, Weights, task_by_name,
+    Cell, Clock, CoreError, Dataset, Estimator, Model, PointLoss, Scheme, Seed, Sink, Table, Task, Variant, Weights, task_by_name,
 };
 use equivbench_host::{
     Library, LoadedDataset, LoadedModel,
@@ -185,7 +185,7 @@ fn open(spec: &RunSpec) -> Result<(LoadedDataset, Opened), RunnerError> {
         n => n,
     };
     let model = library.open_model(&request)?;
-    let session = session_config(spec, seed, train_samples, request.total_steps, recipe.batch_size as usize, &model)?;
+    let session = session_config(spec, seed, train_samples, request.total_steps, recipe.batch_size as usize, task, &model)?;
     let about = about(spec, &session, &model, threads);
     Ok((dataset, Opened { model, task, session, about, threads }))
 }
@@ -207,6 +207,7 @@ fn session_config(
     train_samples: Vec<u64>,
     total_steps: u64,
     batch_size: usize,
+    task: &dyn Task,
     model: &LoadedModel,
 ) -> Result<SessionConfig, RunnerError> {
     let measure = &spec.config.measure;
@@ -223,6 +224,8 @@ fn session_config(
         return Err(RunnerError::Config("measure.weights leaves nothing to measure: the recipe keeps no moving average; use raw".into()));
     }
     Ok(SessionConfig {
+        flow_times: flow_times(&measure.flow_times, task),
+        variants: variants(&measure.variants, task, model)?,
         seed,
         total_steps,
         batch_size,
@@ -237,6 +240,37 @@ fn session_config(
         weights,
         checkpoint_every: spec.config.run.checkpoint_every_steps,
     })
+}
+
+/// Those asked for, without repeats, or the task's own; a task without has one condition.
+fn flow_times(asked: &[f64], task: &dyn Task) -> Vec<Option<f64>> {
+    if task.flow_times().is_empty() {
+        return vec![None];
+    }
+    let mut times: Vec<Option<f64>> = Vec::new();
+    for &time in if asked.is_empty() { task.flow_times() } else { asked } {
+        if !times.contains(&Some(time)) {
+            times.push(Some(time));
+        }
+    }
+    times
+}
+
+/// Those asked for that task and model know.
+fn variants(asked: &[String], task: &dyn Task, model: &LoadedModel) -> Result<Vec<Variant>, RunnerError> {
+    let instance = model.instance();
+    let understood = task.feed_back_capability().is_some_and(|needed| instance.capabilities.iter().any(|c| c == needed));
+    let asked =
+        asked.iter().map(|name| Variant::parse(name)).collect::<Result<Vec<_>, _>>().map_err(|e| RunnerError::Config(e.to_string()))?;
+    let found: Vec<Variant> = Variant::ALL.into_iter().filter(|v| asked.contains(v) && (*v == Variant::Plain || understood)).collect();
+    if found.is_empty() {
+        return Err(RunnerError::Config(format!(
+            "measure.variants = [\"self-conditioned\"] leaves nothing to measure: model {} on task {} has no such variant; use plain",
+            instance.model,
+            task.name()
+        )));
+    }
+    Ok(found)
 }
 
 fn about(spec: &RunSpec, session: &SessionConfig, model: &LoadedModel, threads: u64) -> About {

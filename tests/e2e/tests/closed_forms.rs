@@ -1,7 +1,9 @@
 //! EScAIP's exact Haar averages against the blind measurement through the boundary: the harness rotates, the plugin sees batches.
 
 use equivbench_abi::descriptor::{DatasetRequest, ModelRequest};
-use equivbench_core::{Dataset, Estimator, Measurement, PointLoss, Scheme, Seed, Supervised, Weights, measure, pool, task_by_name};
+use equivbench_core::{
+    Dataset, Estimator, Measurement, Occasion, PointLoss, Preparation, Scheme, Seed, Supervised, Weights, measure, pool, task_by_name,
+};
 use equivbench_e2e::library;
 use equivbench_host::{Library, LoadedModel};
 
@@ -10,7 +12,12 @@ fn samples() -> Supervised {
     let mut data = spice.open_dataset(&DatasetRequest { dataset: "spice".into(), ..Default::default() }).unwrap();
     let raw = Dataset::load(&mut data, "valid", &[0, 20, 40, 60]).unwrap();
     let task = task_by_name("force-field").unwrap();
-    task.prepare(raw, &|field| Dataset::normaliser(&data, field), &mut Seed::new(0).stream("task")).unwrap()
+    let how = Preparation {
+        occasion: Occasion::Measurement { flow_time: None },
+        normaliser: &|field| Dataset::normaliser(&data, field),
+        stream: &|sample| Seed::new(0).indexed_stream("task", sample as u64),
+    };
+    task.prepare(raw, &how).unwrap()
 }
 
 fn model(precision: &str) -> LoadedModel {
