@@ -2,14 +2,16 @@
 //!
 //! `cargo run --release -p equivbench-kernels --example fused_against_plain -- [centres] [--default-allocator]`
 //!
-//! Sizes are those of a transformer over 20 neighbours per centre: width 128, 8 heads, 512 radial features. Runs are
-//! interleaved and the smallest time of each is printed, so that other work on the machine disturbs little.
+//! Sizes are first those of a transformer over 20 neighbours per centre: width 128, 8 heads, 512 radial features; then those
+//! of a trunk over 3 chains of 128 tokens and all their pairs: width 512, 8 heads, 256 pair features. Runs are interleaved.
+//! The smallest time of each is printed, so that other work on the machine disturbs little, and the median and the quartiles
+//! of the ratio of neighbouring runs.
 
 use std::hint::black_box;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use burn::tensor::{Device, Distribution, Tensor};
-use equivbench_kernels::{Bands, Dropout, RowIndex, Segments, SlotAttention, plain, tune_allocator};
+use equivbench_kernels::{Bands, Dropout, RowChoice, RowIndex, Segments, SlotAttention, plain, tune_allocator};
 
 const SLOTS: usize = 20;
 const WIDTH: usize = 128;
@@ -17,7 +19,12 @@ const HEADS: usize = 8;
 const RADIAL: usize = 512;
 const BASIS: usize = 600;
 const BAND: usize = 25;
-const REPEATS: usize = 12;
+const CHAINS: usize = 3;
+const TOKENS: usize = 128;
+const TOKEN_WIDTH: usize = 512;
+const PAIR_WIDTH: usize = 256;
+const EPSILON: f64 = 1e-5;
+const REPEATS: usize = 15;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -26,13 +33,18 @@ fn main() {
         println!("allocator tuned: {}", tune_allocator());
     }
     let bench = Bench { centres, device: Device::flex().autodiff() };
-    println!("{centres} centres, milliseconds, forward + backward\n{:<24}{:>10}{:>10}{:>8}", "operation", "fused", "plain", "ratio");
+    println!("{centres} centres; {CHAINS} chains of {TOKENS} tokens; milliseconds, forward + backward");
+    println!("{:<28}{:>10}{:>10}{:>8}  quartiles", "operation", "fused", "plain", "ratio");
     bench.activations();
     bench.norm();
     bench.attention();
     bench.dropout();
     bench.rows();
     bench.radial();
+    bench.layer_norms();
+    bench.gates();
+    bench.lookup();
+    bench.pair_attention();
 }
 
 struct Bench {
@@ -112,9 +124,84 @@ impl Bench {
         let fused = |weight| equivbench_kernels::banded_radial(&bands, weight, bias.clone());
         compare("banded_radial", || weight.clone(), fused, |weight| plain::banded_radial(&bands, weight, bias.clone()));
     }
+
+    fn layer_norms(&self) {
+        for (name, rows, width) in [("layer_norm, tokens", CHAINS * TOKENS, TOKEN_WIDTH), ("  pairs", CHAINS * TOKENS * TOKENS, PAIR_WIDTH)]
+        {
+            let (x, weight, bias) = (self.random([rows, width]), self.random([width]), self.random([width]));
+            let affine = || Some((weight.clone(), bias.clone()));
+            let fused = |x| equivbench_kernels::layer_norm(x, affine(), EPSILON);
+            compare(name, || x.clone(), fused, |x| plain::layer_norm(x, affine(), EPSILON));
+
+            let (scale, shift, groups) = (self.random([CHAINS, width]), self.random([CHAINS, width]), by_chain(rows));
+            let fused = |x| equivbench_kernels::adaptive_layer_norm(x, scale.clone(), shift.clone(), &groups, EPSILON);
+            let plain = |x| plain::adaptive_layer_norm(x, scale.clone(), shift.clone(), &groups, EPSILON);
+            compare("  adaptive", || x.clone(), fused, plain);
+        }
+    }
+
+    fn gates(&self) {
+        let rows = CHAINS * TOKENS;
+        let x = self.random([rows, 8 * TOKEN_WIDTH]);
+        compare("swiglu", || x.clone(), equivbench_kernels::swiglu, plain::swiglu);
+
+        let (x, gate) = (self.random([rows * TOKENS, PAIR_WIDTH]), self.random([rows * TOKENS, PAIR_WIDTH]));
+        let fused = |x| equivbench_kernels::sigmoid_gate(x, gate.clone());
+        compare("sigmoid_gate, pairs", || x.clone(), fused, |x| plain::sigmoid_gate(x, gate.clone()));
+
+        let (x, y) = (self.random([rows, TOKEN_WIDTH]), self.random([rows, TOKEN_WIDTH]));
+        let (gates, groups) = (self.random([CHAINS, TOKEN_WIDTH]), by_chain(rows));
+        let fused = |x| equivbench_kernels::gated_residual(x, y.clone(), gates.clone(), &groups);
+        compare("gated_residual, tokens", || x.clone(), fused, |x| plain::gated_residual(x, y.clone(), gates.clone(), &groups));
+    }
+
+    fn lookup(&self) {
+        const TABLES: [usize; 3] = [127, 128, 64];
+        let pairs = CHAINS * TOKENS * TOKENS;
+        let tables = TABLES.map(|rows| self.random([rows, PAIR_WIDTH]));
+        let index = |rows: usize| (0..pairs).map(move |pair| (pair * 7919 + pair / 128) % rows);
+        let choice = |rows| RowChoice::new(rows, index(rows).map(|row| row as u32).collect::<Vec<_>>()).expect("choices are in range");
+        let choices = TABLES.map(choice);
+        let all = |first| vec![first, tables[1].clone(), tables[2].clone()];
+        let fused = |first| equivbench_kernels::lookup_sum(all(first), &choices);
+        compare("lookup_sum, 3 tables", || tables[0].clone(), fused, |first| plain::lookup_sum(all(first), &choices));
+
+        let indices = TABLES.map(|rows| RowIndex::new(rows, &index(rows).collect::<Vec<_>>()).expect("indices are in range"));
+        let gathered = |first| {
+            let rows = all(first).into_iter().zip(&indices).map(|(table, index)| equivbench_kernels::gather_rows(table, index));
+            rows.reduce(Tensor::add).expect("three tables")
+        };
+        compare("  against gather_rows", || tables[0].clone(), fused, gathered);
+    }
+
+    fn pair_attention(&self) {
+        const SIZES: [(&str, [usize; 3]); 4] = [
+            ("pair attention, 74 x 32", [74, 8, 32]),
+            ("  138 x 16", [138, 8, 16]),
+            ("  138 x 64", [138, 8, 64]),
+            ("  260 x 64", [260, 8, 64]),
+        ];
+        for (name, [n, heads, dim]) in SIZES {
+            let qkv = self.random([CHAINS * n, 3 * heads * dim]);
+            let bias = self.random([CHAINS, n, n, heads]);
+            let attention = |attention: fn(_, _, _, _, _) -> Tensor<4>, qkv: Tensor<2>| {
+                let part = |which| qkv.clone().narrow(1, which * heads * dim, heads * dim).reshape([CHAINS, n, heads, dim]);
+                let [q, k, v] = [0, 1, 2].map(|which| part(which).swap_dims(1, 2));
+                attention(q, k, v, bias.clone(), None).swap_dims(1, 2).reshape([CHAINS * n, heads * dim])
+            };
+            let fused = |qkv| attention(equivbench_kernels::pair_biased_attention, qkv);
+            compare(name, || qkv.clone(), fused, |qkv| attention(plain::pair_biased_attention, qkv));
+        }
+    }
 }
 
-/// Prints the least time of forward and backward pass of both functions.
+/// Every chain has the same number of consecutive rows.
+fn by_chain(rows: usize) -> RowChoice {
+    let chains: Vec<u32> = (0..rows).map(|row| (row / (rows / CHAINS)) as u32).collect();
+    RowChoice::new(CHAINS, chains).expect("rows fall into chains")
+}
+
+/// Prints the times of forward and backward pass of both functions.
 fn compare<const I: usize, const O: usize>(
     name: &str,
     input: impl Fn() -> Tensor<I>,
@@ -127,15 +214,14 @@ fn compare<const I: usize, const O: usize>(
         let begin = Instant::now();
         let loss = (function() * cotangent.clone()).sum();
         black_box(loss.backward());
-        begin.elapsed()
+        1e3 * begin.elapsed().as_secs_f64()
     };
+    let rounds: Vec<_> = (0..REPEATS).map(|_| [step(&|| fused(input())), step(&|| plain(input())), step(&|| output.clone())]).collect();
+    let least = |which: usize| rounds.iter().map(|times| times[which]).fold(f64::INFINITY, f64::min);
     // The product with the cotangent and the sum belong to neither.
-    let mut least = [Duration::MAX; 3];
-    for _ in 0..REPEATS {
-        let times = [step(&|| fused(input())), step(&|| plain(input())), step(&|| output.clone())];
-        least.iter_mut().zip(times).for_each(|(least, time)| *least = time.min(*least));
-    }
-    let [fused, plain, loss] = least.map(|time| 1e3 * time.as_secs_f64());
-    let (fused, plain) = (fused - loss, plain - loss);
-    println!("{name:<24}{fused:>10.2}{plain:>10.2}{:>8.1}", plain / fused);
+    let loss = least(2);
+    let mut ratios: Vec<f64> = rounds.iter().map(|[fused, plain, _]| (plain - loss) / (fused - loss)).collect();
+    ratios.sort_by(f64::total_cmp);
+    let [low, middle, high] = [1, 2, 3].map(|quarter| ratios[quarter * (REPEATS - 1) / 4]);
+    println!("{name:<28}{:>10.2}{:>10.2}{middle:>8.1}  {low:.1} to {high:.1}", least(0) - loss, least(1) - loss);
 }

@@ -98,8 +98,9 @@ simd! {
     }
 }
 
+/// `1 / (1 + exp(-x))`
 #[inline(always)]
-fn sigmoid<T: Scalar>(x: T) -> T {
+pub(crate) fn sigmoid<T: Scalar>(x: T) -> T {
     T::ONE / (T::ONE + (-x).exp())
 }
 

@@ -9,6 +9,24 @@
 //! * Results do not depend on the number of threads: work is cut at fixed places, and partial sums are combined in order.
 //! * Only first derivatives exist, as in Burn's autodiff itself.
 //!
+//! | operation | result | gradients |
+//! |---|---|---|
+//! | [`gelu`], [`silu`] | activations, element by element | `x` |
+//! | [`swiglu`] | `a · silu(g)` of the halves `a`, `g` of the last axis | `x` |
+//! | [`sigmoid_gate`] | `x · σ(gate)` | `x`, `gate` |
+//! | [`gated_residual`] | `x + y · σ(gates[group of the row])` | `x`, `y`, `gates` |
+//! | [`dropout`] | `x` with random elements dropped | `x` |
+//! | [`rms_norm`] | `gain · x / rms(x)` over the last axis | `x`, `gain` |
+//! | [`layer_norm`] | `(x - mean) / deviation`, times weight, plus bias | `x`, `weight`, `bias` |
+//! | [`adaptive_layer_norm`] | the same, with a scale and a shift for each group of rows | `x`, `scale`, `shift` |
+//! | [`masked_softmax`] | `softmax(scores + bias_scale · bias)` over valid keys | `scores`, `bias_scale` |
+//! | [`slot_attention`] | attention among some twenty slots of each centre | `qkv`, `bias_scale` |
+//! | [`pair_biased_attention`] | attention among some hundred tokens with a bias for each pair | `q`, `k`, `v`, `bias` |
+//! | [`gather_rows`] | rows of `x` by index | `x` |
+//! | [`lookup_sum`] | sums of rows of one to three small tables by index | the tables |
+//! | [`segment_sum`] | sums over consecutive rows | `x` |
+//! | [`banded_radial`] | product of a banded matrix with a weight, plus a bias | `weight`, `bias` |
+//!
 //! ```
 //! use burn::tensor::{Device, Tensor};
 //!
@@ -21,15 +39,21 @@
 mod activation;
 mod allocator;
 mod attention;
+mod choice;
 mod dispatch;
 mod dropout;
 mod error;
+mod gate;
 mod gather;
 mod lanes;
+mod layer_norm;
+mod lookup;
 mod norm;
+mod pair_attention;
 mod parallel;
 pub mod plain;
 mod radial;
+mod residual;
 mod scalar;
 mod simd;
 mod softmax;
@@ -40,9 +64,15 @@ mod tile;
 pub use activation::{gelu, silu};
 pub use allocator::tune_allocator;
 pub use attention::{SlotAttention, slot_attention};
+pub use choice::RowChoice;
 pub use dropout::{Dropout, dropout};
 pub use error::KernelError;
+pub use gate::{sigmoid_gate, swiglu};
 pub use gather::{RowIndex, Segments, gather_rows, segment_sum};
+pub use layer_norm::{adaptive_layer_norm, layer_norm};
+pub use lookup::lookup_sum;
 pub use norm::rms_norm;
+pub use pair_attention::pair_biased_attention;
 pub use radial::{Bands, banded_radial};
+pub use residual::gated_residual;
 pub use softmax::masked_softmax;

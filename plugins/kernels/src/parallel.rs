@@ -41,18 +41,75 @@ pub(crate) fn build_with<T: Scalar, P: Send>(len: usize, chunk: usize, fill: imp
     (values, parts)
 }
 
+/// `N` vectors, filled piece by piece together: piece `p` of vector `v` has `chunks[v]` elements (the last may have fewer),
+/// and `fill(p, pieces)` gets piece `p` of each, zeros. Pieces of a vector that has ended are empty.
+pub(crate) fn build_each<T: Scalar, const N: usize>(
+    lens: [usize; N],
+    chunks: [usize; N],
+    fill: impl Fn(usize, [&mut [T]; N]) + Sync,
+) -> [Vec<T>; N] {
+    let chunks = chunks.map(|chunk| chunk.max(1));
+    let pieces = lens.iter().zip(chunks).map(|(len, chunk)| len.div_ceil(chunk)).max().unwrap_or(0);
+    let min_pieces = (MIN_PIECES * CHUNK / chunks.iter().sum::<usize>()).max(1);
+    let mut vectors = lens.map(|len| Vec::<T>::with_capacity(len));
+    let sinks = vectors.each_mut().map(|vector| Sink(vector.as_mut_ptr()));
+    (0..pieces).into_par_iter().with_min_len(min_pieces).for_each(|piece| {
+        let pieces = std::array::from_fn(|vector| {
+            let begin = (piece * chunks[vector]).min(lens[vector]);
+            let end = (begin + chunks[vector]).min(lens[vector]);
+            // SAFETY: pieces lie within the capacity of their vector, do not overlap, and are taken by one task each.
+            unsafe { sinks[vector].zeros(begin, end - begin) }
+        });
+        fill(piece, pieces);
+    });
+    for (vector, len) in vectors.iter_mut().zip(lens) {
+        // SAFETY: the pieces cover the first `len` elements, and all of them were written.
+        unsafe { vector.set_len(len) };
+    }
+    vectors
+}
+
+/// Begin of a vector whose pieces several tasks fill.
+#[derive(Clone, Copy)]
+struct Sink<T>(*mut T);
+
+// SAFETY: `build_each` gives every piece to one task only.
+unsafe impl<T: Send> Sync for Sink<T> {}
+
+impl<T: Scalar> Sink<T> {
+    /// Sets `count` elements from `begin` on to zero and lends them.
+    ///
+    /// # Safety
+    /// They lie within the vector's capacity, and nobody else uses them while the result lives.
+    unsafe fn zeros<'a>(self, begin: usize, count: usize) -> &'a mut [T] {
+        // SAFETY: promised by the caller; all bytes of a number being 0 makes it 0.
+        unsafe {
+            let first = self.0.add(begin);
+            first.write_bytes(0, count);
+            std::slice::from_raw_parts_mut(first, count)
+        }
+    }
+}
+
 /// A matrix of `order.len()` rows of `width` elements, computed in the order of `order`: `fill` gets `batch` row numbers
 /// at a time and writes these rows through the sink.
 ///
 /// # Safety
 /// `order` is a permutation of the row numbers, and `fill` writes all of the rows that it is given and no others.
 pub(crate) unsafe fn build_rows<T: Scalar>(width: usize, order: &[u32], batch: usize, fill: impl Fn(&[u32], RowSink<T>) + Sync) -> Vec<T> {
-    let len = order.len() * width;
-    let mut values = Vec::with_capacity(len);
-    let sink = RowSink { first: values.as_mut_ptr(), rows: order.len(), width };
-    order.par_chunks(batch).for_each(|rows| fill(rows, sink));
+    // SAFETY: promised by the caller; batches of a permutation do not overlap.
+    unsafe { collect_rows(order.len(), width, |sink| order.par_chunks(batch).for_each(|rows| fill(rows, sink))) }
+}
+
+/// A matrix of `rows` rows of `width` elements that `work` writes through the sink, in any order and from any threads.
+///
+/// # Safety
+/// When `work` returns it has written all elements of the matrix, and no two tasks write the same row.
+pub(crate) unsafe fn collect_rows<T: Scalar>(rows: usize, width: usize, work: impl FnOnce(RowSink<T>)) -> Vec<T> {
+    let mut values = Vec::with_capacity(rows * width);
+    work(RowSink { first: values.as_mut_ptr(), rows, width });
     // SAFETY: the caller promises that every row was written.
-    unsafe { values.set_len(len) };
+    unsafe { values.set_len(rows * width) };
     values
 }
 
@@ -64,7 +121,7 @@ pub(crate) struct RowSink<T> {
     width: usize,
 }
 
-// SAFETY: the caller of `build_rows` promises that no two tasks write the same row, and nobody reads.
+// SAFETY: the caller of `collect_rows` promises that no two tasks write the same row, and nobody reads.
 unsafe impl<T: Send> Sync for RowSink<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Send for RowSink<T> {}
@@ -73,10 +130,9 @@ impl<T: Scalar> RowSink<T> {
     /// Writes `values` into a row from `column` on.
     ///
     /// # Safety
-    /// The row is one that the calling task was given by [`build_rows`].
+    /// No other task writes the row, as [`collect_rows`] demands.
     #[inline(always)]
-    pub(crate) unsafe fn write(self, row: u32, column: usize, values: &[T]) {
-        let row = row as usize;
+    pub(crate) unsafe fn write(self, row: usize, column: usize, values: &[T]) {
         assert!(row < self.rows && column + values.len() <= self.width, "within the matrix");
         // SAFETY: the target lies within the buffer (asserted), is written by this task alone, and `values` is elsewhere.
         unsafe { values.as_ptr().copy_to_nonoverlapping(self.first.add(row * self.width + column), values.len()) };

@@ -3,7 +3,7 @@
 
 use burn::tensor::{DType, Device, IndexingUpdateOp, Int, Tensor, TensorData, activation};
 
-use crate::{Bands, Dropout, RowIndex, Segments, SlotAttention};
+use crate::{Bands, Dropout, RowChoice, RowIndex, Segments, SlotAttention};
 
 /// See [`crate::gelu`].
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
@@ -21,13 +21,64 @@ pub fn rms_norm<const D: usize>(x: Tensor<D>, gain: Tensor<1>, epsilon: f64) -> 
     x.div(root).mul(gain.unsqueeze())
 }
 
+/// See [`crate::layer_norm`].
+pub fn layer_norm<const D: usize>(x: Tensor<D>, affine: Option<(Tensor<1>, Tensor<1>)>, epsilon: f64) -> Tensor<D> {
+    let centred = x.clone() - x.mean_dim(D - 1);
+    let root = centred.clone().square().mean_dim(D - 1).add_scalar(epsilon).sqrt();
+    let normal = centred / root;
+    match affine {
+        Some((weight, bias)) => normal * weight.unsqueeze() + bias.unsqueeze(),
+        None => normal,
+    }
+}
+
+/// See [`crate::adaptive_layer_norm`].
+pub fn adaptive_layer_norm(x: Tensor<2>, scale: Tensor<2>, shift: Tensor<2>, groups: &RowChoice, epsilon: f64) -> Tensor<2> {
+    let rows = one_hot(groups, &x);
+    let masked = rows.clone().sum_dim(1).equal_elem(0.0).expand(x.dims());
+    let x = x.mask_fill(masked, 0.0);
+    layer_norm(x, None, epsilon) * rows.clone().matmul(scale) + rows.matmul(shift)
+}
+
+/// See [`crate::swiglu`].
+pub fn swiglu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    let width = x.dims()[D - 1] / 2;
+    let [a, gate] = [0, 1].map(|half| x.clone().narrow(D - 1, half * width, width));
+    a * activation::silu(gate)
+}
+
+/// See [`crate::sigmoid_gate`].
+pub fn sigmoid_gate<const D: usize>(x: Tensor<D>, gate: Tensor<D>) -> Tensor<D> {
+    x * activation::sigmoid(gate)
+}
+
+/// See [`crate::lookup_sum`].
+pub fn lookup_sum(tables: Vec<Tensor<2>>, choices: &[RowChoice]) -> Tensor<2> {
+    let products = tables.into_iter().zip(choices).map(|(table, choice)| one_hot(choice, &table).matmul(table));
+    products.reduce(Tensor::add).expect("one table or more")
+}
+
+/// `[choices, rows]`: 1 at the row that was chosen, 0 elsewhere, on the device and in the type of `like`.
+fn one_hot<const D: usize>(choice: &RowChoice, like: &Tensor<D>) -> Tensor<2> {
+    let (device, dtype) = (like.device().inner(), like.dtype());
+    let chosen = choice.index().iter().map(|&row| if row == RowChoice::NONE { -1 } else { i64::from(row) });
+    let chosen = TensorData::new(chosen.collect::<Vec<i64>>(), [choice.index().len(), 1]);
+    let chosen = Tensor::<2, Int>::from_data(chosen, &device);
+    let rows = Tensor::<1, Int>::arange(0..choice.rows() as i64, &device).unsqueeze::<2>();
+    chosen.equal(rows).float().cast(dtype)
+}
+
 /// See [`crate::masked_softmax`].
 pub fn masked_softmax(scores: Tensor<4>, bias: Tensor<3>, bias_scale: Tensor<1>, key_mask: Tensor<2>) -> Tensor<4> {
+    softmax_over_valid(scores + (bias * bias_scale.unsqueeze()).unsqueeze_dim(1), key_mask)
+}
+
+/// Softmax over the keys of `logits [n, heads, queries, keys]` that are valid by `key_mask [n, keys]`.
+fn softmax_over_valid(logits: Tensor<4>, key_mask: Tensor<2>) -> Tensor<4> {
     // Low enough to lose against any score, and finite so that a row without valid keys makes no NaN.
     const MASKED: f64 = -1e30;
     let [n, keys] = key_mask.dims();
     let masked = key_mask.reshape([n, 1, 1, keys]).equal_elem(0);
-    let logits = scores + (bias * bias_scale.unsqueeze()).unsqueeze_dim(1);
     let masked = masked.expand(logits.dims());
     let logits = logits.mask_fill(masked.clone(), MASKED);
     let highest = logits.clone().detach().max_dim(3);
@@ -53,6 +104,23 @@ pub fn slot_attention(qkv: Tensor<3>, options: SlotAttention) -> Tensor<3> {
         weights = weights * mask(dropout, n * heads * slots, slots, &qkv).reshape([n, heads, slots, slots]);
     }
     weights.matmul(part(2)).swap_dims(1, 2).reshape([n, slots, width])
+}
+
+/// See [`crate::pair_biased_attention`].
+pub fn pair_biased_attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, bias: Tensor<4>, key_mask: Option<Tensor<2>>) -> Tensor<4> {
+    let scale = 1.0 / (q.dims()[3] as f64).sqrt();
+    let logits = q.matmul(k.swap_dims(2, 3)).mul_scalar(scale) + bias.permute([0, 3, 1, 2]);
+    let weights = match key_mask {
+        Some(key_mask) => softmax_over_valid(logits, key_mask),
+        None => activation::softmax(logits, 3),
+    };
+    weights.matmul(v)
+}
+
+/// See [`crate::gated_residual`].
+pub fn gated_residual(x: Tensor<2>, y: Tensor<2>, gates: Tensor<2>, groups: &RowChoice) -> Tensor<2> {
+    let factors = one_hot(groups, &x).matmul(activation::sigmoid(gates));
+    x + y * factors
 }
 
 /// See [`crate::dropout`].

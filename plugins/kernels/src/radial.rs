@@ -183,7 +183,7 @@ fn map_group<T: Scalar, L: Lanes<T>, const R: usize>(problem: Problem<'_, T>, ro
                 *result += bias;
             }
             // SAFETY: `map_rows` was given this row.
-            unsafe { sink.write(row, column, &result) };
+            unsafe { sink.write(row as usize, column, &result) };
         }
         column += BLOCKS * LANES;
     }
@@ -194,7 +194,7 @@ fn map_group<T: Scalar, L: Lanes<T>, const R: usize>(problem: Problem<'_, T>, ro
                 total = phi[start + k].mul_add(weight[first + column + k * bias.len()], total);
             }
             // SAFETY: as above.
-            unsafe { sink.write(row, column, &[total + bias[column]]) };
+            unsafe { sink.write(row as usize, column, &[total + bias[column]]) };
         }
     }
 }
