@@ -1,0 +1,147 @@
+//! Splits: whole clusters in a seeded order, then a seeded order of the chains inside each split.
+
+use crate::{clusters::Clusters, options::Options};
+use equivbench_plugin::{PluginError, PluginResult};
+use sha2::{Digest, Sha256};
+
+/// One split: numbers of records in the order in which they are served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Split {
+    pub(crate) name: &'static str,
+    pub(crate) records: Vec<u32>,
+    /// Clusters in it.
+    pub(crate) clusters: u64,
+}
+
+const NAMES: [&str; 3] = ["train", "valid", "test"];
+/// Validation takes no more than this share of the clusters to reach its least number, the test no more than that.
+const MOST_VALID: usize = 5;
+const MOST_TEST: usize = 10;
+
+/// Divides the chains by cluster. Splits of fraction 0 are left out.
+///
+/// # Errors
+/// Too few clusters.
+pub(crate) fn divide(clusters: &Clusters, options: &Options, seed: u64) -> PluginResult<Vec<Split>> {
+    let [train, valid, test] = sizes(clusters.keys.len(), options)?;
+    let mut order: Vec<(u64, usize)> =
+        clusters.keys.iter().enumerate().map(|(i, key)| (stream(seed, &format!("cluster {key}")), i)).collect();
+    order.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| clusters.keys[a.1].cmp(&clusters.keys[b.1])));
+    let mut part = vec![0; clusters.keys.len()];
+    let labels = std::iter::repeat_n(2, test).chain(std::iter::repeat_n(1, valid));
+    order.iter().zip(labels).for_each(|((_, cluster), label)| part[*cluster] = label);
+    let sizes = [train, valid, test];
+    let mut splits: Vec<Split> =
+        NAMES.iter().zip(sizes).map(|(&name, n)| Split { name, records: Vec::new(), clusters: n as u64 }).collect();
+    for (record, cluster) in clusters.of_record.iter().enumerate() {
+        if let Some(cluster) = cluster {
+            splits[part[*cluster as usize]].records.push(record as u32);
+        }
+    }
+    for split in &mut splits {
+        shuffle(&mut split.records, stream(seed, split.name));
+    }
+    splits.retain(|split| !split.records.is_empty());
+    Ok(splits)
+}
+
+/// Clusters in train, valid and test. As in Proteina's preparation fractions are rounded down and the rest is for training; small sets
+/// get more for validation than the fraction says.
+fn sizes(clusters: usize, options: &Options) -> PluginResult<[usize; 3]> {
+    let part = |fraction: f64, least: u64, most: usize| match fraction {
+        0.0 => 0,
+        _ => ((clusters as f64 * fraction) as usize).max(usize::try_from(least).unwrap_or(usize::MAX).min(clusters / most)).max(1),
+    };
+    let valid = part(options.valid_fraction, options.min_valid_clusters, MOST_VALID);
+    let test = part(options.test_fraction, options.min_test_clusters, MOST_TEST);
+    match clusters.checked_sub(valid + test) {
+        Some(train) if train > 0 => Ok([train, valid, test]),
+        _ => Err(PluginError::BadRequest(format!(
+            "the training split is empty: {clusters} cluster(s) of chains cannot be divided into {}; give more structures, or set \
+             valid_fraction or test_fraction to 0",
+            NAMES.join(", ")
+        ))),
+    }
+}
+
+/// A number that depends on the seed and a name only.
+fn stream(seed: u64, name: &str) -> u64 {
+    let digest = Sha256::new().chain_update(b"equivbench-pdb split\0").chain_update(seed.to_le_bytes()).chain_update(name).finalize();
+    u64::from_le_bytes(std::array::from_fn(|i| digest[i]))
+}
+
+/// Fisher-Yates with SplitMix64; the bias of the modulo is below 2^-32 for any size that fits here.
+fn shuffle(items: &mut [u32], mut state: u64) {
+    for i in (1..items.len()).rev() {
+        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        items.swap(i, ((z ^ (z >> 31)) % (i as u64 + 1)) as usize);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    fn clusters(count: u32, chains_each: u32) -> Clusters {
+        Clusters {
+            of_record: (0..count * chains_each).map(|i| Some(i % count)).collect(),
+            keys: (0..count).map(|c| format!("cluster {c}")).collect(),
+            about: String::new(),
+        }
+    }
+
+    fn counts(splits: &[Split]) -> Vec<(&str, usize, u64)> {
+        splits.iter().map(|s| (s.name, s.records.len(), s.clusters)).collect()
+    }
+
+    #[test]
+    fn no_cluster_is_in_two_splits_and_nothing_is_lost() {
+        let all = clusters(100, 7);
+        let splits = divide(&all, &Options::default(), 3).unwrap();
+        assert_eq!(counts(&splits), [("train", 504, 72), ("valid", 140, 20), ("test", 56, 8)]);
+        let sets: Vec<HashSet<_>> = splits.iter().map(|s| s.records.iter().map(|&r| all.of_record[r as usize]).collect()).collect();
+        assert!(sets[0].is_disjoint(&sets[1]) && sets[0].is_disjoint(&sets[2]) && sets[1].is_disjoint(&sets[2]));
+        assert_eq!(sets.iter().map(HashSet::len).sum::<usize>(), 100);
+    }
+
+    #[test]
+    fn large_sets_have_the_fractions_of_the_paper() {
+        assert_eq!(sizes(30_000, &Options::default()).unwrap(), [29_400, 570, 30]);
+        assert_eq!(sizes(1000, &Options::default()).unwrap(), [968, 24, 8]);
+        assert_eq!(sizes(3, &Options::default()).unwrap(), [1, 1, 1]);
+        assert_eq!(sizes(1, &Options { valid_fraction: 0.0, test_fraction: 0.0, ..Options::default() }).unwrap(), [1, 0, 0]);
+    }
+
+    #[test]
+    fn too_few_clusters_say_what_to_do() {
+        let message = sizes(2, &Options::default()).unwrap_err().to_string();
+        assert!(message.contains("2 cluster(s)") && message.contains("valid_fraction or test_fraction to 0"), "{message}");
+    }
+
+    #[test]
+    fn the_seed_decides_and_chains_without_a_cluster_are_in_no_split() {
+        let mut all = clusters(50, 3);
+        let splits = divide(&all, &Options::default(), 3).unwrap();
+        assert_eq!(splits, divide(&all, &Options::default(), 3).unwrap());
+        assert_ne!(splits, divide(&all, &Options::default(), 4).unwrap());
+        all.of_record[17] = None;
+        let fewer = divide(&all, &Options::default(), 3).unwrap();
+        assert!(fewer.iter().all(|s| !s.records.contains(&17)));
+        assert_eq!(fewer.iter().map(|s| s.records.len()).sum::<usize>(), 149);
+    }
+
+    #[test]
+    fn other_clusters_do_not_move_a_cluster_in_the_order() {
+        let few = clusters(20, 1);
+        let many = clusters(21, 1);
+        let key = |c: &Clusters| {
+            let s = divide(c, &Options { min_valid_clusters: 1, min_test_clusters: 1, ..Options::default() }, 9).unwrap();
+            c.keys[s[2].records[0] as usize].clone()
+        };
+        assert!(key(&few) == key(&many) || key(&many) == "cluster 20");
+    }
+}
