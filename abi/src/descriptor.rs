@@ -313,3 +313,17 @@ pub struct DatasetRequest {
     /// Threads the plugin may use; 0 for all.
     pub threads: u64,
 }
+
+/// How far a long piece of work of a plugin is; see [`PROGRESS_VARIABLE`](crate::PROGRESS_VARIABLE).
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+#[serde(default)]
+pub struct LongWork {
+    /// A few words, for example `reading structure files`.
+    pub what: String,
+    /// Pieces done.
+    pub done: u64,
+    /// Pieces altogether.
+    pub total: u64,
+    /// Counts replacements of the file: a sign of life.
+    pub beat: u64,
+}

@@ -22,3 +22,7 @@ pub use root::{PluginRoot, PluginRootRef};
 
 /// Version of this contract, the one that plugin and host compare first.
 pub const ABI_VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Environment variable with the path of a file in which a plugin may say how far a long piece of work is, as
+/// [`descriptor::LongWork`]. The host of a run sets it; without it nobody asks.
+pub const PROGRESS_VARIABLE: &str = "EQUIVBENCH_PROGRESS_FILE";

@@ -81,7 +81,8 @@ impl Display {
     fn progress(&mut self, dir: &RunDir, progress: &ProgressFile) {
         let Some(shown) = self.runs.get_mut(dir) else { return };
         let (then, first) = *shown.since.get_or_insert((Instant::now(), progress.step));
-        if progress.step > 4 * first.max(10) {
+        // Fewer steps than before: another piece of work began.
+        if progress.step > 4 * first.max(10) || progress.step < first {
             shown.since = Some((Instant::now(), progress.step));
         }
         match (&self.mode, &shown.bar) {
@@ -97,7 +98,7 @@ impl Display {
             (Mode::Lines, _) if shown.line.is_none_or(|t| t.elapsed() > LINE_EVERY) => {
                 shown.line = Some(Instant::now());
                 let left = time_left(then.elapsed(), first, progress);
-                eprintln!("{}: step {}/{} {}{left}", name(dir), progress.step, progress.total, figures(progress));
+                eprintln!("{}: {}/{} {}{left}", name(dir), progress.step, progress.total, figures(progress));
             }
             _ => {}
         }

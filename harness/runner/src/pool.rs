@@ -6,6 +6,7 @@ use crate::{
     run_dir::{ProgressFile, RunDir, State, Status},
     worker::{POOL_VARIABLE, STOP_FILE, THREADS_VARIABLE},
 };
+use equivbench_host::PROGRESS_VARIABLE;
 use std::{
     collections::VecDeque,
     path::PathBuf,
@@ -89,10 +90,13 @@ impl Pool<'_> {
         let log = dir.log();
         let file = std::fs::OpenOptions::new().create(true).append(true).open(&log).map_err(RunnerError::io(&log))?;
         let twin = file.try_clone().map_err(RunnerError::io(&log))?;
-        let _ = std::fs::remove_file(dir.path().join("progress.json"));
+        for stale in [dir.path().join("progress.json"), dir.plugin_progress()] {
+            let _ = std::fs::remove_file(stale);
+        }
         let mut command = Command::new(&self.program);
         command.arg("worker").arg(dir.path()).stdin(Stdio::null()).stdout(file).stderr(twin);
         command.env(POOL_VARIABLE, std::process::id().to_string());
+        command.env(PROGRESS_VARIABLE, std::path::absolute(dir.plugin_progress()).map_err(RunnerError::io(dir.path()))?);
         if self.jobs > 1 {
             let cores = std::thread::available_parallelism().map_or(1, usize::from);
             command.env(THREADS_VARIABLE, (cores / self.jobs).max(1).to_string());
@@ -117,7 +121,7 @@ impl Pool<'_> {
     }
 
     fn look_after(&self, worker: &mut Working, tell: &mut impl FnMut(Event<'_>)) -> Result<Option<Status>, RunnerError> {
-        if let Some(progress) = worker.dir.progress().filter(|p| p.beat != worker.beat) {
+        if let Some(progress) = worker.dir.latest_progress().filter(|p| p.beat != worker.beat) {
             worker.beat = progress.beat;
             worker.alive = Instant::now();
             tell(Event::Progress(&worker.dir, &progress));

@@ -1,6 +1,7 @@
 //! A run directory: what pins a run, where it stands, and who holds it.
 
 use crate::{RunnerError, config::RunConfig};
+use equivbench_host::descriptor::LongWork;
 use equivbench_report::{PluginFacts, RunManifest, write_atomically};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
@@ -176,6 +177,21 @@ impl RunDir {
     /// No space, no permission.
     pub fn set_manifest(&self, manifest: &RunManifest) -> Result<(), RunnerError> {
         self.write_toml("manifest.toml", manifest)
+    }
+
+    /// Where a plugin may say how far a long piece of work is, while the worker itself is busy with that call.
+    #[must_use]
+    pub fn plugin_progress(&self) -> PathBuf {
+        self.0.join("plugin-progress.json")
+    }
+
+    /// The worker's progress, if it wrote any, else that of the plugin that it opens.
+    #[must_use]
+    pub fn latest_progress(&self) -> Option<ProgressFile> {
+        self.progress().or_else(|| {
+            let work: LongWork = serde_json::from_slice(&std::fs::read(self.plugin_progress()).ok()?).ok()?;
+            Some(ProgressFile { step: work.done, total: work.total, phase: work.what, beat: work.beat, ..ProgressFile::default() })
+        })
     }
 
     /// The worker's progress, if it wrote any.

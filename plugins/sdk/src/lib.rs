@@ -24,6 +24,7 @@ mod guard;
 mod model;
 pub mod optimiser;
 pub mod parameters;
+mod progress;
 mod registry;
 mod state;
 mod trainer;
@@ -37,6 +38,7 @@ pub use equivbench_abi::{
 };
 pub use error::{PluginError, PluginResult};
 pub use model::{ModelPlugin, field};
+pub use progress::Progress;
 pub use trainer::Trainer;
 
 /// What [`export_plugin!`] needs; not part of the interface for authors.

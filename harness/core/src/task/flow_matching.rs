@@ -166,11 +166,11 @@ mod tests {
         let x = |s: &Supervised| s.inputs.field("positions").unwrap().reals().unwrap().to_vec();
         let u = start.target_values().unwrap().to_vec();
         assert_eq!(u, middle.target_values().unwrap());
-        for i in 0..24 {
+        for (i, velocity) in u.iter().enumerate() {
             let expected = 0.7 * x(&start)[i] + 0.3 * x(&end)[i];
             // Sums of numbers of order ten.
             assert!((x(&middle)[i] - expected).abs() < 1e-14, "{i}");
-            assert!((x(&end)[i] - x(&start)[i] - u[i]).abs() < 1e-13);
+            assert!((x(&end)[i] - x(&start)[i] - velocity).abs() < 1e-13);
         }
         // At the end of the path lies the centred chain.
         let raw = chains();

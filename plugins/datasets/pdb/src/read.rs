@@ -7,6 +7,7 @@ use crate::{
     options::Selection,
     store::hex,
 };
+use equivbench_plugin::Progress;
 use flate2::read::MultiGzDecoder;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -81,6 +82,7 @@ enum Outcome {
 /// The builder cannot write. Files that cannot be read are no errors: the builder counts them.
 pub(crate) fn read_all<W: Write>(files: &[Input], selection: &Selection, builder: &mut IndexBuilder<W>) -> io::Result<Vec<Stamp>> {
     let mut stamps = Vec::with_capacity(files.len());
+    let mut progress = Progress::new("reading structure files", files.len() as u64);
     for batch in files.chunks(FILES_AT_ONCE) {
         let read: Vec<(Outcome, Stamp)> = batch.par_iter().with_max_len(1).map(|file| read_file(file, selection)).collect();
         for (file, (outcome, stamp)) in batch.iter().zip(read) {
@@ -90,6 +92,7 @@ pub(crate) fn read_all<W: Write>(files: &[Input], selection: &Selection, builder
             }
             stamps.push(stamp);
         }
+        progress.tell(stamps.len() as u64);
     }
     Ok(stamps)
 }

@@ -6,6 +6,7 @@
 //! then its remaining members with each other's one by one.
 
 use super::align::{Aligner, UNKNOWN, encode};
+use equivbench_plugin::Progress;
 use rayon::prelude::*;
 use std::collections::HashMap;
 
@@ -45,7 +46,9 @@ pub(crate) fn cluster(sequences: &[&str], thresholds: Thresholds) -> Vec<u32> {
     order.sort_by_key(|&i| (std::cmp::Reverse(encoded[i as usize].len()), i));
     let mut search = Search { encoded: &encoded, representatives: Vec::new(), words: vec![Vec::new(); WORDS], thresholds };
     let mut joined: Vec<Option<u32>> = vec![None; unique.len()];
-    for block in order.chunks(BLOCK) {
+    let mut progress = Progress::new("clustering sequences", order.len() as u64);
+    for (number, block) in order.chunks(BLOCK).enumerate() {
+        progress.tell((number * BLOCK) as u64);
         let known = search.representatives.len() as u32;
         let found: Vec<Option<u32>> = block.par_iter().map_init(Scratch::default, |s, &i| search.find(i, 0, s)).collect();
         let mut scratch = Scratch::default();
