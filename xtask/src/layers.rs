@@ -19,7 +19,7 @@ const MAY: &[(&str, &[&str])] = &[
         "equivbench",
         &["equivbench-conformance", "equivbench-core", "equivbench-host", "equivbench-protocols", "equivbench-report", "equivbench-runner"],
     ),
-    ("equivbench-testkit", &["equivbench-abi", "equivbench-core"]),
+    ("equivbench-testkit", &[]),
     ("equivbench-e2e", &[]),
     ("xtask", &[]),
 ];

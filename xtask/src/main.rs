@@ -17,7 +17,8 @@ cargo xtask check          formatting, lints, crate arrows, generated pages
 cargo xtask layers         crate arrows only
 cargo xtask docs           write the generated pages
 cargo xtask install [DIR]  install program and plugins into DIR/bin and DIR/lib/equivbench/plugins [default: ~/.local]
-cargo xtask peers [PAIRS]  training steps beside PyTorch, interleaved; writes benchmarks/peers/results.csv";
+cargo xtask peers [PAIRS [PART-OF-NAME]]
+                           training steps beside PyTorch, interleaved; writes benchmarks/peers/results.csv";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
