@@ -88,8 +88,8 @@ impl Display {
         match (&self.mode, &shown.bar) {
             (Mode::Bars(_), Some(bar)) => {
                 if bar.length() != Some(progress.total) {
-                    bar.set_length(progress.total);
                     bar.set_position(progress.step);
+                    bar.set_length(progress.total);
                     bar.reset_eta();
                 }
                 bar.set_position(progress.step);

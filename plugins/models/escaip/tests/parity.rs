@@ -83,11 +83,13 @@ struct Fixture {
 }
 
 impl Fixture {
-    fn read(config: &Path) -> Self {
+    /// `None` for fixtures of other models.
+    fn read(config: &Path) -> Option<Self> {
         let name = config.file_name().unwrap().to_str().unwrap().trim_end_matches(".config.json").to_owned();
-        let about = serde_json::from_str(&std::fs::read_to_string(config).unwrap()).unwrap();
+        let about: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(config).unwrap()).unwrap();
+        about["config"]["atten_num_heads"].as_u64()?;
         let arrays = read_arrays(&config.with_file_name(format!("{name}.safetensors")));
-        Self { name, about, arrays }
+        Some(Self { name, about, arrays })
     }
 
     fn get(&self, name: &str) -> &Array {
@@ -195,12 +197,11 @@ fn fixtures() -> Vec<Fixture> {
         .filter(|p| p.to_str().is_some_and(|p| p.ends_with(".config.json")) && p.with_extension("").with_extension("safetensors").exists())
         .collect();
     configs.sort();
-    if configs.is_empty() {
+    let found: Vec<Fixture> = configs.iter().filter_map(|path| Fixture::read(path)).collect();
+    if found.is_empty() {
         equivbench_testkit::skip("no parity fixtures of escaip; set EQUIVBENCH_PARITY or EQUIVBENCH_SHARED");
     }
-    let read = configs.iter().map(|path| Fixture::read(path));
-    // A directory may hold fixtures of other models.
-    read.filter(|f| f.about["config"]["atten_num_heads"].is_u64()).collect()
+    found
 }
 
 fn for_each_fixture(check: impl Fn(&Fixture, Precision)) {

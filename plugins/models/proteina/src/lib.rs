@@ -1,0 +1,38 @@
+//! Proteina: flow matching on C-alpha traces, a transformer whose velocities must learn to rotate.
+//!
+//! The pair path sees distances and residue numbers only and is invariant; Cartesian components enter the tokens through generic
+//! linear maps and leave through a linear head, and nothing in between treats them as components. Sizes with and without triangle
+//! multiplications, training losses `flow-matching`, `velocity-mse` and `mse`.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `config` | sizes, checks, parameter formula, recipe |
+//! | `inputs` | a batch as checked numbers |
+//! | `bins` | classes of distances and separations: pure functions |
+//! | `layout` | rows of tokens and pairs of ragged chains |
+//! | `features` | everything that follows from the inputs alone |
+//! | `layers`, `conditioning`, `tokens`, `pairs`, `triangles`, `trunk` | the network |
+//! | `losses` | training losses |
+//! | `notes` | what a traced pass keeps |
+//! | `model` | the plugin |
+
+mod bins;
+mod conditioning;
+mod config;
+mod features;
+mod inputs;
+mod layers;
+mod layout;
+mod losses;
+mod model;
+mod notes;
+mod pairs;
+mod tokens;
+mod triangles;
+mod trunk;
+
+pub use config::ProteinaConfig;
+pub use model::{Proteina, Trace};
+pub use notes::{Note, NoteRows};
+
+equivbench_plugin::export_model!(Proteina);

@@ -1,0 +1,250 @@
+//! The model as the author crate sees it: velocities, losses, names, groups.
+
+use crate::{
+    ProteinaConfig,
+    conditioning::Conditioning,
+    features::Features,
+    inputs::{Inputs, Site},
+    layers::Draw,
+    losses::{Weighting, distogram_loss, velocity_loss},
+    notes::{Note, Notes},
+    pairs::{DistogramHead, PairBuilder, Pairs},
+    tokens::{CoordinateHead, Embedding},
+    triangles::PairUpdate,
+    trunk::{Layer, LayerInputs},
+};
+use burn::{
+    module::Module,
+    tensor::{Device, Tensor},
+};
+use equivbench_plugin::{Batch, FieldDescriptor, ModelPlugin, PluginError, PluginResult, Recipe, field};
+
+/// Proteina: flow matching on C-alpha traces.
+#[derive(Module, Debug)]
+pub struct Proteina {
+    embedding: Embedding,
+    conditioning: Conditioning,
+    pair_repr_builder: PairBuilder,
+    transformer_layers: Vec<Layer>,
+    /// By layer; `None` where the pairs stay as they are.
+    pair_update_layers: Vec<Option<PairUpdate>>,
+    pair_head_prediction: Option<DistogramHead>,
+    coors_3d_decoder: CoordinateHead,
+    #[module(skip)]
+    config: ProteinaConfig,
+}
+
+/// Everything a traced pass saw, for parity tests and for people who look inside.
+#[derive(Debug)]
+pub struct Trace {
+    /// Intermediate quantities in the order in which they were made.
+    pub notes: Vec<Note>,
+    /// `[residues, 3]`, nm.
+    pub velocity: Tensor<2>,
+    /// `[pairs of residues, classes]`, where the model updates its pairs.
+    pub distogram: Option<Tensor<2>>,
+}
+
+/// What comes out of the trunk.
+struct Latent {
+    tokens: Tensor<2>,
+    pairs: Pairs,
+}
+
+impl Proteina {
+    /// The configuration the model was made with.
+    #[must_use]
+    pub fn config(&self) -> &ProteinaConfig {
+        &self.config
+    }
+
+    /// A forward pass of both heads that keeps every intermediate tensor.
+    ///
+    /// # Errors
+    /// A batch that the model cannot read.
+    pub fn trace(&self, batch: &Batch<'_>) -> PluginResult<Trace> {
+        let notes = Notes::kept();
+        let features = self.features(&Inputs::read(batch)?)?;
+        let latent = self.latent(&features, &notes);
+        let velocity = self.coors_3d_decoder.forward(latent.tokens, &features, &notes);
+        let distogram = self.pair_head_prediction.as_ref().map(|head| head.forward(latent.pairs.each(&features), &features));
+        Ok(Trace { notes: notes.into_vec(), velocity, distogram })
+    }
+
+    fn features(&self, inputs: &Inputs) -> PluginResult<Features> {
+        Features::new(inputs, &self.config).map_err(|e| PluginError::Other(format!("proteina: {e}")))
+    }
+
+    fn latent(&self, features: &Features, notes: &Notes) -> Latent {
+        let conditioning = self.conditioning.table(features, notes);
+        let mut tokens = self.embedding.forward(features, notes);
+        let mut pairs = self.pair_repr_builder.forward(features, &self.config, notes);
+        let mut biases = Vec::new().into_iter();
+        for (layer, block) in self.transformer_layers.iter().enumerate() {
+            let biases_of_runs = biases.next().unwrap_or_else(|| {
+                biases = self.biases_from(layer, &pairs, features).into_iter();
+                biases.next().expect("biases were made for this layer")
+            });
+            let inputs = LayerInputs { conditioning: conditioning.clone(), biases: biases_of_runs, features, notes, layer };
+            tokens = block.forward(tokens, inputs);
+            if let Some(Some(update)) = self.pair_update_layers.get(layer) {
+                pairs = Pairs::Each(update.forward(pairs.each(features), tokens.clone(), features, notes, layer));
+            }
+        }
+        Latent { tokens, pairs }
+    }
+
+    /// Biases of a layer and of those after it that see the same pairs.
+    fn biases_from(&self, layer: usize, pairs: &Pairs, features: &Features) -> Vec<Vec<Tensor<4>>> {
+        let last = (layer..self.config.layers - 1).find(|&l| self.config.updates_after(l)).unwrap_or(self.config.layers - 1);
+        let maps: Vec<_> = self.transformer_layers[layer..=last].iter().map(|block| &block.mhba.mha.bias_map).collect();
+        pairs.standardised().biases(&maps, features)
+    }
+
+    /// `[residues, 3]`, nm.
+    fn velocity(&self, inputs: &Inputs) -> PluginResult<Tensor<2>> {
+        let (features, notes) = (self.features(inputs)?, Notes::none());
+        let latent = self.latent(&features, &notes);
+        Ok(self.coors_3d_decoder.forward(latent.tokens, &features, &notes))
+    }
+
+    fn velocity_mse(&self, batch: &Batch<'_>) -> PluginResult<Tensor<1>> {
+        let (inputs, target) = (Inputs::read(batch)?, Inputs::target(batch)?);
+        Ok(velocity_loss(self.velocity(&inputs)?, &target, &inputs, Weighting::Velocity))
+    }
+
+    fn flow_matching(&self, batch: &Batch<'_>) -> PluginResult<Tensor<1>> {
+        let (mut inputs, target) = (Inputs::read(batch)?, Inputs::target(batch)?);
+        if inputs.self_conditioning.is_none() && self.conditions_on_itself(batch) {
+            inputs.self_conditioning = Some(self.first_prediction(&inputs)?);
+        }
+        let (features, notes) = (self.features(&inputs)?, Notes::none());
+        let Latent { tokens, pairs } = self.latent(&features, &notes);
+        let velocity = self.coors_3d_decoder.forward(tokens, &features, &notes);
+        let loss = velocity_loss(velocity, &target, &inputs, Weighting::FlowMatching);
+        match &self.pair_head_prediction {
+            Some(head) if self.config.distogram_weight > 0.0 => {
+                let logits = head.forward(pairs.each(&features), &features);
+                Ok(loss + distogram_loss(logits, &inputs.clean(&target), &inputs, &self.config) * self.config.distogram_weight)
+            }
+            _ => Ok(loss),
+        }
+    }
+
+    /// One coin for a batch; never in evaluation.
+    fn conditions_on_itself(&self, batch: &Batch<'_>) -> bool {
+        // The upper 53 bits: a number from [0, 1).
+        let coin = |seed: u64| (seed >> 11) as f64 / (1u64 << 53) as f64;
+        batch.next_dropout_seed().is_some_and(|seed| coin(seed) < self.config.self_conditioning_probability)
+    }
+
+    /// The clean cloud that a pass without self-conditioning predicts, without a trace in the gradient.
+    fn first_prediction(&self, inputs: &Inputs) -> PluginResult<Vec<f64>> {
+        let site = Site { device: inputs.site.device.clone().inner(), precision: inputs.site.precision };
+        let velocity = self.valid().velocity(&Inputs { site, ..inputs.clone() })?;
+        Ok(inputs.clean(&velocity.into_data().iter::<f64>().collect::<Vec<_>>()))
+    }
+}
+
+impl ModelPlugin for Proteina {
+    type Config = ProteinaConfig;
+    const NAME: &'static str = "proteina";
+    const ABOUT: &'static str = "Proteina: flow matching on C-alpha traces, velocities that must learn to rotate";
+    const TASKS: &'static [&'static str] = &["flow-matching"];
+    const DEFAULT_DATASETS: &'static [&'static str] = &["pdb"];
+    const CAPABILITIES: &'static [&'static str] = &["self-conditioning"];
+
+    fn sizes() -> Vec<(&'static str, ProteinaConfig)> {
+        ProteinaConfig::named()
+    }
+
+    fn init(config: &ProteinaConfig, device: &Device) -> Self {
+        let mut draw = Draw::from_device(device);
+        let draw = &mut draw;
+        let update = |layer: usize, draw: &mut Draw<'_>| config.updates_after(layer).then(|| PairUpdate::new(config, draw));
+        Self {
+            embedding: Embedding::new(config, draw),
+            conditioning: Conditioning::new(config, draw),
+            pair_repr_builder: PairBuilder::new(config, draw),
+            transformer_layers: (0..config.layers).map(|_| Layer::new(config, draw)).collect(),
+            pair_update_layers: (0..config.layers).map(|layer| update(layer, draw)).collect(),
+            pair_head_prediction: config.updates_pairs().then(|| DistogramHead::new(config, draw)),
+            coors_3d_decoder: CoordinateHead::new(config, draw),
+            config: config.clone(),
+        }
+    }
+
+    /// `positions [residues, 3]` in nm, `flow_time [samples]`, `residue_index` and `chain_break [residues]` to `velocity [residues, 3]`;
+    /// with `self_conditioning [residues, 3]`, an estimate of the clean cloud, where the batch has it.
+    fn forward(&self, batch: &Batch<'_>) -> PluginResult<Tensor<2>> {
+        self.velocity(&Inputs::read(batch)?)
+    }
+
+    fn recipe(config: &ProteinaConfig) -> Recipe {
+        config.recipe()
+    }
+
+    fn inputs() -> Vec<FieldDescriptor> {
+        vec![
+            field("positions", "vector", "point", "f32", &[3], "nm"),
+            field("flow_time", "invariant", "sample", "f32", &[], ""),
+            field("residue_index", "invariant", "point", "i64", &[], ""),
+            field("chain_break", "invariant", "point", "i64", &[], ""),
+        ]
+    }
+
+    fn output() -> FieldDescriptor {
+        field("velocity", "vector", "point", "f32", &[3], "nm")
+    }
+
+    fn validate(config: &ProteinaConfig) -> PluginResult<()> {
+        config.validate()
+    }
+
+    fn parameter_count(config: &ProteinaConfig) -> u64 {
+        config.parameter_count()
+    }
+
+    fn losses() -> Vec<&'static str> {
+        vec!["flow-matching", "velocity-mse", "mse"]
+    }
+
+    fn loss(&self, name: &str, batch: &Batch<'_>) -> PluginResult<Tensor<1>> {
+        match name {
+            "flow-matching" => self.flow_matching(batch),
+            "velocity-mse" => self.velocity_mse(batch),
+            "mse" => Ok((self.forward(batch)? - batch.rows("target")?).square().mean()),
+            _ => {
+                let known = Self::losses().join(", ");
+                Err(PluginError::BadRequest(format!("loss \"{name}\" is not known to proteina; use one of {known}")))
+            }
+        }
+    }
+
+    /// The names of the reference implementation.
+    fn parameter_name(path: &str) -> String {
+        path.split('.').filter_map(reference_name).collect::<Vec<_>>().join(".")
+    }
+
+    fn groups() -> Vec<(&'static str, Vec<&'static str>)> {
+        vec![("head", vec!["coors_3d_decoder.1."]), ("head-norm", vec!["coors_3d_decoder."])]
+    }
+}
+
+/// One segment of a path of ours in the words of the reference; `None` where the reference has no such level.
+fn reference_name(segment: &str) -> Option<&str> {
+    match segment {
+        "embedding" | "conditioning" | "bias_map" => None,
+        "fold" => Some("feat_creators.1"),
+        "embedding_c" => Some("embedding_C.weight"),
+        "embedding_a" => Some("embedding_A.weight"),
+        "embedding_t" => Some("embedding_T.weight"),
+        // Modules that are sequences there.
+        "head_norm" => Some("0"),
+        "head_linear" => Some("1"),
+        "swish_linear" => Some("swish_linear.0"),
+        "to_gamma" => Some("to_gamma.0"),
+        "to_adaln_zero_gamma" => Some("to_adaln_zero_gamma.0"),
+        name => Some(name),
+    }
+}

@@ -1,0 +1,70 @@
+//! The first tokens, the only place where Cartesian components enter, and the head, the only place where they leave.
+
+use crate::{
+    ProteinaConfig,
+    features::Features,
+    layers::{Draw, Law, LayerNorm, Linear},
+    notes::{NoteRows, Notes},
+};
+use burn::{
+    module::{Module, Param},
+    tensor::Tensor,
+};
+use equivbench_kernels::gather_rows;
+
+/// Features to a representation.
+#[derive(Module, Debug)]
+pub(crate) struct SequenceFactory {
+    linear_out: Linear,
+}
+
+/// Coordinates and features to tokens, registers in front.
+#[derive(Module, Debug)]
+pub(crate) struct Embedding {
+    /// `[r, d]`.
+    registers: Param<Tensor<2>>,
+    linear_3d_embed: Linear,
+    init_repr_factory: SequenceFactory,
+}
+
+impl Embedding {
+    pub(crate) fn new(config: &ProteinaConfig, draw: &mut Draw<'_>) -> Self {
+        let width = config.token_width;
+        Self {
+            registers: draw.matrix(config.registers, width, Law::Normal(0.05)),
+            linear_3d_embed: draw.linear(3, width),
+            init_repr_factory: SequenceFactory { linear_out: draw.linear(config.sequence_features(), width) },
+        }
+    }
+
+    /// `[tokens, d]`.
+    pub(crate) fn forward(&self, features: &Features, notes: &Notes) -> Tensor<2> {
+        let coordinates = self.linear_3d_embed.forward(features.positions.clone());
+        let sequence = self.init_repr_factory.linear_out.forward(features.sequence.clone());
+        let index_width = features.sequence.dims()[1] - 4;
+        notes.add(NoteRows::Residues, || "idx_emb".into(), || features.sequence.clone().narrow(1, 0, index_width));
+        notes.add(NoteRows::Residues, || "coors_embed".into(), || coordinates.clone());
+        notes.add(NoteRows::Residues, || "init_repr".into(), || sequence.clone());
+        gather_rows(Tensor::cat(vec![self.registers.val(), coordinates + sequence], 0), &features.tokens)
+    }
+}
+
+/// Tokens to velocities: a norm and the linear head.
+#[derive(Module, Debug)]
+pub(crate) struct CoordinateHead {
+    pub(crate) head_norm: LayerNorm,
+    pub(crate) head_linear: Linear,
+}
+
+impl CoordinateHead {
+    pub(crate) fn new(config: &ProteinaConfig, draw: &mut Draw<'_>) -> Self {
+        Self { head_norm: draw.norm(config.token_width), head_linear: draw.linear(config.token_width, 3) }
+    }
+
+    /// `[residues, 3]`, nm.
+    pub(crate) fn forward(&self, tokens: Tensor<2>, features: &Features, notes: &Notes) -> Tensor<2> {
+        let hidden = self.head_norm.forward(gather_rows(tokens, &features.residues));
+        notes.add(NoteRows::Residues, || "head_ln".into(), || hidden.clone());
+        self.head_linear.forward(hidden)
+    }
+}

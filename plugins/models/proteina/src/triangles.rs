@@ -1,0 +1,152 @@
+//! Updates of the pair representation: tokens to pairs, triangle multiplications, a transition. Registers take part.
+
+use crate::{
+    ProteinaConfig,
+    features::Features,
+    layers::{Affine, Draw, Law, LayerNorm, Linear},
+    layout::{Layout, Run},
+    notes::{NoteRows, Notes},
+};
+use burn::{
+    module::Module,
+    tensor::{Tensor, activation::relu},
+};
+use equivbench_kernels::{lookup_sum, sigmoid_gate};
+
+/// The way in which a triangle multiplication sums over the third token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Direction {
+    /// `w_ij = Σ_k a_ik b_jk`.
+    Outgoing,
+    /// `w_ij = Σ_k a_ki b_kj`.
+    Incoming,
+}
+
+/// Triangle multiplication.
+#[derive(Module, Debug)]
+pub(crate) struct Triangle {
+    layer_norm_in: LayerNorm,
+    linear_a_p: Affine,
+    linear_a_g: Affine,
+    linear_b_p: Affine,
+    linear_b_g: Affine,
+    layer_norm_out: LayerNorm,
+    linear_z: Affine,
+    linear_g: Affine,
+}
+
+impl Triangle {
+    fn new(config: &ProteinaConfig, draw: &mut Draw<'_>) -> Self {
+        let (p, q) = (config.pair_width, config.triangle_width);
+        let (zeros, ones) = (Law::Constant(0.0), Law::Constant(1.0));
+        let value = Law::Truncated((1.0 / p as f64).sqrt());
+        Self {
+            layer_norm_in: draw.norm(p),
+            linear_a_p: draw.affine_of(p, q, value, zeros),
+            linear_a_g: draw.affine_of(p, q, zeros, ones),
+            linear_b_p: draw.affine_of(p, q, value, zeros),
+            linear_b_g: draw.affine_of(p, q, zeros, ones),
+            layer_norm_out: draw.norm(q),
+            linear_z: draw.affine_of(q, p, zeros, zeros),
+            linear_g: draw.affine_of(p, p, zeros, ones),
+        }
+    }
+
+    /// The increment of the representation `[pairs, p]`.
+    fn forward(&self, z: Tensor<2>, layout: &Layout, direction: Direction) -> Tensor<2> {
+        let normed = self.layer_norm_in.forward(z);
+        let a = sigmoid_gate(self.linear_a_p.forward(normed.clone()), self.linear_a_g.forward(normed.clone()));
+        let b = sigmoid_gate(self.linear_b_p.forward(normed.clone()), self.linear_b_g.forward(normed.clone()));
+        let w = multiply_triangles(a, b, layout, direction);
+        sigmoid_gate(self.linear_z.forward(self.layer_norm_out.forward(w)), self.linear_g.forward(normed))
+    }
+}
+
+/// `a`, `b` and the result are `[pairs, q]`; sums over the tokens of the same chain.
+fn multiply_triangles(a: Tensor<2>, b: Tensor<2>, layout: &Layout, direction: Direction) -> Tensor<2> {
+    let width = a.dims()[1];
+    let of_run = |x: &Tensor<2>, run: &Run| {
+        let own = if layout.runs.len() == 1 { x.clone() } else { x.clone().slice([run.pair_rows(), 0..width]) };
+        own.reshape([run.chains, run.tokens, run.tokens, width]).permute([0, 3, 1, 2])
+    };
+    let products = layout.runs.iter().map(|run| {
+        let (a, b) = (of_run(&a, run), of_run(&b, run));
+        let w: Tensor<4> = match direction {
+            Direction::Outgoing => a.matmul(b.swap_dims(2, 3)),
+            Direction::Incoming => a.swap_dims(2, 3).matmul(b),
+        };
+        w.permute([0, 2, 3, 1]).reshape([run.pair_rows().len(), width])
+    });
+    Tensor::cat(products.collect(), 0)
+}
+
+/// `W_2 relu( W_1 LN(z) )`.
+#[derive(Module, Debug)]
+pub(crate) struct PairTransition {
+    layer_norm: LayerNorm,
+    linear_1: Affine,
+    linear_2: Affine,
+}
+
+impl PairTransition {
+    fn new(config: &ProteinaConfig, draw: &mut Draw<'_>) -> Self {
+        let p = config.pair_width;
+        let (zeros, value) = (Law::Constant(0.0), Law::Truncated((2.0 / p as f64).sqrt()));
+        Self {
+            layer_norm: draw.norm(p),
+            linear_1: draw.affine_of(p, 2 * p, value, zeros),
+            linear_2: draw.affine_of(2 * p, p, zeros, zeros),
+        }
+    }
+
+    fn forward(&self, z: Tensor<2>) -> Tensor<2> {
+        self.linear_2.forward(relu(self.linear_1.forward(self.layer_norm.forward(z))))
+    }
+}
+
+/// Tokens to pairs, triangles, transition.
+#[derive(Module, Debug)]
+pub(crate) struct PairUpdate {
+    layer_norm_in: LayerNorm,
+    linear_x: Linear,
+    tri_mult_out: Triangle,
+    tri_mult_in: Triangle,
+    transition_out: PairTransition,
+}
+
+impl PairUpdate {
+    pub(crate) fn new(config: &ProteinaConfig, draw: &mut Draw<'_>) -> Self {
+        Self {
+            layer_norm_in: draw.norm(config.token_width),
+            linear_x: draw.linear(config.token_width, 2 * config.pair_width),
+            tri_mult_out: Triangle::new(config, draw),
+            tri_mult_in: Triangle::new(config, draw),
+            transition_out: PairTransition::new(config, draw),
+        }
+    }
+
+    /// From `z [pairs, p]` and the tokens after layer `layer`.
+    pub(crate) fn forward(&self, z: Tensor<2>, tokens: Tensor<2>, features: &Features, notes: &Notes, layer: usize) -> Tensor<2> {
+        let z = z + self.outer_sum(tokens, &features.layout);
+        let z = self.noted(z, "tri_out", notes, layer, |z| self.tri_mult_out.forward(z, &features.layout, Direction::Outgoing));
+        let z = self.noted(z, "tri_in", notes, layer, |z| self.tri_mult_in.forward(z, &features.layout, Direction::Incoming));
+        let z = self.noted(z, "transition", notes, layer, |z| self.transition_out.forward(z));
+        notes.add(NoteRows::TokenPairs, || format!("pair_after_update{layer}"), || z.clone());
+        z
+    }
+
+    fn noted(&self, z: Tensor<2>, name: &str, notes: &Notes, layer: usize, branch: impl FnOnce(Tensor<2>) -> Tensor<2>) -> Tensor<2> {
+        let increment = branch(z.clone());
+        notes.add(NoteRows::TokenPairs, || format!("p{layer}.{name}"), || increment.clone());
+        z + increment
+    }
+
+    /// `α_j + β_i` of every pair `i, j`: the first half of the map belongs to the column, the second to the row.
+    fn outer_sum(&self, tokens: Tensor<2>, layout: &Layout) -> Tensor<2> {
+        let both = self.linear_x.forward(self.layer_norm_in.forward(tokens));
+        let width = both.dims()[1] / 2;
+        let (of_column, of_row) = (both.clone().narrow(1, 0, width), both.narrow(1, width, width));
+        let [rows, columns] = layout.ends_of_pairs().expect("ends of pairs are tokens");
+        lookup_sum(vec![of_column, of_row], &[columns, rows])
+    }
+}

@@ -1,0 +1,142 @@
+//! The trunk: attention with a bias from the pairs, and SwiGLU networks, each between a norm and a scale from the conditioning.
+
+use crate::{
+    ProteinaConfig,
+    features::Features,
+    layers::{AdaptiveNorm, Affine, Draw, Gated, LayerNorm, OutputScale},
+    layout::Run,
+    notes::{NoteRows, Notes},
+    pairs::BiasMap,
+};
+use burn::{
+    module::Module,
+    tensor::{Tensor, activation::sigmoid},
+};
+use equivbench_kernels::{gated_residual, lookup_sum, pair_biased_attention, sigmoid_gate};
+
+/// Attention among the tokens of a chain.
+#[derive(Module, Debug)]
+pub(crate) struct Attention {
+    node_norm: LayerNorm,
+    /// Queries, keys, values.
+    to_qkv: Affine,
+    to_g: Affine,
+    q_layer_norm: LayerNorm,
+    k_layer_norm: LayerNorm,
+    pub(crate) bias_map: BiasMap,
+    to_out_node: Affine,
+    heads: usize,
+}
+
+impl Attention {
+    fn new(config: &ProteinaConfig, draw: &mut Draw<'_>) -> Self {
+        let d = config.token_width;
+        Self {
+            node_norm: draw.norm(d),
+            to_qkv: draw.affine(d, 3 * d),
+            to_g: draw.affine(d, d),
+            q_layer_norm: draw.norm(d),
+            k_layer_norm: draw.norm(d),
+            bias_map: BiasMap::new(config, draw),
+            to_out_node: draw.affine(d, d),
+            heads: config.heads,
+        }
+    }
+
+    /// `[tokens, d]` to the same; `biases` of every run `[chains, n, n, h]`.
+    fn forward(&self, x: Tensor<2>, biases: Vec<Tensor<4>>, features: &Features) -> Tensor<2> {
+        let y = self.node_norm.forward(x);
+        let gate = self.to_g.forward(y.clone());
+        let packed = self.to_qkv.forward(y);
+        let d = gate.dims()[1];
+        let third = |k: usize| packed.clone().narrow(1, k * d, d);
+        let (q, k, v) = (self.q_layer_norm.forward(third(0)), self.k_layer_norm.forward(third(1)), third(2));
+        let runs = features.layout.runs.iter().zip(biases);
+        let attended = runs.map(|(run, bias)| {
+            let [q, k, v] = [&q, &k, &v].map(|x| self.heads_of_run(x, run));
+            pair_biased_attention(q, k, v, bias, None).swap_dims(1, 2).reshape([run.token_rows().len(), d])
+        });
+        self.to_out_node.forward(sigmoid_gate(Tensor::cat(attended.collect(), 0), gate))
+    }
+
+    /// The rows of a run, `[chains, h, n, d / h]`.
+    fn heads_of_run(&self, x: &Tensor<2>, run: &Run) -> Tensor<4> {
+        let [rows, d] = x.dims();
+        let own = if run.token_rows() == (0..rows) { x.clone() } else { x.clone().slice([run.token_rows(), 0..d]) };
+        own.reshape([run.chains, run.tokens, self.heads, d / self.heads]).swap_dims(1, 2)
+    }
+}
+
+/// The attention half of a layer.
+#[derive(Module, Debug)]
+pub(crate) struct AttentionHalf {
+    adaln: AdaptiveNorm,
+    pub(crate) mha: Attention,
+    scale_output: OutputScale,
+}
+
+/// The feed-forward half of a layer.
+#[derive(Module, Debug)]
+pub(crate) struct TransitionHalf {
+    adaln: AdaptiveNorm,
+    transition: Gated,
+    scale_output: OutputScale,
+}
+
+/// One layer of the trunk.
+#[derive(Module, Debug)]
+pub(crate) struct Layer {
+    pub(crate) mhba: AttentionHalf,
+    transition: TransitionHalf,
+}
+
+/// What a layer needs besides the tokens.
+pub(crate) struct LayerInputs<'a> {
+    /// `[1 + times, c]`.
+    pub(crate) conditioning: Tensor<2>,
+    pub(crate) biases: Vec<Tensor<4>>,
+    pub(crate) features: &'a Features,
+    pub(crate) notes: &'a Notes,
+    /// Number of the layer.
+    pub(crate) layer: usize,
+}
+
+impl Layer {
+    pub(crate) fn new(config: &ProteinaConfig, draw: &mut Draw<'_>) -> Self {
+        let (d, c) = (config.token_width, config.conditioning_width);
+        let (adaln, mha) = (draw.adaptive_norm(c, d), Attention::new(config, draw));
+        let mhba = AttentionHalf { adaln, mha, scale_output: draw.output_scale(c, d) };
+        let (adaln, transition) = (draw.adaptive_norm(c, d), draw.gated(d, 4 * d));
+        Self { mhba, transition: TransitionHalf { adaln, transition, scale_output: draw.output_scale(c, d) } }
+    }
+
+    /// `[tokens, d]` to the same.
+    pub(crate) fn forward(&self, x: Tensor<2>, inputs: LayerInputs<'_>) -> Tensor<2> {
+        let LayerInputs { conditioning, biases, features, notes, layer } = inputs;
+        let note = |name: &str, x: &Tensor<2>| notes.add(NoteRows::Tokens, || format!("l{layer}.{name}"), || x.clone());
+        let AttentionHalf { adaln, mha, scale_output } = &self.mhba;
+        let normed = adaln.forward(x.clone(), conditioning.clone(), features);
+        note("attn_adaln", &normed);
+        let branch = mha.forward(normed, biases, features);
+        note("attn_out", &branch);
+        let gates = scale_output.gates(conditioning.clone());
+        notes.add(NoteRows::Tokens, || format!("l{layer}.attn_scaled"), || scaled(&branch, &gates, features));
+        let x = gated_residual(x, branch, gates, &features.groups);
+
+        let TransitionHalf { adaln, transition, scale_output } = &self.transition;
+        let normed = adaln.forward(x.clone(), conditioning.clone(), features);
+        note("tr_adaln", &normed);
+        let branch = transition.forward(normed);
+        note("tr_out", &branch);
+        let gates = scale_output.gates(conditioning);
+        notes.add(NoteRows::Tokens, || format!("l{layer}.tr_scaled"), || scaled(&branch, &gates, features));
+        let x = gated_residual(x, branch, gates, &features.groups);
+        notes.add(NoteRows::Tokens, || format!("seq_after_layer{layer}"), || x.clone());
+        x
+    }
+}
+
+/// What [`gated_residual`] adds.
+fn scaled(branch: &Tensor<2>, gates: &Tensor<2>, features: &Features) -> Tensor<2> {
+    branch.clone() * lookup_sum(vec![sigmoid(gates.clone())], std::slice::from_ref(&features.groups))
+}
