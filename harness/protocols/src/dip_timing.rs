@@ -42,7 +42,11 @@ static DIPS: [Column; 18] = [
     Column::new("percent_reached", "%", "the quantity at step_reached"),
     Column::new("skill_reached", "", "skill at step_reached: near 0, the outputs shrank and nothing was learnt"),
     Column::new("relative_equiv_percent_reached", "%", "relative equivariance error at step_reached"),
-    Column::new("learnt", "", "whether skill_reached is above 0.1: a learnt dip, not a trivial one; empty when not reached"),
+    Column::new(
+        "learnt",
+        "",
+        "whether skill_reached is above 0.1: a learnt dip, not a trivial one (flow-matching: scaling the input can be enough); empty when not reached",
+    ),
     Column::new("minimum_percent", "%", "smallest value of the quantity on the curve"),
     Column::new("minimum_step", "steps", "step of the minimum"),
     Column::new("minimum_skill", "", "skill at the minimum"),

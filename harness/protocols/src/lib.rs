@@ -16,5 +16,5 @@ pub use protocol::{About, Measured, PROTOCOLS, Protocol, ProtocolInfo, Step, pro
 pub use schedule::evaluation_steps;
 pub use session::{Observer, Outcome, Progress, Session, SessionConfig, SessionError, SessionState};
 
-/// Version of the protocols: rows of different versions are never compared silently.
-pub const PROTOCOL_VERSION: u64 = 1;
+/// Version of the protocols: rows of different versions are never compared silently. 2: conditions (flow time, variant).
+pub const PROTOCOL_VERSION: u64 = 2;

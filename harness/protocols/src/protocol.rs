@@ -50,7 +50,7 @@ pub struct Measured {
     pub weights: Weights,
     /// At which flow time, and how the prediction came about.
     pub condition: Condition,
-    /// Factor from the losses to those of the clean-sample prediction, for tasks that have one.
+    /// Factor from the losses to those of the clean-sample prediction, for squared errors of tasks that have one.
     pub clean_sample_factor: Option<f64>,
     /// The split of the loss.
     pub estimate: Estimate,

@@ -273,6 +273,7 @@ impl<'a> Session<'a> {
 
     fn evaluate(&mut self, observer: &mut dyn Observer) -> Result<(), CoreError> {
         for weights in self.config.weights.clone() {
+            observer.progress(&self.progress(true));
             let start = self.clock.now_s();
             let estimates = self.estimates(weights, observer)?;
             self.state.evaluation_s += self.clock.now_s() - start;
@@ -338,7 +339,8 @@ impl<'a> Session<'a> {
             relative_equiv: estimate.relative_equiv,
         };
         let last_step = self.state.last_step.map(|[loss, lr, gradient_norm]| StepFigures { loss, lr, gradient_norm });
-        let clean_sample_factor = condition.flow_time.and_then(|t| self.task.clean_sample_factor(t));
+        let squared = self.config.loss == PointLoss::Mse;
+        let clean_sample_factor = condition.flow_time.filter(|_| squared).and_then(|t| self.task.clean_sample_factor(t));
         Measured { evaluation, weights, condition, clean_sample_factor, estimate, last_step, evaluation_s: self.state.evaluation_s }
     }
 }

@@ -44,7 +44,11 @@ pub(crate) static LOSS: [Column; 12] = [
         "%",
         "100 loss_equiv / (twirled_power + loss_equiv): share of the prediction's own power that is not equivariant",
     ),
-    Column::new("skill", "", "1 - loss_twirled / target_power: 0 for predicting nothing, 1 for a perfect model; squared error only"),
+    Column::new(
+        "skill",
+        "",
+        "1 - loss_twirled / target_power: 0 for predicting nothing, 1 for a perfect prediction; squared error only. Where inputs do not determine the target (flow-matching: noise and data are mixed) even the best model stays below 1, and a multiple of the input has some already",
+    ),
 ];
 
 /// The same losses for the clean-sample prediction: the cells of [`clean_sample_cells`].
@@ -52,7 +56,7 @@ pub(crate) static CLEAN_SAMPLE: [Column; 3] = [
     Column::new(
         "x1_loss_total",
         "nm²",
-        "L of the clean-sample prediction x_t + (1 - t) v: (1 - t)² loss_total; empty for a task without flow time",
+        "L of the clean-sample prediction x_t + (1 - t) v: (1 - t)² loss_total; squared error only, empty for a task without flow time",
     ),
     Column::new("x1_loss_twirled", "nm²", "L_mean of the clean-sample prediction"),
     Column::new("x1_loss_equiv", "nm²", "L_equiv of the clean-sample prediction; percents are the same for both"),

@@ -2,6 +2,7 @@
 
 use crate::MergedTable;
 use comfy_table::{ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Where each run ended: percent with its interval, losses, skill; plain predictions only.
 #[must_use]
@@ -21,10 +22,9 @@ pub fn final_summary(table: &MergedTable) -> String {
         "skill",
     ];
     render(
-        table,
         &header,
         |row| {
-            let get = |name: &str| cell(table, row, name);
+            let get = |name: &str| cell(table, row, name).to_owned();
             let interval = match (number(&get("equiv_percent_lower")), number(&get("equiv_percent_upper"))) {
                 (Some(low), Some(high)) => format!(" [{}, {}]", short(low), short(high)),
                 _ => String::new(),
@@ -44,7 +44,7 @@ pub fn final_summary(table: &MergedTable) -> String {
                 pretty(&get("skill")),
             ]
         },
-        |row| is_plain(table, row),
+        table.rows.iter().filter(|row| is_plain(table, row)),
     )
 }
 
@@ -67,10 +67,9 @@ pub fn dip_summary(table: &MergedTable) -> String {
         "minimum",
     ];
     render(
-        table,
         &header,
         |row| {
-            let get = |name: &str| cell(table, row, name);
+            let get = |name: &str| cell(table, row, name).to_owned();
             let reached = get("reached") == "true";
             let steps = match (reached, get("step_after")) {
                 (false, _) => "not reached".into(),
@@ -97,7 +96,7 @@ pub fn dip_summary(table: &MergedTable) -> String {
                 format!("{}% at {}", pretty(&get("minimum_percent")), get("minimum_step")),
             ]
         },
-        |row| cell(table, row, "quantity") == "equiv_percent" && is_plain(table, row) && is_telling(table, row),
+        telling(table).into_iter().filter(|row| cell(table, row, "quantity") == "equiv_percent" && is_plain(table, row)),
     )
 }
 
@@ -105,30 +104,41 @@ fn is_plain(table: &MergedTable, row: &[String]) -> bool {
     cell(table, row, "variant") == "plain"
 }
 
-/// Whether a dip is the deepest of its curve, or its task has no flow times, or nothing was reached and this is the first threshold.
-fn is_telling(table: &MergedTable, row: &[String]) -> bool {
-    const CURVE: [&str; 5] = ["run", "weights", "flow_time", "variant", "quantity"];
-    if cell(table, row, "flow_time").is_empty() {
-        return true;
+/// The rows of dips that tell something: all of a task without flow times; else for each curve the lowest threshold that it reached, or
+/// its highest if it reached none.
+fn telling(table: &MergedTable) -> Vec<&Vec<String>> {
+    let curve = |row: &[String]| ["run", "weights", "flow_time", "variant", "quantity"].map(|c| cell(table, row, c).to_owned());
+    let threshold = |row: &[String]| number(cell(table, row, "threshold_percent")).unwrap_or(f64::INFINITY);
+    let reached = |row: &[String]| cell(table, row, "reached") == "true";
+    // Reached before not reached; then the lowest of those reached, the highest of those not.
+    let tells_more = |a: &[String], b: &[String]| match (reached(a), reached(b)) {
+        (true, true) => threshold(a) < threshold(b),
+        (false, false) => threshold(a) > threshold(b),
+        (a, _) => a,
+    };
+    let mut best: BTreeMap<[String; 5], usize> = BTreeMap::new();
+    for (index, row) in table.rows.iter().enumerate().filter(|(_, row)| !cell(table, row, "flow_time").is_empty()) {
+        let entry = best.entry(curve(row)).or_insert(index);
+        if tells_more(row, &table.rows[*entry]) {
+            *entry = index;
+        }
     }
-    let of_curve = |other: &&Vec<String>| CURVE.iter().all(|c| cell(table, other, c) == cell(table, row, c));
-    let reached = |other: &Vec<String>| cell(table, other, "reached") == "true";
-    let deepest = table.rows.iter().filter(of_curve).rfind(|r| reached(r));
-    let telling = deepest.or_else(|| table.rows.iter().find(of_curve));
-    telling.is_some_and(|r| r.as_slice() == row)
+    let chosen: BTreeSet<usize> = best.into_values().collect();
+    let keep = |(index, row): &(usize, &Vec<String>)| cell(table, row, "flow_time").is_empty() || chosen.contains(index);
+    table.rows.iter().enumerate().filter(keep).map(|(_, row)| row).collect()
 }
 
-fn render(source: &MergedTable, header: &[&str], cells: impl Fn(&[String]) -> Vec<String>, keep: impl Fn(&[String]) -> bool) -> String {
+fn render<'a>(header: &[&str], cells: impl Fn(&[String]) -> Vec<String>, rows: impl Iterator<Item = &'a Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Disabled).set_header(header.to_vec());
-    for row in source.rows.iter().filter(|r| keep(r)) {
+    for row in rows {
         table.add_row(cells(row));
     }
     table.to_string()
 }
 
-fn cell(table: &MergedTable, row: &[String], column: &str) -> String {
-    table.column(column).and_then(|i| row.get(i)).cloned().unwrap_or_default()
+fn cell<'a>(table: &MergedTable, row: &'a [String], column: &str) -> &'a str {
+    table.column(column).and_then(|i| row.get(i)).map_or("", String::as_str)
 }
 
 fn number(text: &str) -> Option<f64> {
@@ -146,4 +156,38 @@ fn short(x: f64) -> String {
     }
     let digits = (2 - x.abs().log10().floor() as i32).clamp(0, 6) as usize;
     if x.abs() < 1e-4 { format!("{x:.2e}") } else { format!("{x:.digits$}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Dips of one run: flow time, threshold, reached.
+    fn dips(rows: &[(&str, &str, bool)]) -> MergedTable {
+        let header = ["run", "weights", "flow_time", "variant", "quantity", "threshold_percent", "reached"];
+        let row = |(time, threshold, reached): &(&str, &str, bool)| {
+            ["r", "raw", time, "plain", "equiv_percent", threshold, if *reached { "true" } else { "false" }].map(String::from).to_vec()
+        };
+        MergedTable { name: "dip", header: header.map(Into::into).to_vec(), rows: rows.iter().map(row).collect() }
+    }
+
+    fn shown(table: &MergedTable) -> Vec<(&str, &str)> {
+        telling(table).into_iter().map(|row| (cell(table, row, "flow_time"), cell(table, row, "threshold_percent"))).collect()
+    }
+
+    #[test]
+    fn a_curve_with_a_flow_time_shows_the_lowest_threshold_that_it_reached_or_the_highest() {
+        let table = dips(&[("0", "10", true), ("0", "5", true), ("0", "3", false), ("0.9", "10", false), ("0.9", "5", false)]);
+        assert_eq!(shown(&table), [("0", "5"), ("0.9", "10")]);
+        // Whatever the order of the rows.
+        let turned = MergedTable { rows: table.rows.iter().rev().cloned().collect(), ..table };
+        assert_eq!(shown(&turned), [("0.9", "10"), ("0", "5")]);
+    }
+
+    #[test]
+    fn a_task_without_flow_times_shows_every_threshold() {
+        let table = dips(&[("", "10", true), ("", "5", true), ("", "3", false)]);
+        assert_eq!(shown(&table).len(), 3);
+        assert!(dip_summary(&table).contains("not reached"));
+    }
 }

@@ -1,6 +1,5 @@
 //! The configuration of one run: every key, its default and its meaning, in one place.
 
-use equivbench_core::Variant;
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
@@ -118,7 +117,7 @@ pub struct MeasureConfig {
     pub points_per_decade: u32,
     /// Flow times, for tasks that have one; empty for the task's own.
     pub flow_times: Vec<f64>,
-    /// How predictions come about, where task and model know more than one way: `plain`, `self-conditioned`.
+    /// How predictions come about: `plain`, `self-conditioned`; empty for all that task and model know.
     pub variants: Vec<String>,
 }
 
@@ -134,7 +133,7 @@ impl Default for MeasureConfig {
             weights: vec!["raw".into(), "ema".into()],
             points_per_decade: 8,
             flow_times: Vec::new(),
-            variants: Variant::ALL.map(|v| v.name().into()).to_vec(),
+            variants: Vec::new(),
         }
     }
 }

@@ -142,8 +142,8 @@ fn check(config: &RunConfig) -> Result<(), String> {
     }
     known("run.clock", &config.run.clock, &["system", "steps"])?;
     known("run.precision", &config.run.precision, &["f32", "f64", "f32+f64"])?;
-    if measure.samples == 0 || measure.batch_size == 0 || measure.weights.is_empty() || measure.variants.is_empty() {
-        return Err("measure.samples, measure.batch_size, measure.weights and measure.variants must not be empty or 0".into());
+    if measure.samples == 0 || measure.batch_size == 0 || measure.weights.is_empty() {
+        return Err("measure.samples, measure.batch_size and measure.weights must not be empty or 0".into());
     }
     if !(1..=1000).contains(&measure.points_per_decade) {
         return Err(format!("measure.points_per_decade = {} lies outside of 1 to 1000", measure.points_per_decade));

@@ -86,7 +86,7 @@ pub struct ProgressFile {
     pub total: u64,
     /// Training loss of the last step.
     pub loss: Option<f64>,
-    /// Percent at the last evaluation.
+    /// Percent at the last evaluation, the mean over flow times.
     pub percent: Option<f64>,
     /// `loading`, `training` or `measuring`.
     pub phase: String,

@@ -350,7 +350,6 @@ lr = 5e-4
         let configs = Suite::parse("", "t", "t").unwrap().configurations("x", &sets).unwrap();
         assert_eq!(configs.len(), 1);
         assert_eq!(configs[0].measure.flow_times, [0.0, 0.5]);
-        assert_eq!(configs[0].measure.variants, ["plain", "self-conditioned"]);
     }
 
     #[test]

@@ -89,6 +89,7 @@ fn run(dir: &RunDir, spec: &RunSpec, stop: &AtomicBool, step: &mut u64) -> Resul
     let mut observer = Watch::new(dir, spec, keys, data_hash, stop, &covered)?;
     let protocols = start_protocols(spec)?;
     let task = opened.task;
+    observer.write_progress("loading");
     let mut session =
         Session::new(opened.session, opened.about, &mut opened.model, &mut dataset, task, &*clock, protocols).map_err(failed)?;
     if let Some(saved) = saved {
@@ -256,21 +257,21 @@ fn flow_times(asked: &[f64], task: &dyn Task) -> Vec<Option<f64>> {
     times
 }
 
-/// Those asked for that task and model know.
+/// Those asked for, or all that task and model know.
 fn variants(asked: &[String], task: &dyn Task, model: &LoadedModel) -> Result<Vec<Variant>, RunnerError> {
     let instance = model.instance();
     let understood = task.feed_back_capability().is_some_and(|needed| instance.capabilities.iter().any(|c| c == needed));
     let asked =
         asked.iter().map(|name| Variant::parse(name)).collect::<Result<Vec<_>, _>>().map_err(|e| RunnerError::Config(e.to_string()))?;
-    let found: Vec<Variant> = Variant::ALL.into_iter().filter(|v| asked.contains(v) && (*v == Variant::Plain || understood)).collect();
-    if found.is_empty() {
+    if asked.contains(&Variant::SelfConditioned) && !understood {
         return Err(RunnerError::Config(format!(
-            "measure.variants = [\"self-conditioned\"] leaves nothing to measure: model {} on task {} has no such variant; use plain",
+            "measure.variants asks for self-conditioned predictions; model {} on task {} has none; use [\"plain\"] or leave it out",
             instance.model,
             task.name()
         )));
     }
-    Ok(found)
+    let wanted = |v: &Variant| if asked.is_empty() { *v == Variant::Plain || understood } else { asked.contains(v) };
+    Ok(Variant::ALL.into_iter().filter(wanted).collect())
 }
 
 fn about(spec: &RunSpec, session: &SessionConfig, model: &LoadedModel, threads: u64) -> About {

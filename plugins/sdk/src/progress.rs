@@ -3,7 +3,10 @@
 use equivbench_abi::{PROGRESS_VARIABLE, descriptor::LongWork};
 use std::{
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -13,20 +16,21 @@ const EVERY: Duration = Duration::from_millis(200);
 static BEAT: AtomicU64 = AtomicU64::new(0);
 
 /// A long piece of work, such as reading many files: a person sees how far it is and when it will end, and the harness sees that it
-/// lives. Silent when nobody asks; a failure to write costs the display only.
+/// lives. Shared by threads. Silent when nobody asks; a failure to write costs the display only.
 ///
 /// ```
-/// let files = ["a.cif", "b.cif"];
-/// let mut progress = equivbench_plugin::Progress::new("reading structure files", files.len() as u64);
-/// for (number, _file) in files.iter().enumerate() {
-///     progress.tell(number as u64 + 1);
+/// let progress = equivbench_plugin::Progress::new("reading files", 2);
+/// for _file in ["a.cif", "b.cif"] {
+///     progress.add(1);
 /// }
 /// ```
 #[derive(Debug)]
 pub struct Progress {
-    work: LongWork,
+    what: String,
+    total: u64,
+    done: AtomicU64,
     path: Option<PathBuf>,
-    told: Option<Instant>,
+    told: Mutex<Option<Instant>>,
 }
 
 impl Progress {
@@ -37,21 +41,23 @@ impl Progress {
     }
 
     fn into_file(path: Option<PathBuf>, what: &str, total: u64) -> Self {
-        let mut progress = Self { work: LongWork { what: what.into(), done: 0, total, beat: 0 }, path, told: None };
-        progress.tell(0);
+        let progress = Self { what: what.into(), total, done: AtomicU64::new(0), path, told: Mutex::new(None) };
+        progress.add(0);
         progress
     }
 
-    /// Says how many pieces are done; cheap to call often.
-    pub fn tell(&mut self, done: u64) {
+    /// Says that so many more pieces are done; cheap to call often.
+    pub fn add(&self, pieces: u64) {
+        let done = self.done.fetch_add(pieces, Ordering::Relaxed) + pieces;
         let Some(path) = &self.path else { return };
-        if self.told.is_some_and(|t| t.elapsed() < EVERY) {
+        // Whoever finds another thread at it leaves it to that one.
+        let Ok(mut told) = self.told.try_lock() else { return };
+        if told.is_some_and(|t| t.elapsed() < EVERY) {
             return;
         }
-        self.work.done = done;
-        self.work.beat = BEAT.fetch_add(1, Ordering::Relaxed) + 1;
-        self.told = Some(Instant::now());
-        let _ = replace(path, &self.work);
+        *told = Some(Instant::now());
+        let beat = BEAT.fetch_add(1, Ordering::Relaxed) + 1;
+        let _ = replace(path, &LongWork { what: self.what.clone(), done, total: self.total, beat });
     }
 }
 
@@ -70,14 +76,14 @@ mod tests {
     fn the_file_says_how_far_the_work_is_and_beats() {
         let path = std::env::temp_dir().join(format!("equivbench-progress-{}.json", std::process::id()));
         let read = || serde_json::from_slice::<LongWork>(&std::fs::read(&path).unwrap()).unwrap();
-        let mut progress = Progress::into_file(Some(path.clone()), "reading", 7);
+        let progress = Progress::into_file(Some(path.clone()), "reading", 7);
         let first = read();
         assert_eq!((first.what.as_str(), first.done, first.total), ("reading", 0, 7));
         // At once: too soon to tell again.
-        progress.tell(1);
+        progress.add(1);
         assert_eq!(read(), first);
         std::thread::sleep(EVERY);
-        progress.tell(2);
+        progress.add(1);
         let second = read();
         assert_eq!(second.done, 2);
         assert!(second.beat > first.beat);
@@ -86,8 +92,8 @@ mod tests {
 
     #[test]
     fn nobody_who_asks_means_nothing_is_written() {
-        let mut progress = Progress::into_file(None, "reading", 7);
-        progress.tell(3);
-        assert_eq!(progress.told, None);
+        let progress = Progress::into_file(None, "reading", 7);
+        progress.add(3);
+        assert_eq!(*progress.told.lock().unwrap(), None);
     }
 }

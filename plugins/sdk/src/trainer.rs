@@ -18,6 +18,16 @@ use equivbench_abi::{
     abi_stable::std_types::{RSlice, RSliceMut, RStr, RString, RVec},
     descriptor::{GroupDescriptor, InstanceDescriptor, ModelRequest, ParameterDescriptor, Recipe},
 };
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Burn's generator is one for the whole process: whoever seeds it and draws from it holds this, so that instances in several threads
+/// leave each other's draws alone.
+static GENERATOR: Mutex<()> = Mutex::new(());
+
+fn hold_generator() -> MutexGuard<'static, ()> {
+    // What it guards has no state of its own, so a panic of another holder breaks nothing.
+    GENERATOR.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A model in training.
 pub struct Trainer<M: ModelPlugin> {
@@ -55,12 +65,15 @@ impl<M: ModelPlugin> Trainer<M> {
         }
         let (precision, evaluation) = Precision::parse(&request.precision, &request.device)?;
         let device = device::parse_device(&request.device)?;
+        let held = hold_generator();
         device.seed(request.seed);
         let model = M::init(&config, &device.clone().autodiff());
         let request = request.clone();
         let parameters = parameters::list(&model);
         let optimiser = Optimiser::new(&recipe, &parameters, request.steps_per_epoch.max(1))?;
+        // Burn's own layers draw their weights when they are first read.
         let values = parameters::read(&model, precision);
+        drop(held);
         let model = parameters::write(model, &values, precision);
         let state = OptimiserState::new(values, &recipe);
         Ok(Self {
@@ -160,10 +173,13 @@ impl<M: ModelPlugin> Trainer<M> {
         self.average_for_prediction = None;
         let seed = splitmix(self.request.seed ^ splitmix(self.state.step));
         let device = self.device.clone().autodiff();
-        // Anything an author draws from Burn's own generator is a function of seed and step too.
-        self.device.seed(seed);
         let batch = Batch::new(raw, &device, self.precision, Some(seed))?;
-        let loss = self.model.loss(&self.recipe.loss, &batch)?;
+        let loss = {
+            // Anything an author draws from Burn's own generator is a function of seed and step too.
+            let _held = hold_generator();
+            self.device.seed(seed);
+            self.model.loss(&self.recipe.loss, &batch)?
+        };
         let value = scalar(&loss);
         let grads = GradientsParams::from_grads(loss.backward(), &self.model);
         let gradients = parameters::flatten_gradients(parameters::gradients(&self.model, grads), self.precision);

@@ -221,6 +221,10 @@ fn a_run_has_rows_for_every_flow_time_and_variant_and_repeats() {
     for ((x1, l), t) in column("x1_loss_total").iter().zip(&total).zip(&time) {
         assert!((x1 - (1.0 - t).powi(2) * l).abs() <= 1e-12 * l, "{x1} {l} {t}");
     }
+    // Every chain weighs the same, whatever its length: then both percents are one.
+    for (pooled, per_sample) in column("equiv_percent").iter().zip(column("equiv_percent_per_sample")) {
+        assert!((pooled - per_sample).abs() <= 1e-9 * pooled, "{pooled} {per_sample}");
+    }
     // Three flow times, two variants, raw and averaged weights: in final.csv a row each, in dip.csv two quantities and six thresholds.
     assert_eq!(table(out, "final").1.len(), 12);
     assert_eq!(table(out, "dip").1.len(), 12 * 12);
@@ -231,6 +235,15 @@ fn a_run_has_rows_for_every_flow_time_and_variant_and_repeats() {
     let power = |t: f64| numbers(out, "curve", "target_power", |cell| cell("flow_time").parse() == Ok(t) && cell("step") == "0");
     assert_eq!(power(0.0), power(0.9));
     assert!(!power(0.0).is_empty());
+}
+
+#[test]
+fn losses_of_the_clean_sample_are_for_squared_errors_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("l2");
+    run(&out, &["--set", "measure.loss=l2", "--set", "measure.flow_times=[0.5]", "--set", "train.steps=2"]).success();
+    assert!(!numbers(&out, "final", "loss_total", |_| true).is_empty());
+    assert!(numbers(&out, "final", "x1_loss_total", |_| true).is_empty());
 }
 
 #[test]

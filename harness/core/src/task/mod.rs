@@ -138,7 +138,7 @@ pub trait Task: Send + Sync {
         &[]
     }
 
-    /// The factor from the measured loss to that of the clean sample, at a flow time.
+    /// The factor from the squared error of the prediction to that of the clean sample, at a flow time.
     fn clean_sample_factor(&self, _flow_time: f64) -> Option<f64> {
         None
     }

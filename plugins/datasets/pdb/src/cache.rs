@@ -13,7 +13,7 @@ use crate::{
     read::{self, Stamp},
     store::{Record, Store, checksum, hex},
 };
-use equivbench_plugin::{PluginError, PluginResult};
+use equivbench_plugin::{PluginError, PluginResult, Progress};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -244,13 +244,18 @@ fn freshness(document: &Document, files: &[Input]) -> Freshness {
     if document.stamps.len() != files.len() || document.stamps.iter().zip(files).any(|(s, f)| s.name != f.name) {
         return Freshness::Stale;
     }
+    let progress = Progress::new("bytes of structure files compared with the index", read::bytes_of(files));
     let compare = |(stamp, file): (&Stamp, &Input)| {
         let (bytes, modified_ns) = read::quick_stamp(&file.path);
         let told_by_time = stamp.modified_ns.saturating_add(TOO_CLOSE_NS) < document.began_ns;
         if bytes != stamp.bytes {
             return None;
         }
-        if (modified_ns == stamp.modified_ns && told_by_time) || read::sha256(&file.path) == stamp.sha256 {
+        if modified_ns == stamp.modified_ns && told_by_time {
+            progress.add(bytes);
+            return Some(stamp.clone());
+        }
+        if read::sha256(&file.path, &progress) == stamp.sha256 {
             return Some(Stamp { modified_ns, ..stamp.clone() });
         }
         None

@@ -46,23 +46,48 @@ pub(crate) fn quick_stamp(path: &Path) -> (u64, u64) {
     (metadata.len(), since.map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)))
 }
 
-/// SHA-256 of a file; empty if it cannot be read.
-pub(crate) fn sha256(path: &Path) -> String {
+/// SHA-256 of a file; empty if it cannot be read. Its bytes count as progress.
+pub(crate) fn sha256(path: &Path, progress: &Progress) -> String {
     let hash = || -> io::Result<String> {
-        let mut reader = Hashing { inner: File::open(path)?, hasher: Sha256::new() };
+        let mut reader = Hashing::new(File::open(path)?, progress);
         io::copy(&mut reader, &mut io::sink())?;
         Ok(hex(&reader.hasher.finalize()))
     };
     hash().unwrap_or_default()
 }
 
-/// A reader that hashes what goes through it.
-struct Hashing<R> {
+/// Bytes of all files, for a progress that counts them.
+pub(crate) fn bytes_of(files: &[Input]) -> u64 {
+    files.iter().map(|file| quick_stamp(&file.path).0).sum()
+}
+
+/// A reader that counts what goes through it.
+struct Counting<'a, R> {
     inner: R,
+    progress: &'a Progress,
+}
+
+impl<R: Read> Read for Counting<'_, R> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(to)?;
+        self.progress.add(n as u64);
+        Ok(n)
+    }
+}
+
+/// A reader that counts and hashes what goes through it.
+struct Hashing<'a, R> {
+    inner: Counting<'a, R>,
     hasher: Sha256,
 }
 
-impl<R: Read> Read for Hashing<R> {
+impl<'a, R: Read> Hashing<'a, R> {
+    fn new(inner: R, progress: &'a Progress) -> Self {
+        Self { inner: Counting { inner, progress }, hasher: Sha256::new() }
+    }
+}
+
+impl<R: Read> Read for Hashing<'_, R> {
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(to)?;
         self.hasher.update(&to[..n]);
@@ -82,9 +107,9 @@ enum Outcome {
 /// The builder cannot write. Files that cannot be read are no errors: the builder counts them.
 pub(crate) fn read_all<W: Write>(files: &[Input], selection: &Selection, builder: &mut IndexBuilder<W>) -> io::Result<Vec<Stamp>> {
     let mut stamps = Vec::with_capacity(files.len());
-    let mut progress = Progress::new("reading structure files", files.len() as u64);
+    let progress = Progress::new("bytes of structure files read", bytes_of(files));
     for batch in files.chunks(FILES_AT_ONCE) {
-        let read: Vec<(Outcome, Stamp)> = batch.par_iter().with_max_len(1).map(|file| read_file(file, selection)).collect();
+        let read: Vec<(Outcome, Stamp)> = batch.par_iter().with_max_len(1).map(|file| read_file(file, selection, &progress)).collect();
         for (file, (outcome, stamp)) in batch.iter().zip(read) {
             match outcome {
                 Outcome::Entry(result) => builder.file(&file.name, result)?,
@@ -92,12 +117,11 @@ pub(crate) fn read_all<W: Write>(files: &[Input], selection: &Selection, builder
             }
             stamps.push(stamp);
         }
-        progress.tell(stamps.len() as u64);
     }
     Ok(stamps)
 }
 
-fn read_file(file: &Input, selection: &Selection) -> (Outcome, Stamp) {
+fn read_file(file: &Input, selection: &Selection, progress: &Progress) -> (Outcome, Stamp) {
     // Taken before reading, so that a change while reading is seen later.
     let (bytes, modified_ns) = quick_stamp(&file.path);
     let mut stamp = Stamp { name: file.name.clone(), bytes, modified_ns, sha256: String::new() };
@@ -105,7 +129,7 @@ fn read_file(file: &Input, selection: &Selection) -> (Outcome, Stamp) {
         Ok(opened) => opened,
         Err(error) => return (Outcome::Entry(Err(formats::unreadable(&error))), stamp),
     };
-    let mut reader = BufReader::with_capacity(BUFFER, Hashing { inner: opened, hasher: Sha256::new() });
+    let mut reader = BufReader::with_capacity(BUFFER, Hashing::new(opened, progress));
     let outcome = parse(&mut reader, selection);
     // What the reader of the format left over counts for the hash.
     if io::copy(&mut reader, &mut io::sink()).is_ok() {
@@ -174,7 +198,8 @@ impl Members {
 }
 
 fn for_each_member(path: &Path, mut visit: impl FnMut(String, Result<Vec<u8>, String>) -> io::Result<()>) -> Result<(), Broken> {
-    let mut archive = tar::Archive::new(unpacked(path).map_err(Broken::Archive)?);
+    let progress = Progress::new("bytes of an archive read", quick_stamp(path).0);
+    let mut archive = tar::Archive::new(unpacked(path, &progress).map_err(Broken::Archive)?);
     for member in archive.entries().map_err(Broken::Archive)? {
         let mut member = member.map_err(Broken::Archive)?;
         let name = String::from_utf8_lossy(&member.path_bytes()).into_owned();
@@ -197,8 +222,8 @@ fn for_each_member(path: &Path, mut visit: impl FnMut(String, Result<Vec<u8>, St
 }
 
 /// The bytes of an archive, whether it is compressed or not.
-fn unpacked(path: &Path) -> io::Result<Box<dyn Read>> {
-    let mut reader = BufReader::with_capacity(BUFFER, File::open(path)?);
+fn unpacked<'a>(path: &Path, progress: &'a Progress) -> io::Result<Box<dyn Read + 'a>> {
+    let mut reader = BufReader::with_capacity(BUFFER, Counting { inner: File::open(path)?, progress });
     let compressed = reader.fill_buf()?.starts_with(&[0x1f, 0x8b]);
     Ok(if compressed { Box::new(MultiGzDecoder::new(reader)) } else { Box::new(reader) })
 }

@@ -6,7 +6,6 @@ use burn::{module::Module, tensor::Device};
 use equivbench_abi::{Model as _, Weights, abi_stable::std_types::RSlice, descriptor::ModelRequest};
 use equivbench_plugin::{Batch, ModelPlugin, PluginError, Precision, Trainer, parameters::Flat};
 use equivbench_proteina::{Proteina, ProteinaConfig};
-use std::sync::{Mutex, PoisonError};
 use support::{Chains, OwnedBatch, noisy_chains};
 
 fn small() -> ProteinaConfig {
@@ -29,17 +28,10 @@ fn triangular() -> ProteinaConfig {
     small().with_update_every(1)
 }
 
-/// Burn has one generator of random numbers for a process: opening and training seed it and draw, one test at a time.
-fn alone<R>(work: impl FnOnce() -> R) -> R {
-    static TURN: Mutex<()> = Mutex::new(());
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    work()
-}
-
 fn trainer(config: &ProteinaConfig, precision: &str, recipe: &str, seed: u64) -> Trainer<Proteina> {
     let config = serde_json::to_string(config).unwrap();
     let request = ModelRequest { config, seed, precision: precision.into(), recipe: recipe.into(), ..ModelRequest::default() };
-    alone(|| Trainer::open(&request).unwrap())
+    Trainer::open(&request).unwrap()
 }
 
 fn four_chains() -> (Chains, Vec<f64>) {
@@ -56,7 +48,7 @@ fn predict(trainer: &mut Trainer<Proteina>, batch: &OwnedBatch) -> Vec<f64> {
 }
 
 fn step(trainer: &mut Trainer<Proteina>, batch: &OwnedBatch) -> [f64; 3] {
-    alone(|| batch.lend(|raw| trainer.train_step(raw).unwrap()))
+    batch.lend(|raw| trainer.train_step(raw).unwrap())
 }
 
 fn refusal(trainer: &mut Trainer<Proteina>, batch: &OwnedBatch) -> PluginError {
@@ -299,7 +291,7 @@ fn unreadable_batches_are_refused_with_the_reason() {
         assert!(refused(chains.batch().without(name)).contains(name));
     }
     assert!(refused(Chains::default().batch()).contains("empty"));
-    let mut untrained = |batch: OwnedBatch| alone(|| batch.lend(|raw| trainer.train_step(raw).unwrap_err().to_string()));
+    let mut untrained = |batch: OwnedBatch| batch.lend(|raw| trainer.train_step(raw).unwrap_err().to_string());
     assert!(untrained(chains.batch()).contains("target"));
     assert!(untrained(chains.batch().with_cloud("target", &vec![f64::NAN; target.len()])).contains("\"target\" is not finite"));
 }

@@ -46,9 +46,8 @@ pub(crate) fn cluster(sequences: &[&str], thresholds: Thresholds) -> Vec<u32> {
     order.sort_by_key(|&i| (std::cmp::Reverse(encoded[i as usize].len()), i));
     let mut search = Search { encoded: &encoded, representatives: Vec::new(), words: vec![Vec::new(); WORDS], thresholds };
     let mut joined: Vec<Option<u32>> = vec![None; unique.len()];
-    let mut progress = Progress::new("clustering sequences", order.len() as u64);
-    for (number, block) in order.chunks(BLOCK).enumerate() {
-        progress.tell((number * BLOCK) as u64);
+    let progress = Progress::new("clustering sequences", order.len() as u64);
+    for block in order.chunks(BLOCK) {
         let known = search.representatives.len() as u32;
         let found: Vec<Option<u32>> = block.par_iter().map_init(Scratch::default, |s, &i| search.find(i, 0, s)).collect();
         let mut scratch = Scratch::default();
@@ -56,6 +55,7 @@ pub(crate) fn cluster(sequences: &[&str], thresholds: Thresholds) -> Vec<u32> {
             let found = found.or_else(|| search.find(i, known, &mut scratch));
             joined[i as usize] = Some(found.unwrap_or_else(|| search.add(i)));
         }
+        progress.add(block.len() as u64);
     }
     place.iter().map(|&p| joined[p as usize].map_or(u32::MAX, |r| unique[r as usize])).collect()
 }
