@@ -18,13 +18,16 @@ pub struct Interval {
 /// Resamples of one interval; odd, so that quantiles fall on order statistics.
 const RESAMPLES: usize = 1999;
 
+/// Samples below which resampling says nothing: most resamples of two or three hold one sample only.
+const FEWEST: usize = 5;
+
 /// Interval of `Σ numerator / Σ denominator` over `(numerator, denominator)` pairs, at a level such as 0.95.
 ///
-/// `None` for fewer than two samples or a vanishing denominator; a point when all samples agree. The lower end is at least 0,
+/// `None` for fewer than five samples or a vanishing denominator; a point when all samples agree. The lower end is at least 0,
 /// as percents of a loss are.
 #[must_use]
 pub fn studentised_interval(pairs: &[(f64, f64)], level: f64, stream: &mut Stream) -> Option<Interval> {
-    if pairs.len() < 2 {
+    if pairs.len() < FEWEST {
         return None;
     }
     let (ratio, spread) = ratio_and_spread(pairs.iter().copied())?;
@@ -66,11 +69,11 @@ mod tests {
     use crate::Seed;
 
     #[test]
-    fn equal_samples_give_a_point_and_one_sample_gives_none() {
+    fn equal_samples_give_a_point_and_four_samples_give_none() {
         let mut stream = Seed::new(0).stream("bootstrap");
         let point = studentised_interval(&[(1.0, 4.0); 5], 0.95, &mut stream).unwrap();
         assert_eq!((point.lower, point.upper), (0.25, 0.25));
-        assert_eq!(studentised_interval(&[(1.0, 4.0)], 0.95, &mut stream), None);
+        assert_eq!(studentised_interval(&[(1.0, 4.0), (2.0, 3.0), (1.0, 5.0), (0.5, 2.0)], 0.95, &mut stream), None);
     }
 
     #[test]

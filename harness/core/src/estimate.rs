@@ -76,7 +76,7 @@ pub struct Estimate {
     pub pooled: LossDecomposition,
     /// Percent when each sample's loss is averaged over its components first.
     pub percent_per_sample: f64,
-    /// 95% interval of the pooled percent; `None` for fewer than two samples.
+    /// 95% interval of the pooled percent; `None` for fewer than five samples.
     pub percent_interval: Option<Interval>,
     /// `P_y`.
     pub power_target: f64,
@@ -108,7 +108,9 @@ pub fn pool(terms: &[SampleTerms], squared: bool, bootstrap: &mut Stream) -> Est
     Estimate {
         pooled,
         percent_per_sample: per_sample.percent(),
-        percent_interval: studentised_interval(&pairs, 0.95, bootstrap),
+        // A percent of a loss ends at 100; an unbiased estimate may lie a little above.
+        percent_interval: studentised_interval(&pairs, 0.95, bootstrap)
+            .map(|i| Interval { upper: i.upper.min(pooled.percent().max(100.0)), ..i }),
         power_target,
         power_twirled,
         relative_equiv: if power_twirled + spread == 0.0 { 0.0 } else { spread / (power_twirled + spread) },

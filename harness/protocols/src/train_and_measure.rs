@@ -33,7 +33,11 @@ pub(crate) static LOSS: [Column; 12] = [
     Column::new("loss_twirled", "target²", "L_mean: loss of the twirled prediction"),
     Column::new("loss_equiv", "target²", "L_equiv: equivariance error; loss_total = loss_twirled + loss_equiv"),
     Column::new("equiv_percent", "%", "percent of the loss from equivariance error, 100 loss_equiv / loss_total"),
-    Column::new("equiv_percent_lower", "%", "lower end of the 95% interval of equiv_percent (studentised bootstrap over samples)"),
+    Column::new(
+        "equiv_percent_lower",
+        "%",
+        "lower end of the 95% interval of equiv_percent (studentised bootstrap over samples; empty for fewer than five)",
+    ),
     Column::new("equiv_percent_upper", "%", "upper end of that interval"),
     Column::new("equiv_percent_per_sample", "%", "the same percent when each sample's loss is averaged over its components first"),
     Column::new("loss_ratio", "", "loss_equiv / loss_twirled"),

@@ -32,7 +32,8 @@ pub struct Experiment {
 impl Experiment {
     /// Opens the results directory for these runs, creating what is missing.
     ///
-    /// A folder may be new, empty, hold reference tables of the program, or, with `resume`, the same experiment.
+    /// A folder may be new, empty, hold reference tables of the program or an experiment of which no run wrote a row, or, with `resume`,
+    /// the same experiment.
     ///
     /// # Errors
     /// A folder with another experiment, another version or foreign files; no permission, no space.
@@ -130,6 +131,10 @@ fn check_folder(out: &Path, marker: &Marker, resume: bool) -> Result<bool, Runne
         let Ok(found) = toml::from_str::<Marker>(&text) else {
             return conflict(format!("{MARKER} cannot be read; use another --out"));
         };
+        if !resume && holds_nothing(out, &found) {
+            run_dirs_of(out, &found).try_for_each(|dir| dir.clear())?;
+            return Ok(true);
+        }
         if found == *marker {
             return if resume {
                 Ok(false)
@@ -154,6 +159,20 @@ fn check_folder(out: &Path, marker: &Marker, resume: bool) -> Result<bool, Runne
         return Ok(true);
     }
     conflict("it holds files of something else; use another --out".into())
+}
+
+/// Whether every run failed before it wrote a row: a wrong setting that only a plugin could see. A corrected command may take the folder.
+fn holds_nothing(out: &Path, marker: &Marker) -> bool {
+    let has_rows = |path: &Path| std::fs::read_to_string(path).map_or(true, |text| text.lines().count() > 1);
+    let wrote = |dir: &RunDir| {
+        let Ok(entries) = std::fs::read_dir(dir.path()) else { return false };
+        entries.flatten().map(|e| e.path()).any(|p| p.extension().is_some_and(|e| e == "csv") && has_rows(&p))
+    };
+    run_dirs_of(out, marker).all(|dir| dir.status().state == State::Failed && !wrote(&dir))
+}
+
+fn run_dirs_of<'a>(out: &'a Path, marker: &'a Marker) -> impl Iterator<Item = RunDir> + 'a {
+    marker.runs.iter().map(|id| RunDir::at(out.join("runs").join(id)))
 }
 
 fn is_empty(out: &Path) -> bool {

@@ -100,6 +100,17 @@ fn a_sweep_gives_a_run_for_each_value_and_a_second_run_into_the_folder_is_refuse
 }
 
 #[test]
+fn a_setting_that_only_a_plugin_can_refuse_leaves_the_folder_to_the_corrected_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("corrected");
+    let arguments = |lr: &'static str| ["--plugins", "point-mlp", "--set", "train.steps=5", "--set", "measure.samples=8", "--set", lr];
+    run(&out, &arguments("train.lr=-1")).code(1);
+    run(&out, &arguments("train.lr=0.01")).success();
+    // Once there are rows, another command is refused as ever.
+    run(&out, &arguments("train.lr=0.02")).code(6);
+}
+
+#[test]
 fn real_and_labelled_files_train_and_report() {
     let Some(shared) = equivbench_testkit::shared_dir() else {
         return equivbench_testkit::skip("the shared folder is not there: real data were not run");

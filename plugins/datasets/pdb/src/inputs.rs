@@ -53,6 +53,9 @@ pub(crate) fn find(path: &str) -> PluginResult<Inputs> {
     if metadata.is_dir() {
         return Ok(Inputs { files: folder(path)?, stem, folder: path.to_owned() });
     }
+    if !metadata.is_file() {
+        return Err(PluginError::BadData(format!("{} is neither a file nor a folder; {READS}", path.display())));
+    }
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let files = match list(path, parent)? {
         Some(files) => files,

@@ -5,7 +5,7 @@
 //! No kept reader of the format exists in Rust. Every length is checked against the number of rows before memory is taken, because a
 //! few bytes of a damaged file can promise millions of values.
 
-use super::cif::{ATOM_ITEMS, AtomRow, CifEntry, Item, METADATA};
+use super::cif::{ATOM_ITEMS, AtomRow, CifEntry, Item, METADATA, check_columns};
 use crate::entry::Entry;
 use rmpv::{
     ValueRef,
@@ -80,6 +80,7 @@ fn entry(categories: &[ValueRef<'_>], take_modified: bool) -> Result<Entry, Stri
     }
     if let Some(category) = find(categories, "atom_site")? {
         let table = Table::new(category, "atom_site", &ATOM_ITEMS)?;
+        check_columns(|item| table.columns.get(item).is_some_and(Option::is_some))?;
         for row in 0..table.rows {
             cif.atom(&TableRow { table: &table, row }).map_err(|e| format!("row {} of _atom_site: {e}", row + 1))?;
         }

@@ -49,6 +49,17 @@ pub(crate) enum Item {
     Z,
 }
 
+/// Checks that a table of atoms has places, from which of the items it has.
+///
+/// # Errors
+/// Names the first coordinate that is missing.
+pub(crate) fn check_columns(has: impl Fn(usize) -> bool) -> Result<(), String> {
+    match [Item::X, Item::Y, Item::Z].into_iter().find(|&item| !has(item as usize)) {
+        Some(item) => Err(format!("_atom_site has no column {}", ATOM_ITEMS[item as usize])),
+        None => Ok(()),
+    }
+}
+
 /// Categories other than `_atom_site`, and their items.
 pub(crate) const METADATA: [(&str, &[&str]); 4] = [
     ("exptl", &["method"]),

@@ -5,7 +5,7 @@
 //! The first data block with atoms counts.
 
 use super::{
-    cif::{ATOM_ITEMS, AtomRow, CifEntry, Item, METADATA},
+    cif::{ATOM_ITEMS, AtomRow, CifEntry, Item, METADATA, check_columns},
     lines::Lines,
 };
 use crate::entry::Entry;
@@ -207,6 +207,9 @@ impl Reader {
         let dot = tag.iter().position(|&c| c == b'.').unwrap_or(tag.len());
         let (category, item) = (Category::of(&tag[1..dot]), tag.get(dot + 1..).unwrap_or_default());
         let slot = category.items().iter().position(|i| item.eq_ignore_ascii_case(i.as_bytes()));
+        if category == Category::Atoms && self.cif.has_atoms() && !matches!(self.state, State::Rows { .. }) {
+            return Err("_atom_site occurs twice in one data block".into());
+        }
         if let State::Header = self.state {
             self.columns.category = category;
             self.columns.slots.push(slot);
@@ -230,6 +233,9 @@ impl Reader {
             State::Header => (self.columns.slots[0], Some(1)),
             State::Rows { next } => (self.columns.slots[next], Some(next + 1)),
         };
+        if matches!(self.state, State::Header) && self.columns.category == Category::Atoms {
+            check_columns(|item| self.columns.slots.contains(&Some(item)))?;
+        }
         if next == Some(1) && self.columns.category != Category::Other {
             self.row.clear(self.columns.category.items().len());
         }
@@ -391,6 +397,14 @@ AAA 1 1 4.75 2.125(3)
         let blocks = format!("data_empty\n_exptl.method NMR\n{}{}", block("_exptl.method EM\n"), block(""));
         let entry = parse(&blocks).unwrap();
         assert_eq!((entry.methods, entry.chains[0].numbers.len()), (vec!["EM".to_owned()], 2));
+    }
+
+    #[test]
+    fn atoms_without_coordinates_and_a_second_table_of_atoms_are_refused() {
+        let table = "loop_\n_atom_site.label_atom_id\n_atom_site.label_seq_id\n_atom_site.Cartn_x\n_atom_site.Cartn_y\n_atom_site.Cartn_z\nCA 4 1 2 3\n";
+        let flat = format!("data_X\n{}", table.replace("_atom_site.Cartn_z\n", "").replace(" 3\n", "\n"));
+        assert_eq!(parse(&flat).unwrap_err(), "line 7: _atom_site has no column Cartn_z");
+        assert_eq!(parse(&format!("data_X\n{table}{table}")).unwrap_err(), "line 10: _atom_site occurs twice in one data block");
     }
 
     #[test]
