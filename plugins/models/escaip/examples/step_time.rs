@@ -11,11 +11,12 @@ mod support;
 use equivbench_abi::descriptor::ModelRequest;
 use equivbench_escaip::Escaip;
 use equivbench_plugin::{Trainer, parameters::Flat};
+use equivbench_testkit::transpose;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use safetensors::{Dtype, tensor::TensorView};
 use std::{io::BufRead, time::Instant};
-use support::{OwnedBatch, is_transposed, transpose};
+use support::{OwnedBatch, is_transposed};
 
 fn main() {
     equivbench_kernels::tune_allocator();

@@ -16,11 +16,12 @@ use equivbench_plugin::{
     Batch, ModelPlugin, Precision, Trainer,
     parameters::{self, Flat, Gradients},
 };
+use equivbench_testkit::{Array, read_arrays, transpose};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
 };
-use support::{Array, OwnedBatch, is_transposed, read_arrays, transpose};
+use support::{OwnedBatch, is_transposed};
 
 /// What rounding leaves: measured f64 deviations are near 1e-14, f32 ones near 1e-6 (the reference's own f32 run differs from
 /// its f64 run by up to 7e-6 in intermediate tensors and 1e-5 in gradients).

@@ -5,8 +5,6 @@ use equivbench_abi::{
     self as abi, ElementType, FieldKind, Rows,
     abi_stable::std_types::{RSlice, RStr},
 };
-use safetensors::{Dtype, SafeTensors};
-use std::{collections::BTreeMap, path::Path};
 
 /// A batch of molecules that owns its arrays.
 #[derive(Clone, Default)]
@@ -84,44 +82,7 @@ impl OwnedBatch {
     }
 }
 
-/// An array of a file.
-#[derive(Clone, Debug)]
-pub(crate) struct Array {
-    pub(crate) shape: Vec<usize>,
-    pub(crate) values: Vec<f64>,
-}
-
-impl Array {
-    /// The numbers as integers.
-    pub(crate) fn ints(&self) -> Vec<i64> {
-        self.values.iter().map(|&v| v as i64).collect()
-    }
-}
-
-/// All arrays of a safetensors file.
-pub(crate) fn read_arrays(path: &Path) -> BTreeMap<String, Array> {
-    let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    let file = SafeTensors::deserialize(&bytes).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    let read = |(name, view): (String, safetensors::tensor::TensorView<'_>)| {
-        let data = view.data();
-        let values = match view.dtype() {
-            Dtype::F64 => bytemuck::pod_collect_to_vec(data),
-            Dtype::F32 => bytemuck::pod_collect_to_vec::<u8, f32>(data).into_iter().map(f64::from).collect(),
-            Dtype::I64 => bytemuck::pod_collect_to_vec::<u8, i64>(data).into_iter().map(|v| v as f64).collect(),
-            Dtype::U8 | Dtype::BOOL => data.iter().map(|&v| f64::from(v)).collect(),
-            other => panic!("{name}: element type {other:?}"),
-        };
-        (name, Array { shape: view.shape().to_vec(), values })
-    };
-    file.tensors().into_iter().map(read).collect()
-}
-
 /// Whether the reference stores this parameter transposed: `[out, in]`, where ours is `[in, out]`.
 pub(crate) fn is_transposed(name: &str, shape: &[usize]) -> bool {
     shape.len() == 2 && !name.contains("atomic_embedding")
-}
-
-/// The transpose of a row-major matrix `[rows, columns]`.
-pub(crate) fn transpose(values: &[f64], rows: usize, columns: usize) -> Vec<f64> {
-    (0..columns).flat_map(|c| (0..rows).map(move |r| values[r * columns + c])).collect()
 }
