@@ -204,6 +204,10 @@ pub struct InstanceDescriptor {
     pub weights: Vec<String>,
     /// Optional abilities.
     pub capabilities: Vec<String>,
+    /// Fields it reads, with the widths of this configuration; empty where the family's description says all.
+    pub inputs: Vec<FieldDescriptor>,
+    /// Intermediate quantities it can show, each the capability `latent:NAME`.
+    pub latents: Vec<FieldDescriptor>,
 }
 
 /// A parameter.
@@ -312,6 +316,9 @@ pub struct DatasetRequest {
     pub seed: u64,
     /// Threads the plugin may use; 0 for all.
     pub threads: u64,
+    /// The task that the samples are for, with its settings: a JSON object such as `{"name": "voxel-denoising", "grid": 32, ...}`.
+    /// Empty where it is not known. A dataset may count what does not fit; what it serves must not depend on it.
+    pub task: String,
 }
 
 /// How far a long piece of work of a plugin is; see [`PROGRESS_VARIABLE`](crate::PROGRESS_VARIABLE).

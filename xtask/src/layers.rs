@@ -10,6 +10,7 @@ const MAY: &[(&str, &[&str])] = &[
     ("equivbench-kernels", &["equivbench-feature-union"]),
     ("equivbench-core", &[]),
     ("equivbench-plugin", &["equivbench-abi", "equivbench-kernels"]),
+    ("equivbench-dataset-tools", &["equivbench-plugin"]),
     ("equivbench-host", &["equivbench-abi", "equivbench-core"]),
     ("equivbench-conformance", &["equivbench-abi", "equivbench-core", "equivbench-host"]),
     ("equivbench-protocols", &["equivbench-core"]),
@@ -19,13 +20,14 @@ const MAY: &[(&str, &[&str])] = &[
         "equivbench",
         &["equivbench-conformance", "equivbench-core", "equivbench-host", "equivbench-protocols", "equivbench-report", "equivbench-runner"],
     ),
+    ("equivbench-micro", &[]),
     ("equivbench-testkit", &[]),
     ("equivbench-e2e", &[]),
     ("xtask", &[]),
 ];
 
 /// What a plugin may depend on.
-const PLUGIN_MAY: &[&str] = &["equivbench-plugin", "equivbench-kernels", "equivbench-abi"];
+const PLUGIN_MAY: &[&str] = &["equivbench-plugin", "equivbench-kernels", "equivbench-abi", "equivbench-dataset-tools"];
 
 /// What tests may use on top.
 const TESTS_MAY: &[&str] = &["equivbench-testkit", "equivbench-host", "equivbench-core", "equivbench-abi"];

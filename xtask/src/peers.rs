@@ -92,12 +92,34 @@ const PROTEINA: Work = Work {
     one_file: true,
 };
 
+const VOXMOL: Work = Work {
+    name: "voxmol-7M-step",
+    about: "4 samples x 32^3 voxels",
+    example: "voxmol_step_time",
+    size: "7M",
+    script: "time_voxmol.py",
+    opponent: "eager",
+    options: &[],
+    // The opponent reads this from the problem.
+    own_options: &["--batch", "4", "--grid", "32", "--dropout", "0.1"],
+    one_file: true,
+};
+
 /// Every comparison, in the order of the table.
 const WORKS: &[Work] = &[
     ESCAIP,
     Work { name: "escaip-1M-step", about: "8 molecules x 23 atoms", size: "1M", ..ESCAIP },
     PROTEINA,
     Work { opponent: "eager, with the same exact savings", options: &["--savings"], ..PROTEINA },
+    VOXMOL,
+    Work { opponent: "eager, channels last", options: &["--channels-last"], ..VOXMOL },
+    Work {
+        name: "voxmol-111M-step",
+        about: "1 sample x 32^3 voxels",
+        size: "111M",
+        own_options: &["--batch", "1", "--grid", "32", "--dropout", "0.1"],
+        ..VOXMOL
+    },
 ];
 
 /// Runs the comparisons; the arguments are a number of pairs and, if wanted, a part of the names to run. Rows that are not run anew are

@@ -126,7 +126,7 @@ impl<'a> DatasetSubject<'a> {
             Target::Dataset { dataset, options } => (dataset.clone(), options.clone()),
             Target::Model { .. } => Default::default(),
         };
-        Self { library, request: DatasetRequest { dataset, options, seed: 1, threads: 0 } }
+        Self { library, request: DatasetRequest { dataset, options, seed: 1, ..DatasetRequest::default() } }
     }
 
     /// The request with which the dataset is opened.

@@ -1,6 +1,7 @@
 //! The group action: one function over field kinds, for every model and dataset.
 
-use crate::{Batch, CoreError, Field, FieldKind, Rotation, Rows, Values};
+use crate::{Batch, CoreError, Field, FieldKind, GridRotation, Rotation, Rows, Values};
+use rayon::prelude::*;
 
 /// Writes `T_s x_s` for every sample `s` into `out`, each sample with its own rotation.
 ///
@@ -14,13 +15,30 @@ pub fn act(rotations: &[Rotation], batch: &Batch, out: &mut Batch) -> Result<(),
     if rotations.len() != batch.samples() {
         return Err(CoreError::Shape(format!("{} rotations for {} samples", rotations.len(), batch.samples())));
     }
-    out.clone_from(batch);
-    for (source, target) in batch.fields.iter().zip(&mut out.fields) {
+    out.offsets.clone_from(&batch.offsets);
+    out.fields.truncate(batch.fields.len());
+    for (index, source) in batch.fields.iter().enumerate() {
+        // What rotates is written below; only what stays is copied, as grids are large.
+        match out.fields.get_mut(index) {
+            Some(target) if source.kind != FieldKind::Invariant && is_alike(source, target) => target.name.clone_from(&source.name),
+            Some(target) => target.clone_from(source),
+            None => out.fields.push(source.clone()),
+        }
+        let target = &mut out.fields[index];
         for (sample, rotation) in rotations.iter().enumerate() {
             act_on_sample(rotation, batch, source, target, sample)?;
         }
     }
     Ok(())
+}
+
+/// Whether the numbers of one field can take the place of those of the other.
+fn is_alike(source: &Field, target: &Field) -> bool {
+    let room = match (&source.values, &target.values) {
+        (Values::Real(a), Values::Real(b)) => a.len() == b.len(),
+        _ => false,
+    };
+    room && (source.kind, source.rows, &source.shape) == (target.kind, target.rows, &target.shape)
 }
 
 fn act_on_sample(rotation: &Rotation, batch: &Batch, source: &Field, target: &mut Field, sample: usize) -> Result<(), CoreError> {
@@ -73,30 +91,19 @@ fn rotate_rows(rotation: &Rotation, kind: FieldKind, shape: &[usize], from: &[f6
 
 /// Moves the content at grid point `p` to `T (p − mid) + mid`.
 fn permute_grids(rotation: &Rotation, shape: &[usize], from: &[f64], to: &mut [f64]) -> Result<(), String> {
+    let turn = grid_rotation(rotation, shape)?;
+    let points = turn.points();
+    from.par_chunks_exact(points).zip(to.par_chunks_exact_mut(points)).for_each(|(from, to)| turn.rotate(from, to));
+    Ok(())
+}
+
+/// The rotation of grids of a shape.
+pub(crate) fn grid_rotation(rotation: &Rotation, shape: &[usize]) -> Result<GridRotation, String> {
     let [.., nx, ny, nz] = shape else { return Err(format!("a voxel grid needs three axes, its shape is {shape:?}")) };
-    if nx != ny || ny != nz {
+    if nx != ny || ny != nz || *nx == 0 {
         return Err(format!("a voxel grid must be a cube, its shape is {shape:?}"));
     }
-    // The value that arrives at q was at T⁻¹ q.
-    let Some(back) = rotation.inverse().as_signed_permutation() else {
-        return Err("voxels can be permuted by the rotations of the cube only".into());
-    };
-    let g = *nx;
-    let pull = |q: [usize; 3], axis: usize| {
-        let (source, negative) = back[axis];
-        if negative { g - 1 - q[source] } else { q[source] }
-    };
-    for (grid_from, grid_to) in from.chunks_exact(g * g * g).zip(to.chunks_exact_mut(g * g * g)) {
-        for x in 0..g {
-            for y in 0..g {
-                for z in 0..g {
-                    let q = [x, y, z];
-                    grid_to[(x * g + y) * g + z] = grid_from[(pull(q, 0) * g + pull(q, 1)) * g + pull(q, 2)];
-                }
-            }
-        }
-    }
-    Ok(())
+    GridRotation::new(rotation, *nx).ok_or_else(|| "voxels can be permuted by the rotations of the cube only".into())
 }
 
 /// Rows of a prediction that belong to a sample, in elements.

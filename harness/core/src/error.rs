@@ -23,6 +23,14 @@ pub enum CoreError {
         /// What stands in the way.
         why: String,
     },
+    /// A setting of a task that cannot be.
+    #[error("task {task}: {what}")]
+    Setting {
+        /// The task.
+        task: String,
+        /// The setting and the remedy.
+        what: String,
+    },
     /// A measurement that cannot be trusted.
     #[error("{0}")]
     NotFinite(String),

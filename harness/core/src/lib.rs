@@ -17,8 +17,10 @@ mod batch;
 mod bootstrap;
 mod decomposition;
 mod dip;
+mod elements;
 mod error;
 mod estimate;
+mod grid;
 mod group;
 mod measure;
 mod rotation;
@@ -28,6 +30,7 @@ mod table;
 mod task;
 mod traits;
 mod twirl;
+mod voxels;
 
 pub use action::{act, act_inverse_on_rows};
 pub use batch::{Batch, Field, FieldKind, Rows, Values};
@@ -36,12 +39,17 @@ pub use decomposition::{LossDecomposition, PointLoss};
 pub use dip::{Crossing, DipTracker, Evaluation, THRESHOLDS};
 pub use error::CoreError;
 pub use estimate::{Estimate, Estimator, SampleTerms, pool};
+pub use grid::GridRotation;
 pub use group::{FiniteGroup, cube16_a, cube16_b};
 pub use measure::{Measurement, measure, measure_variants};
 pub use rotation::Rotation;
 pub use scheme::{RotationPlan, Scheme};
 pub use seed::{Seed, Stream};
 pub use table::{Cell, Column, Table};
-pub use task::{Balance, Condition, FlowMatching, ForceField, Occasion, Preparation, Supervised, Task, Variant, task_by_name};
+pub use task::{
+    Augmentation, Balance, Condition, FlowMatching, ForceField, Occasion, Preparation, Supervised, Task, TaskRequest, Variant,
+    VoxelDenoising, configure_task, euler_rotation,
+};
 pub use traits::{Clock, Dataset, Model, Sink, StepFigures, Weights};
 pub use twirl::TwirlAccumulator;
+pub use voxels::{RADIUS_ANGSTROM, RESOLUTION_ANGSTROM, VoxelAtom, voxelise};

@@ -1,9 +1,9 @@
 //! One measurement: rotate the inputs, predict, un-rotate the outputs, accumulate. The model sees batches only.
 
 use crate::{
-    Batch, CoreError, Estimator, Model, PointLoss, Rotation, RotationPlan, SampleTerms, Supervised, Task, TwirlAccumulator, Variant,
-    Weights,
-    action::{act, act_inverse_on_rows, prediction_range},
+    Batch, CoreError, Estimator, FieldKind, Model, PointLoss, Rotation, RotationPlan, SampleTerms, Supervised, Task, TwirlAccumulator,
+    Variant, Weights,
+    action::{act, act_inverse_on_rows, grid_rotation, prediction_range},
 };
 
 /// How a batch is measured.
@@ -79,7 +79,7 @@ struct Twirls<'a> {
     samples: &'a Supervised,
     plans: &'a [RotationPlan],
     how: Measurement,
-    output: (crate::FieldKind, crate::Rows, usize),
+    output: (FieldKind, crate::Rows, usize),
     accumulators: Vec<TwirlAccumulator>,
     prediction: Vec<f64>,
 }
@@ -124,8 +124,15 @@ impl<'a> Twirls<'a> {
         let rotations = self.rotations(pass);
         for (sample, accumulator) in self.accumulators.iter_mut().enumerate() {
             let values = &mut self.prediction[prediction_range(&self.samples.inputs, rows, width, sample)];
-            act_inverse_on_rows(&rotations[sample], kind, &shape, values)?;
-            accumulator.push(self.plans[sample].coset_of(pass), values);
+            let coset = self.plans[sample].coset_of(pass);
+            if kind == FieldKind::VoxelGrid {
+                let turn = grid_rotation(&rotations[sample].inverse(), &shape);
+                let turn = turn.map_err(|why| CoreError::Action { field: "prediction".into(), why })?;
+                accumulator.push_rotated(coset, &turn, values);
+            } else {
+                act_inverse_on_rows(&rotations[sample], kind, &shape, values)?;
+                accumulator.push(coset, values);
+            }
         }
         Ok(())
     }
@@ -146,7 +153,7 @@ fn equal_lengths(plans: &[RotationPlan], inputs: &Batch) -> Result<usize, CoreEr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Field, FieldKind, FiniteGroup, FlowMatching, Rows, Scheme, Seed, StepFigures};
+    use crate::{Field, FiniteGroup, FlowMatching, Rows, Scheme, Seed, StepFigures};
 
     const A: [[f64; 3]; 3] = [[2.0, 0.3, -1.0], [0.0, 0.5, 0.7], [1.1, -0.2, -1.0]];
     const B: [[f64; 3]; 3] = [[0.1, 0.0, 0.4], [-0.3, 0.2, 0.0], [0.0, 0.6, -0.5]];

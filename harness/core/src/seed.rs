@@ -51,6 +51,13 @@ pub(crate) fn uniform(stream: &mut impl Rng) -> f64 {
     (stream.next_u64() >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
 }
 
+/// Two standard normal draws (Box and Muller).
+pub(crate) fn normal_pair(stream: &mut impl Rng) -> [f64; 2] {
+    let radius = (-2.0 * (1.0 - uniform(stream)).ln()).sqrt();
+    let (sin, cos) = (std::f64::consts::TAU * uniform(stream)).sin_cos();
+    [radius * cos, radius * sin]
+}
+
 /// A uniform draw from `0..n`, by rejection.
 pub(crate) fn below(stream: &mut impl Rng, n: u64) -> u64 {
     assert!(n > 0, "a draw from an empty range");

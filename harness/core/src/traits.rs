@@ -1,6 +1,7 @@
 //! What the core needs from above: something that predicts and trains, something that yields samples, a clock, a sink.
 
 use crate::{Batch, Cell, CoreError, FieldKind, Rows, Table};
+use std::collections::BTreeMap;
 
 /// Which weights a prediction uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -92,8 +93,8 @@ pub trait Dataset {
     /// # Errors
     /// Whatever the dataset reports; numbers that are not finite.
     fn load(&mut self, split: &str, indices: &[u64]) -> Result<Batch, CoreError>;
-    /// Suggested `(mean, scale)` of a target field.
-    fn normaliser(&self, field: &str) -> Option<(f64, f64)>;
+    /// Suggested `(mean, scale)` of target fields by name.
+    fn normalisers(&self) -> BTreeMap<String, (f64, f64)>;
 }
 
 /// Time and memory, so that the mathematics reads neither.

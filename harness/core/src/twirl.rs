@@ -6,9 +6,10 @@
 //! subtracts two large numbers. Independent rotations are the case of cosets with one element.
 
 use crate::{
-    PointLoss,
+    GridRotation, PointLoss,
     estimate::{Estimator, SampleTerms},
 };
+use rayon::prelude::*;
 
 /// Collects the twisted predictions of one sample.
 #[derive(Clone, Debug)]
@@ -37,15 +38,36 @@ impl TwirlAccumulator {
     pub fn push(&mut self, coset: usize, twisted: &[f64]) {
         self.counts[coset] += 1;
         let weight = 1.0 / self.counts[coset] as f64;
-        // Welford: the mean moves by d/n, the scatter grows by d · (z − new mean).
         for (mean, &z) in self.means[coset].iter_mut().zip(twisted) {
-            let d = z - *mean;
-            *mean += d * weight;
-            self.scatter += d * (z - *mean);
+            self.scatter += welford_one(mean, z, weight);
         }
         if self.loss != PointLoss::Mse {
             self.pointwise += self.loss.sum(twisted, &self.target, self.width);
         }
+    }
+
+    /// Adds one prediction on grids that is still to be rotated, which happens on the way: no rotated copy is made.
+    ///
+    /// The same as rotating and [`push`](Self::push), with the scatter summed grid by grid.
+    pub fn push_rotated(&mut self, coset: usize, turn: &GridRotation, prediction: &[f64]) {
+        if self.loss != PointLoss::Mse {
+            let mut twisted = vec![0.0; prediction.len()];
+            let grids = prediction.par_chunks_exact(turn.points()).zip(twisted.par_chunks_exact_mut(turn.points()));
+            grids.for_each(|(from, to)| turn.rotate(from, to));
+            return self.push(coset, &twisted);
+        }
+        self.counts[coset] += 1;
+        let weight = 1.0 / self.counts[coset] as f64;
+        let grids = self.means[coset].par_chunks_exact_mut(turn.points()).zip(prediction.par_chunks_exact(turn.points()));
+        let add = |(mean, from): (&mut [f64], &[f64])| {
+            let mut scatter = 0.0;
+            turn.for_each_row(from, |offset, row| scatter += welford(&mut mean[offset..offset + row.len()], row, weight));
+            scatter
+        };
+        // In the widest registers that the machine has; every lane rounds as a single number does, so bits stay the same.
+        let scatters: Vec<f64> = grids.map(|grid| pulp::Arch::new().dispatch(|| add(grid))).collect();
+        // Collected in order: the sum does not depend on the number of threads.
+        self.scatter += scatters.iter().sum::<f64>();
     }
 
     /// The twirled prediction μ̂, the mean of all.
@@ -94,6 +116,62 @@ impl TwirlAccumulator {
             power_twirled,
             power_spread: within + spread,
             prediction_components: self.target.len() as f64,
+        }
+    }
+}
+
+/// Welford: the mean moves by `d/n`, the scatter grows by `d · (z − new mean)`, which is returned.
+#[inline(always)]
+fn welford_one(mean: &mut f64, z: f64, weight: f64) -> f64 {
+    let d = z - *mean;
+    *mean += d * weight;
+    d * (z - *mean)
+}
+
+/// A row of them, summed in eight lanes so that additions need not wait for each other.
+#[inline(always)]
+fn welford(means: &mut [f64], row: &[f64], weight: f64) -> f64 {
+    const LANES: usize = 8;
+    let mut sums = [0.0; LANES];
+    let (mut means, mut numbers) = (means.chunks_exact_mut(LANES), row.chunks_exact(LANES));
+    for (means, numbers) in (&mut means).zip(&mut numbers) {
+        for ((sum, mean), &z) in sums.iter_mut().zip(means).zip(numbers) {
+            *sum += welford_one(mean, z, weight);
+        }
+    }
+    let rest = means.into_remainder().iter_mut().zip(numbers.remainder());
+    sums.iter().sum::<f64>() + rest.map(|(mean, &z)| welford_one(mean, z, weight)).sum::<f64>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{FiniteGroup, Seed, seed::uniform};
+
+    #[test]
+    fn rotating_on_the_way_equals_rotating_first() {
+        let (side, channels) = (5, 3);
+        let mut stream = Seed::new(1).stream("grid");
+        let mut draw = |n: usize| -> Vec<f64> { (0..n).map(|_| uniform(&mut stream) - 0.3).collect() };
+        let size = channels * side * side * side;
+        let target = draw(size);
+        for loss in [PointLoss::Mse, PointLoss::Mae] {
+            let start = || TwirlAccumulator::new(target.clone(), size, 1, loss);
+            let (mut fused, mut plain) = (start(), start());
+            for rotation in FiniteGroup::Octahedral.elements() {
+                let prediction = draw(size);
+                let turn = GridRotation::new(&rotation, side).unwrap();
+                let mut twisted = vec![0.0; size];
+                let grids = twisted.chunks_exact_mut(turn.points()).zip(prediction.chunks_exact(turn.points()));
+                grids.for_each(|(to, from)| turn.rotate(from, to));
+                fused.push_rotated(0, &turn, &prediction);
+                plain.push(0, &twisted);
+            }
+            assert_eq!(fused.twirled(), plain.twirled());
+            let (fused, plain) = (fused.finish(Estimator::Unbiased), plain.finish(Estimator::Unbiased));
+            // The same squares, added in another order: 1e-16 for each of 9,000.
+            assert!((fused.loss_equiv / plain.loss_equiv - 1.0).abs() < 1e-13);
+            assert!((fused.loss_total / plain.loss_total - 1.0).abs() < 1e-13);
         }
     }
 }

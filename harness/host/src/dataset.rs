@@ -10,6 +10,7 @@ use equivbench_abi::{
     descriptor::{DatasetDescriptor, FieldDescriptor},
 };
 use equivbench_core::{Batch, CoreError, Dataset, Field, FieldKind, Rows, Values};
+use std::collections::BTreeMap;
 
 /// A dataset of a plugin, open.
 pub struct LoadedDataset {
@@ -204,7 +205,7 @@ impl Dataset for LoadedDataset {
         Ok(batch)
     }
 
-    fn normaliser(&self, field: &str) -> Option<(f64, f64)> {
-        self.descriptor.normalisers.get(field).map(|n| (n.mean, n.scale))
+    fn normalisers(&self) -> BTreeMap<String, (f64, f64)> {
+        self.descriptor.normalisers.iter().map(|(field, n)| (field.clone(), (n.mean, n.scale))).collect()
     }
 }

@@ -70,6 +70,14 @@ impl LoadedModel {
         &self.instance
     }
 
+    /// The shape of one row of an input field in this configuration; an axis of length 0 takes any.
+    #[must_use]
+    pub fn input_width(&self, field: &str) -> Option<Vec<usize>> {
+        let all = if self.instance.inputs.is_empty() { &self.descriptor.inputs } else { &self.instance.inputs };
+        let found = all.iter().find(|f| f.name == field)?;
+        Some(found.width.iter().map(|&n| n as usize).collect())
+    }
+
     /// Whether the instance computes in f64.
     #[must_use]
     pub fn is_double(&self) -> bool {
@@ -123,6 +131,22 @@ impl LoadedModel {
         let mut twirled = self.capability("exact-twirl", batch, &[], rows * width + rows)?;
         let spread = twirled.split_off(rows * width);
         Ok((twirled, spread))
+    }
+
+    /// An intermediate quantity of the prediction with the raw weights (capability `latent:NAME`), `[rows, width]` as the instance
+    /// declares it.
+    ///
+    /// # Errors
+    /// A name that the instance does not list, or whatever the model reports.
+    pub fn latent(&mut self, name: &str, batch: &Batch) -> Result<Vec<f64>, HostError> {
+        let Some(declared) = self.instance.latents.iter().find(|latent| latent.name == name) else {
+            let known: Vec<&str> = self.instance.latents.iter().map(|latent| latent.name.as_str()).collect();
+            let model = &self.instance.model;
+            return Err(HostError::nonsense(&self.plugin, format!("model {model} shows no \"{name}\"; it has: {}", known.join(", "))));
+        };
+        let rows = if declared.rows == "point" { batch.points() } else { batch.samples() };
+        let length = rows * declared.width.iter().product::<u64>() as usize;
+        self.capability(&format!("latent:{name}"), batch, &[], length)
     }
 
     /// Projects the parameters of the group `equivariant-subspace` onto the subspace (capability of that name).

@@ -5,6 +5,7 @@
 mod dip_timing;
 mod final_percent;
 mod order;
+mod preparer;
 mod protocol;
 mod schedule;
 mod session;

@@ -3,12 +3,16 @@
 //! Everything random is a function of seed, step and sample index, so the state to keep is small ([`SessionState`]) and a
 //! resumed run gives the same bytes. A checkpoint lies after an optimiser step and before the evaluation of that step.
 
-use crate::{About, BatchOrder, Measured, Protocol, Step, evaluation_steps};
+use crate::{
+    About, BatchOrder, Measured, Protocol, Step, evaluation_steps,
+    preparer::{Prepared, Preparer},
+};
 use equivbench_core::{
-    Balance, Clock, Condition, CoreError, Dataset, Estimate, Estimator, Evaluation, Measurement, Model, Occasion, PointLoss, Preparation,
-    RotationPlan, SampleTerms, Scheme, Seed, Sink, StepFigures, Supervised, Task, Variant, Weights, measure_variants, pool,
+    Balance, Batch, Clock, Condition, CoreError, Dataset, Estimate, Estimator, Evaluation, Measurement, Model, PointLoss, RotationPlan,
+    SampleTerms, Scheme, Seed, Sink, StepFigures, Task, Variant, Weights, measure_variants, pool,
 };
 use serde::{Deserialize, Serialize};
+use std::sync::{Arc, mpsc::Receiver};
 
 /// What a session needs to know.
 #[derive(Clone, Debug)]
@@ -126,10 +130,11 @@ pub enum SessionError {
     },
 }
 
-/// One measured batch with the rotations of its samples, at one flow time.
+/// Some measured samples as the dataset gave them, with their rotations. What a task makes of them may be a thousand times larger
+/// (grids) and is a function of seed, sample and flow time, so it is made when it is needed.
 struct MeasuredBatch {
-    flow_time: Option<f64>,
-    samples: Supervised,
+    raw: Batch,
+    samples: Vec<u64>,
     plans: Vec<RotationPlan>,
 }
 
@@ -138,11 +143,9 @@ pub struct Session<'a> {
     config: SessionConfig,
     about: About,
     model: &'a mut dyn Model,
-    dataset: &'a mut dyn Dataset,
-    task: &'static dyn Task,
+    preparer: Preparer,
     clock: &'a dyn Clock,
     protocols: Vec<Box<dyn Protocol>>,
-    order: BatchOrder,
     measured: Vec<MeasuredBatch>,
     state: SessionState,
     last_percent: Option<f64>,
@@ -157,8 +160,8 @@ impl<'a> Session<'a> {
         config: SessionConfig,
         about: About,
         model: &'a mut dyn Model,
-        dataset: &'a mut dyn Dataset,
-        task: &'static dyn Task,
+        dataset: &mut dyn Dataset,
+        task: Arc<dyn Task>,
         clock: &'a dyn Clock,
         protocols: Vec<Box<dyn Protocol>>,
     ) -> Result<Self, SessionError> {
@@ -166,20 +169,9 @@ impl<'a> Session<'a> {
             return Err(SessionError::Empty("there are no training samples; raise train.examples or check the dataset's filters".into()));
         }
         let order = BatchOrder::new(config.train_samples.clone(), config.batch_size, config.seed);
-        let measured = freeze(&config, dataset, task)?;
-        Ok(Self {
-            config,
-            about,
-            model,
-            dataset,
-            task,
-            clock,
-            protocols,
-            order,
-            measured,
-            state: SessionState::default(),
-            last_percent: None,
-        })
+        let measured = freeze(&config, dataset)?;
+        let preparer = Preparer { task, order, seed: config.seed, normalisers: dataset.normalisers() };
+        Ok(Self { config, about, model, preparer, clock, protocols, measured, state: SessionState::default(), last_percent: None })
     }
 
     /// Continues from a checkpoint; the model's state is restored by the caller.
@@ -199,11 +191,21 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Trains and measures until the last step or until asked to stop.
+    /// Trains and measures until the last step or until asked to stop. Batches are prepared ahead on another thread.
     ///
     /// # Errors
     /// A loss that is not finite, or what model, dataset or sink report, with the step.
-    pub fn run(&mut self, observer: &mut dyn Observer) -> Result<Outcome, SessionError> {
+    pub fn run(&mut self, dataset: &mut (dyn Dataset + Send), observer: &mut dyn Observer) -> Result<Outcome, SessionError> {
+        let preparer = self.preparer.clone();
+        let steps = self.state.step..self.config.total_steps;
+        std::thread::scope(|scope| {
+            let batches = preparer.ahead(scope, dataset, steps);
+            // The receiver is dropped before the scope waits for the thread.
+            self.train_and_measure(&batches, observer)
+        })
+    }
+
+    fn train_and_measure(&mut self, batches: &Receiver<Prepared>, observer: &mut dyn Observer) -> Result<Outcome, SessionError> {
         let schedule = evaluation_steps(self.config.total_steps, self.config.points_per_decade);
         loop {
             if schedule.binary_search(&self.state.step).is_ok() {
@@ -213,7 +215,7 @@ impl<'a> Session<'a> {
             if self.state.step >= self.config.total_steps {
                 break;
             }
-            self.train_one()?;
+            self.train_one(batches)?;
             observer.progress(&self.progress(false));
             let stop = observer.should_stop();
             if stop || self.state.step.is_multiple_of(self.config.checkpoint_every.max(1)) {
@@ -240,19 +242,12 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn train_one(&mut self) -> Result<(), SessionError> {
+    fn train_one(&mut self, batches: &Receiver<Prepared>) -> Result<(), SessionError> {
         let step = self.state.step;
         let at = |source| SessionError::At { step, source };
         let start = self.clock.now_s();
-        let indices = self.order.batch(step);
-        let raw = self.dataset.load("train", &indices).map_err(at)?;
-        let (dataset, seed) = (&*self.dataset, self.config.seed);
-        let how = Preparation {
-            occasion: Occasion::Training,
-            normaliser: &|field| dataset.normaliser(field),
-            stream: &|sample| seed.indexed_stream(&format!("task/train/{step}"), sample as u64),
-        };
-        let batch = self.task.prepare(raw, &how).map_err(at)?.training_batch();
+        let ended = |_| CoreError::Dataset("the thread that prepares batches has ended".into());
+        let batch = batches.recv().map_err(ended).and_then(|prepared| prepared).map_err(at)?;
         let figures = self.model.train_step(&batch).map_err(at)?;
         self.clock.step_done();
         let seconds = self.clock.now_s() - start;
@@ -262,7 +257,7 @@ impl<'a> Session<'a> {
         if !figures.loss.is_finite() {
             return Err(SessionError::LossNotFinite { step: self.state.step, loss: figures.loss });
         }
-        let told = Step { step: self.state.step, seconds, samples: indices.len() as u64, figures };
+        let told = Step { step: self.state.step, seconds, samples: batch.samples() as u64, figures };
         self.protocols.iter_mut().try_for_each(|p| p.on_step(&told)).map_err(at)
     }
 
@@ -311,14 +306,13 @@ impl<'a> Session<'a> {
     fn terms(&mut self, weights: Weights, flow_time: Option<f64>, observer: &mut dyn Observer) -> Result<Vec<Vec<SampleTerms>>, CoreError> {
         let how = Measurement { weights, loss: self.config.loss, estimator: self.config.estimator };
         let mut terms = vec![Vec::new(); self.config.variants.len()];
+        let task = Arc::clone(&self.preparer.task);
         for index in 0..self.measured.len() {
             let batch = &self.measured[index];
-            if batch.flow_time != flow_time {
-                continue;
-            }
-            let of_batch = measure_variants(self.model, self.task, &batch.samples, &batch.plans, how, &self.config.variants)?;
+            let samples = self.preparer.measured(batch.raw.clone(), &batch.samples, flow_time)?;
+            let of_batch = measure_variants(self.model, &*task, &samples, &batch.plans, how, &self.config.variants)?;
             for (all, own) in terms.iter_mut().zip(of_batch) {
-                match self.task.balance() {
+                match task.balance() {
                     Balance::Components => all.extend(own),
                     Balance::Samples => all.extend(own.iter().map(SampleTerms::averaged)),
                 }
@@ -331,7 +325,7 @@ impl<'a> Session<'a> {
     fn told(&self, weights: Weights, condition: Condition, estimate: Estimate) -> Measured {
         let evaluation = Evaluation {
             step: self.state.step,
-            epoch: self.order.epoch_after(self.state.step),
+            epoch: self.preparer.order.epoch_after(self.state.step),
             train_s: self.state.train_s,
             gpu_h: self.about.is_gpu.then(|| self.state.train_s / 3600.0),
             percent: estimate.pooled.percent(),
@@ -340,7 +334,7 @@ impl<'a> Session<'a> {
         };
         let last_step = self.state.last_step.map(|[loss, lr, gradient_norm]| StepFigures { loss, lr, gradient_norm });
         let squared = self.config.loss == PointLoss::Mse;
-        let clean_sample_factor = condition.flow_time.filter(|_| squared).and_then(|t| self.task.clean_sample_factor(t));
+        let clean_sample_factor = condition.flow_time.filter(|_| squared).and_then(|t| self.preparer.task.clean_sample_factor(t));
         Measured { evaluation, weights, condition, clean_sample_factor, estimate, last_step, evaluation_s: self.state.evaluation_s }
     }
 }
@@ -353,7 +347,7 @@ fn mean_percent(estimates: &[(Condition, Estimate)]) -> Option<f64> {
 }
 
 /// The fixed validation subset with its rotations: chosen by seed, the same at every evaluation.
-fn freeze(config: &SessionConfig, dataset: &mut dyn Dataset, task: &'static dyn Task) -> Result<Vec<MeasuredBatch>, SessionError> {
+fn freeze(config: &SessionConfig, dataset: &mut dyn Dataset) -> Result<Vec<MeasuredBatch>, SessionError> {
     let available = dataset.samples(&config.split);
     if available == 0 || config.samples == 0 {
         return Err(SessionError::Empty(format!(
@@ -369,31 +363,11 @@ fn freeze(config: &SessionConfig, dataset: &mut dyn Dataset, task: &'static dyn 
     }
     let mut chosen = config.seed.permutation("measured", available);
     chosen.truncate(config.samples);
-    let mut frozen = Vec::new();
-    for &flow_time in &config.flow_times {
-        for chunk in chosen.chunks(config.evaluation_batch.max(1)) {
-            frozen.push(freeze_batch(config, dataset, task, flow_time, chunk).map_err(|source| SessionError::At { step: 0, source })?);
-        }
-    }
-    Ok(frozen)
-}
-
-/// Some samples at a flow time. Noise and rotations are functions of seed and sample, the same at every flow time.
-fn freeze_batch(
-    config: &SessionConfig,
-    dataset: &mut dyn Dataset,
-    task: &'static dyn Task,
-    flow_time: Option<f64>,
-    chosen: &[u64],
-) -> Result<MeasuredBatch, CoreError> {
-    let raw = dataset.load(&config.split, chosen)?;
-    let dataset = &*dataset;
-    let how = Preparation {
-        occasion: Occasion::Measurement { flow_time },
-        normaliser: &|field| dataset.normaliser(field),
-        stream: &|sample| config.seed.indexed_stream("task/measured", chosen[sample]),
+    let freeze = |samples: &[u64]| -> Result<MeasuredBatch, CoreError> {
+        let raw = dataset.load(&config.split, samples)?;
+        let plans = samples.iter().map(|&sample| config.scheme.plan(config.seed, sample)).collect();
+        Ok(MeasuredBatch { raw, samples: samples.to_vec(), plans })
     };
-    let samples = task.prepare(raw, &how)?;
-    let plans = chosen.iter().map(|&sample| config.scheme.plan(config.seed, sample)).collect();
-    Ok(MeasuredBatch { flow_time, samples, plans })
+    let frozen: Result<_, _> = chosen.chunks(config.evaluation_batch.max(1)).map(freeze).collect();
+    frozen.map_err(|source| SessionError::At { step: 0, source })
 }

@@ -99,6 +99,8 @@ pub struct RunManifest {
     pub recipe: String,
     /// Model configuration as it was resolved, JSON.
     pub model_config: String,
+    /// The task with its settings as they were resolved, JSON.
+    pub task: String,
     /// The run's configuration as it was resolved, JSON.
     pub config: String,
     /// Optimiser steps.

@@ -11,6 +11,8 @@ pub struct RunConfig {
     pub model: ModelConfig,
     /// On which data.
     pub dataset: DatasetConfig,
+    /// Settings of the task, where it has any: `grid`, `sigma`, ...
+    pub task: Table,
     /// How it is trained.
     pub train: TrainConfig,
     /// How it is measured.
@@ -105,7 +107,7 @@ pub struct MeasureConfig {
     pub samples: u64,
     /// Samples in a batch of the measurement.
     pub batch_size: u64,
-    /// Rotation scheme: `random-10`, `tetrahedral-x2`, ...
+    /// Rotation scheme: `random-10`, `tetrahedral-x2`, `octahedral`, ...; empty for the task's own.
     pub scheme: String,
     /// `unbiased` or `plug-in`.
     pub estimator: String,
@@ -127,7 +129,7 @@ impl Default for MeasureConfig {
             split: "valid".into(),
             samples: 64,
             batch_size: 16,
-            scheme: "tetrahedral-x2".into(),
+            scheme: String::new(),
             estimator: "unbiased".into(),
             loss: "mse".into(),
             weights: vec!["raw".into(), "ema".into()],

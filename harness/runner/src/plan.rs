@@ -1,12 +1,15 @@
 //! From a suite and plugins to runs: every combination resolved, checked as far as possible before anything starts.
 
 use crate::{RunnerError, config::RunConfig, run_dir::RunSpec, suite::Suite};
-use equivbench_core::{Estimator, PointLoss, Scheme, Variant};
+use equivbench_core::{Estimator, PointLoss, Scheme, Task, TaskRequest, Variant, configure_task};
 use equivbench_host::HostError;
 use equivbench_protocols::{PROTOCOL_VERSION, PROTOCOLS, protocol_by_name};
 use equivbench_report::PluginFacts;
 use sha2::{Digest, Sha256};
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 /// Descriptors of the boundary, as the host passes them on.
 use equivbench_host::descriptor::{DatasetSummary, ModelDescriptor, PluginDescriptor};
@@ -102,7 +105,7 @@ fn resolve(
     config.model.size = resolve_size(model, &config.model.size)?;
     let (dataset_file, dataset) = resolve_dataset(request, model, &config.dataset.name)?;
     config.dataset.name = dataset.name.clone();
-    if !model.tasks.iter().any(|t| dataset.tasks.contains(t)) {
+    let Some(task) = model.tasks.iter().find(|t| dataset.tasks.contains(t)) else {
         return Err(RunnerError::Config(format!(
             "model {} is trained on {}, dataset {} serves {}: they share no task",
             model.name,
@@ -110,7 +113,13 @@ fn resolve(
             dataset.name,
             dataset.tasks.join(", ")
         )));
+    };
+    let task = configure(task, &config.task, &|_| None).map_err(RunnerError::Config)?;
+    if config.measure.scheme.is_empty() {
+        config.measure.scheme = task.default_scheme().into();
     }
+    let scheme = Scheme::parse(&config.measure.scheme).map_err(|e| RunnerError::Config(format!("measure.scheme: {e}")))?;
+    task.check_scheme(&scheme).map_err(|e| RunnerError::Config(format!("measure.scheme: {e}")))?;
     config.run.device = resolve_device(&config.run.device, plugin)?;
     let spec = RunSpec {
         id: String::new(),
@@ -125,6 +134,19 @@ fn resolve(
     Ok(RunSpec { id: run_id(&spec), ..spec })
 }
 
+/// The task of a name with the settings of a suite, fitted to what a model reads.
+pub(crate) fn configure(
+    name: &str,
+    settings: &toml::Table,
+    input_width: &dyn Fn(&str) -> Option<Vec<usize>>,
+) -> Result<Arc<dyn Task>, String> {
+    let settings = match serde_json::to_value(settings) {
+        Ok(serde_json::Value::Object(settings)) => settings,
+        _ => return Err("the settings of the task cannot be written as JSON".into()),
+    };
+    configure_task(name, &TaskRequest { settings: &settings, input_width }).map_err(|e| e.to_string())
+}
+
 /// What can be known to be wrong before anything is opened.
 fn check(config: &RunConfig) -> Result<(), String> {
     let measure = &config.measure;
@@ -132,7 +154,6 @@ fn check(config: &RunConfig) -> Result<(), String> {
         true => Ok(()),
         false => Err(format!("{what} = \"{value}\" is not known; there are: {}", all.join(", "))),
     };
-    Scheme::parse(&measure.scheme).map_err(|e| format!("measure.scheme: {e}"))?;
     Estimator::parse(&measure.estimator).map_err(|e| format!("measure.estimator: {e}"))?;
     PointLoss::parse(&measure.loss).map_err(|e| format!("measure.loss: {e}"))?;
     measure.weights.iter().try_for_each(|w| known("measure.weights", w, &["raw", "ema"]))?;

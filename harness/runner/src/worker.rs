@@ -4,11 +4,10 @@ use crate::{
     RunnerError,
     checkpoint::{self, Checkpoint},
     clock::{StepClock, SystemClock, peak_memory_bytes},
+    plan::configure,
     run_dir::{ProgressFile, RunDir, RunSpec, State, Status},
 };
-use equivbench_core::{
-    Cell, Clock, CoreError, Dataset, Estimator, Model, PointLoss, Scheme, Seed, Sink, Table, Task, Variant, Weights, task_by_name,
-};
+use equivbench_core::{Cell, Clock, CoreError, Dataset, Estimator, Model, PointLoss, Scheme, Seed, Sink, Table, Task, Variant, Weights};
 use equivbench_host::{
     Library, LoadedDataset, LoadedModel,
     descriptor::{DatasetRequest, ModelRequest},
@@ -18,7 +17,10 @@ use equivbench_report::{DataFacts, RunKeys, RunManifest, TableWriter, tables};
 use std::{
     collections::BTreeMap,
     path::Path,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -88,14 +90,13 @@ fn run(dir: &RunDir, spec: &RunSpec, stop: &AtomicBool, step: &mut u64) -> Resul
     let covered = saved.as_ref().map(|c| c.covered.clone()).unwrap_or_default();
     let mut observer = Watch::new(dir, spec, keys, data_hash, stop, &covered)?;
     let protocols = start_protocols(spec)?;
-    let task = opened.task;
     observer.write_progress("loading");
     let mut session =
-        Session::new(opened.session, opened.about, &mut opened.model, &mut dataset, task, &*clock, protocols).map_err(failed)?;
+        Session::new(opened.session, opened.about, &mut opened.model, &mut dataset, opened.task, &*clock, protocols).map_err(failed)?;
     if let Some(saved) = saved {
         session.restore(saved.session).map_err(failed)?;
     }
-    let outcome = session.run(&mut observer);
+    let outcome = session.run(&mut dataset, &mut observer);
     *step = observer.last.step;
     observer.write_progress("done");
     match outcome.map_err(failed)? {
@@ -135,7 +136,7 @@ fn start_protocols(spec: &RunSpec) -> Result<Vec<Box<dyn Protocol>>, RunnerError
 /// Everything a session needs that depends on the plugins.
 struct Opened {
     model: LoadedModel,
-    task: &'static dyn Task,
+    task: Arc<dyn Task>,
     session: SessionConfig,
     about: About,
     threads: u64,
@@ -147,25 +148,8 @@ fn open(spec: &RunSpec) -> Result<(LoadedDataset, Opened), RunnerError> {
         0 => std::env::var(THREADS_VARIABLE).ok().and_then(|t| t.parse().ok()).unwrap_or(0),
         n => n,
     };
-    let library = open_library(&spec.dataset_library, &spec.dataset_plugin.sha256)?;
-    let request = DatasetRequest {
-        dataset: config.dataset.name.clone(),
-        options: serde_json::to_string(&config.dataset.options).map_err(failed)?,
-        seed: SPLIT_SEED,
-        threads,
-    };
-    let dataset = library.open_dataset(&request)?;
-    let available = dataset.samples("train") as u64;
-    let examples = config.train.examples.of(available).map_err(RunnerError::Config)?;
     let seed = Seed::new(config.run.seed);
-    let mut train_samples = seed.permutation("subset", available as usize);
-    train_samples.truncate(examples as usize);
-
     let library = open_library(&spec.model_library, &spec.model_plugin.sha256)?;
-    let descriptor = library.descriptor.models.iter().find(|m| m.name == config.model.name);
-    let tasks = descriptor.map(|m| m.tasks.clone()).unwrap_or_default();
-    let shared = tasks.iter().find(|t| dataset.descriptor().tasks.contains(t)).cloned().unwrap_or_default();
-    let task = task_by_name(&shared).map_err(failed)?;
     let mut request = ModelRequest {
         model: config.model.name.clone(),
         size: config.model.size.clone(),
@@ -178,17 +162,52 @@ fn open(spec: &RunSpec) -> Result<(LoadedDataset, Opened), RunnerError> {
         steps_per_epoch: 1,
         total_steps: 1,
     };
-    // The batch size is the recipe's, so the length of an epoch is known only once the recipe is resolved.
-    let recipe = library.open_model(&request)?.instance().recipe.clone();
+    // The batch size is the recipe's and the shape of inputs the configuration's, so the length of an epoch and the settings of the
+    // task are known only once these are resolved.
+    let probe = library.open_model(&request)?;
+    let (task, dataset) = open_dataset(spec, &probe, threads)?;
+    let recipe = probe.instance().recipe.clone();
+    drop(probe);
+    let available = dataset.samples("train") as u64;
+    let examples = config.train.examples.of(available).map_err(RunnerError::Config)?;
+    let mut train_samples = seed.permutation("subset", available as usize);
+    train_samples.truncate(examples as usize);
     request.steps_per_epoch = examples.div_ceil(recipe.batch_size.max(1));
     request.total_steps = match config.train.steps {
         0 => (recipe.epochs * request.steps_per_epoch as f64).round() as u64,
         n => n,
     };
     let model = library.open_model(&request)?;
-    let session = session_config(spec, seed, train_samples, request.total_steps, recipe.batch_size as usize, task, &model)?;
+    let session = session_config(spec, seed, train_samples, request.total_steps, recipe.batch_size as usize, &*task, &model)?;
     let about = about(spec, &session, &model, threads);
     Ok((dataset, Opened { model, task, session, about, threads }))
+}
+
+/// The task that model and dataset share, fitted to what the model reads, and the dataset, told of the task.
+fn open_dataset(spec: &RunSpec, model: &LoadedModel, threads: u64) -> Result<(Arc<dyn Task>, LoadedDataset), RunnerError> {
+    let wanted = &spec.config.dataset;
+    let library = open_library(&spec.dataset_library, &spec.dataset_plugin.sha256)?;
+    let offered = library.descriptor.datasets.iter().find(|d| d.name == wanted.name).map(|d| d.tasks.clone()).unwrap_or_default();
+    let name = model.descriptor().tasks.iter().find(|t| offered.contains(t)).cloned().unwrap_or_default();
+    let task = configure(&name, &spec.config.task, &|field| model.input_width(field)).map_err(RunnerError::Config)?;
+    let mut settings = task.settings();
+    settings.insert("name".into(), name.clone().into());
+    let request = DatasetRequest {
+        dataset: wanted.name.clone(),
+        options: serde_json::to_string(&wanted.options).map_err(failed)?,
+        seed: SPLIT_SEED,
+        threads,
+        task: serde_json::to_string(&settings).map_err(failed)?,
+    };
+    let dataset = library.open_dataset(&request)?;
+    if !dataset.descriptor().tasks.contains(&name) {
+        let serves = dataset.descriptor().tasks.join(", ");
+        return Err(RunnerError::Config(format!(
+            "dataset {} opened here serves {serves}, the run needs {name}",
+            dataset.descriptor().name
+        )));
+    }
+    Ok((task, dataset))
 }
 
 fn open_library(path: &Path, sha256: &str) -> Result<Library, RunnerError> {
@@ -308,6 +327,7 @@ fn manifest(spec: &RunSpec, opened: &Opened, dataset: &LoadedDataset) -> RunMani
         parameters: opened.about.parameters,
         recipe: json(&instance.recipe),
         model_config: instance.config.clone(),
+        task: json(&serde_json::json!({ opened.task.name(): opened.task.settings() })),
         config: json(&spec.config),
         total_steps: opened.session.total_steps,
         data: DataFacts {

@@ -197,7 +197,7 @@ impl<'a> Batch<'a> {
         if shape.len() != D {
             return Err(PluginError::BadRequest(format!("field \"{name}\" has shape {shape:?}, rank {D} was asked for")));
         }
-        Ok(self.upload(self.floats(name)?, shape))
+        self.upload_field(name, shape)
     }
 
     /// A field flattened to `[rows, width]`, as the loss compares it.
@@ -207,7 +207,17 @@ impl<'a> Batch<'a> {
     pub fn rows(&self, name: &str) -> PluginResult<Tensor<2>> {
         let shape = self.shape(name)?;
         let width = shape[1..].iter().product();
-        Ok(self.upload(self.floats(name)?, vec![shape[0], width]))
+        self.upload_field(name, vec![shape[0], width])
+    }
+
+    /// Single precision stays as it is: grids are large.
+    fn upload_field<const D: usize>(&self, name: &str, shape: Vec<usize>) -> PluginResult<Tensor<D>> {
+        let field = self.find(name)?;
+        if self.precision == Precision::F32 && ElementType::from_code(field.element) == Some(ElementType::F32) {
+            let values: Vec<f32> = bytemuck::pod_collect_to_vec(field.bytes.as_slice());
+            return Ok(Tensor::from_data(TensorData::new(values, shape), (&self.device, DType::F32)));
+        }
+        Ok(self.upload(self.floats(name)?, shape))
     }
 
     /// Puts numbers on the model's device, in its precision.

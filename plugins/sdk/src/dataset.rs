@@ -4,7 +4,7 @@ use crate::{PluginError, PluginResult, guard::guard};
 use equivbench_abi::{
     self as abi, AbiResult, FieldMut,
     abi_stable::std_types::{RSlice, RSliceMut, RStr, RString},
-    descriptor::DatasetDescriptor,
+    descriptor::{DatasetDescriptor, DatasetRequest},
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -26,6 +26,14 @@ pub trait DatasetPlugin: Send + Sized + 'static {
     /// # Errors
     /// Files that are missing, damaged, foreign or not finite; an empty split.
     fn open(options: Self::Options, seed: u64) -> PluginResult<Self>;
+
+    /// As [`open`](Self::open), with everything else that the host says: threads, and the task that the samples are for.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    fn open_for(options: Self::Options, request: &DatasetRequest) -> PluginResult<Self> {
+        Self::open(options, request.seed)
+    }
 
     /// Fields, splits, provenance, content hash, checks.
     fn describe(&self) -> DatasetDescriptor;

@@ -34,7 +34,7 @@ pub use dataset::{DatasetPlugin, FieldBuffers};
 pub use device::{available_devices, parse_device};
 pub use equivbench_abi::{
     FieldKind, Rows,
-    descriptor::{DataCheck, DatasetDescriptor, FieldDescriptor, Normaliser, Recipe, SplitDescriptor},
+    descriptor::{DataCheck, DatasetDescriptor, DatasetRequest, FieldDescriptor, Normaliser, Recipe, SplitDescriptor},
 };
 pub use error::{PluginError, PluginResult};
 pub use model::{ModelPlugin, field};

@@ -45,6 +45,11 @@ pub trait ModelPlugin: Module + std::fmt::Debug + Send + 'static {
         vec![field("positions", "vector", "point", "f32", &[3], "angstrom"), field("species", "invariant", "point", "i64", &[], "")]
     }
 
+    /// Fields that a configuration reads, where their widths depend on it; the harness fits the task to them.
+    fn inputs_for(_config: &Self::Config) -> Vec<FieldDescriptor> {
+        Self::inputs()
+    }
+
     /// What it predicts.
     fn output() -> FieldDescriptor {
         field("forces", "vector", "point", "f32", &[3], "normalised")
@@ -74,6 +79,14 @@ pub trait ModelPlugin: Module + std::fmt::Debug + Send + 'static {
         }
     }
 
+    /// What tables show of a training loss of [`loss`](Self::loss): for a loss that is summed, its mean per component.
+    ///
+    /// # Errors
+    /// A batch without a target.
+    fn reported_loss(&self, _name: &str, value: f64, _batch: &Batch) -> PluginResult<f64> {
+        Ok(value)
+    }
+
     /// Losses that [`loss`](Self::loss) knows.
     fn losses() -> Vec<&'static str> {
         vec!["mse"]
@@ -95,6 +108,19 @@ pub trait ModelPlugin: Module + std::fmt::Debug + Send + 'static {
     /// [`PluginError::Unsupported`] unless the model offers the capability.
     fn project_equivariant(&self, _values: &mut [f64]) -> PluginResult<()> {
         Err(PluginError::Unsupported("equivariant-subspace".into()))
+    }
+
+    /// Intermediate quantities that [`latent`](Self::latent) shows, for a configuration.
+    fn latents(_config: &Self::Config) -> Vec<FieldDescriptor> {
+        vec![]
+    }
+
+    /// An intermediate quantity of a prediction, `[rows, width]`.
+    ///
+    /// # Errors
+    /// [`PluginError::Unsupported`] for a name that [`latents`](Self::latents) does not list, or a batch that the model cannot read.
+    fn latent(&self, name: &str, _batch: &Batch) -> PluginResult<Tensor<2>> {
+        Err(PluginError::Unsupported(format!("latent:{name}")))
     }
 
     /// Exact Haar averages where the model has a closed form: the twirled prediction `[rows * width]`, then

@@ -2,7 +2,8 @@
 //!
 //! One pass over flat numbers updates parameter, moments and average together. Conventions are PyTorch's: decay multiplies
 //! the parameter before the update, `p -= lr/(1-β1^k) · m / (sqrt(v/(1-β2^k)) + eps)`; a parameter without a gradient is
-//! left alone, its own step count `k` included; the clip factor is `max_norm / (norm + 1e-6)`, at most 1.
+//! left alone, its own step count `k` included; the clip factor is `max_norm / (norm + 1e-6)`, at most 1. `eps` may be 0: an entry
+//! whose denominator is 0, one that never had a gradient, does not step (it decays like the others).
 
 use crate::{
     PluginError, PluginResult,
@@ -181,6 +182,7 @@ impl Optimiser {
         let (step, root_scale, eps) = (F::from_f64(f.step), F::from_f64(f.root_scale), F::from_f64(self.recipe.eps));
         let (b1, b2) = (F::from_f64(self.recipe.beta1), F::from_f64(self.recipe.beta2));
         let (c1, c2) = (F::from_f64(1.0 - self.recipe.beta1), F::from_f64(1.0 - self.recipe.beta2));
+        let (zero, never) = (F::from_f64(0.0), F::from_f64(f64::INFINITY));
         if self.rule == Rule::Sgd {
             for ((p, m), &g) in p.iter_mut().zip(m).zip(g) {
                 *m = b1 * *m + (g * scale + pull * *p);
@@ -192,7 +194,10 @@ impl Optimiser {
             let g = g * scale + pull * *p;
             *m = b1 * *m + c1 * g;
             *v = b2 * *v + c2 * g * g;
-            *p = *p * shrink - step * *m / (v.root() * root_scale + eps);
+            let root = v.root() * root_scale + eps;
+            // Division by infinity is no step; 0 / 0 would be no number.
+            let root = if root == zero { never } else { root };
+            *p = *p * shrink - step * *m / root;
         }
     }
 }
@@ -211,6 +216,7 @@ trait Real:
     Copy
     + Send
     + Sync
+    + PartialEq
     + std::ops::Add<Output = Self>
     + std::ops::Sub<Output = Self>
     + std::ops::Mul<Output = Self>
@@ -244,6 +250,9 @@ fn check(recipe: &Recipe) -> PluginResult<()> {
     }
     if !fraction(recipe.beta1) || !fraction(recipe.beta2) || !fraction(recipe.ema_decay) {
         return bad("beta1, beta2 and ema_decay must lie in [0, 1)");
+    }
+    if !(recipe.eps.is_finite() && recipe.eps >= 0.0) {
+        return bad("eps must be finite and not negative");
     }
     if !(recipe.epochs.is_finite() && recipe.epochs > 0.0) {
         return bad("epochs must be finite and above 0");
@@ -311,6 +320,72 @@ mod tests {
         // m/(1-b1) = g and sqrt(v/(1-b2)) = |g|: the step is -lr * sign(g), after p *= 1 - lr * wd.
         let Flat::F64(p) = &state.values else { unreachable!() };
         assert!((p[0][0] - (2.0 * 0.95 + 0.1)).abs() < 1e-15, "{p:?}");
+    }
+
+    /// Written out in the order of operations of the reference, entry by entry.
+    fn reference_steps(p: &mut [f64], average: &mut [f64], gradients: &[Vec<f64>], recipe: &Recipe) {
+        let (mut m, mut v) = (vec![0.0; p.len()], vec![0.0; p.len()]);
+        for (k, g) in (1..).zip(gradients) {
+            for i in 0..p.len() {
+                p[i] *= 1.0 - recipe.lr * recipe.weight_decay;
+                m[i] = recipe.beta1 * m[i] + (1.0 - recipe.beta1) * g[i];
+                v[i] = recipe.beta2 * v[i] + (1.0 - recipe.beta2) * g[i] * g[i];
+                let denominator = v[i].sqrt() / (1.0 - recipe.beta2.powi(k)).sqrt();
+                let denominator = if denominator == 0.0 { f64::INFINITY } else { denominator };
+                p[i] -= recipe.lr / (1.0 - recipe.beta1.powi(k)) * (m[i] / denominator);
+                average[i] = recipe.ema_decay * average[i] + (1.0 - recipe.ema_decay) * p[i];
+            }
+        }
+    }
+
+    /// Gradients of three steps: large, tiny, of changing sign, 0 at first, 0 always.
+    const WITH_ZEROS: [[f64; 5]; 3] = [[3.0, 1e-9, -2.0, 0.0, 0.0], [2.5, -1e-9, 0.5, 0.0, 0.0], [-1.0, 2e-9, 0.0, 1e-3, 0.0]];
+
+    #[test]
+    fn without_epsilon_steps_equal_the_reference_and_an_entry_that_never_had_a_gradient_only_decays() {
+        let recipe = Recipe { lr: 1e-2, beta1: 0.99, beta2: 0.999, weight_decay: 1e-2, eps: 0.0, ema_decay: 0.999, ..Recipe::default() };
+        let start = vec![0.7, -0.3, 1.5, 0.2, -0.9];
+        let optimiser = Optimiser::new(&recipe, &one_parameter("w"), 1).unwrap();
+        let mut state = OptimiserState::new(Flat::F64(vec![start.clone()]), &recipe);
+        let mut single = OptimiserState::new(state.values.to_precision(crate::Precision::F32), &recipe);
+        for g in WITH_ZEROS {
+            optimiser.update(&mut state, &Gradients::F64(vec![Some(g.to_vec())]));
+            optimiser.update(&mut single, &Gradients::F32(vec![Some(g.map(|g| g as f32).to_vec())]));
+        }
+        let (mut values, mut average) = (start.clone(), start.clone());
+        reference_steps(&mut values, &mut average, &WITH_ZEROS.map(|g| g.to_vec()), &recipe);
+        let (Flat::F64(p), Some(Flat::F64(a)), Flat::F32(p32)) = (&state.values, &state.average, &single.values) else { unreachable!() };
+        for i in 0..start.len() {
+            // A few roundings of numbers below 2.
+            assert!((p[0][i] - values[i]).abs() < 1e-14 && (a[0][i] - average[i]).abs() < 1e-14, "entry {i}: {} {}", p[0][i], values[i]);
+            assert!((f64::from(p32[0][i]) - values[i]).abs() < 1e-6, "entry {i} in f32: {} {}", p32[0][i], values[i]);
+        }
+        let decayed = start[4] * (1.0 - 1e-4f64).powi(3);
+        assert!((p[0][4] - decayed).abs() < 1e-15);
+        // However small a gradient is, the first step has the length of the learning rate.
+        let first = start[1] * (1.0 - 1e-4) - 1e-2;
+        let mut state = OptimiserState::new(Flat::F64(vec![start.clone()]), &recipe);
+        optimiser.update(&mut state, &Gradients::F64(vec![Some(WITH_ZEROS[0].to_vec())]));
+        let Flat::F64(p) = &state.values else { unreachable!() };
+        assert!((p[0][1] - first).abs() < 1e-14, "{p:?}");
+    }
+
+    #[test]
+    fn a_gradient_whose_square_underflows_makes_no_infinite_step() {
+        let recipe = Recipe { lr: 1e-2, eps: 0.0, ..Recipe::default() };
+        let optimiser = Optimiser::new(&recipe, &one_parameter("w"), 1).unwrap();
+        let mut state = OptimiserState::new(Flat::F32(vec![vec![1.0, 1.0]]), &recipe);
+        optimiser.update(&mut state, &Gradients::F32(vec![Some(vec![1e-30, 0.0])]));
+        assert_eq!(state.values, Flat::F32(vec![vec![1.0, 1.0]]));
+    }
+
+    #[test]
+    fn epsilon_may_be_zero_and_must_be_a_number() {
+        let with = |eps: f64| Optimiser::new(&Recipe { eps, ..Recipe::default() }, &one_parameter("w"), 1);
+        assert!(with(0.0).is_ok());
+        for eps in [-1e-8, f64::NAN, f64::INFINITY] {
+            assert!(with(eps).unwrap_err().to_string().contains("eps must be finite and not negative"));
+        }
     }
 
     #[test]

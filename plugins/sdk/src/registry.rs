@@ -75,7 +75,7 @@ fn describe_dataset<D: DatasetPlugin>() -> PluginResult<DatasetSummary> {
 
 fn open_data<D: DatasetPlugin>(request: &DatasetRequest) -> PluginResult<DatasetBox> {
     let options: D::Options = merge("dataset", &D::Options::default(), &request.options)?;
-    Ok(Dataset_TO::from_value(Served(D::open(options, request.seed)?), TD_Opaque))
+    Ok(Dataset_TO::from_value(Served(D::open_for(options, request)?), TD_Opaque))
 }
 
 /// The `describe` function of a root module.

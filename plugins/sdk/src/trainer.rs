@@ -143,6 +143,8 @@ impl<M: ModelPlugin> Trainer<M> {
             device: if self.request.device.is_empty() { "cpu".into() } else { self.request.device.clone() },
             weights: if self.state.average.is_some() { vec!["raw".into(), "ema".into()] } else { vec!["raw".into()] },
             capabilities: M::CAPABILITIES.iter().map(|&c| c.into()).collect(),
+            inputs: M::inputs_for(&self.config),
+            latents: M::latents(&self.config),
         })
     }
 
@@ -180,7 +182,7 @@ impl<M: ModelPlugin> Trainer<M> {
             self.device.seed(seed);
             self.model.loss(&self.recipe.loss, &batch)?
         };
-        let value = scalar(&loss);
+        let value = self.model.reported_loss(&self.recipe.loss, scalar(&loss), &batch)?;
         let grads = GradientsParams::from_grads(loss.backward(), &self.model);
         let gradients = parameters::flatten_gradients(parameters::gradients(&self.model, grads), self.precision);
         let figures = self.optimiser.update(&mut self.state, &gradients);
@@ -275,7 +277,17 @@ impl<M: ModelPlugin> Trainer<M> {
         Ok(format!("{} {} {:?}", M::NAME, registry::to_json(&self.config)?, self.precision))
     }
 
+    /// An intermediate quantity of a prediction with the raw weights.
+    fn latent(&self, name: &str, raw: &abi::Batch<'_>) -> PluginResult<Vec<f64>> {
+        let batch = Batch::new(raw, &self.device, self.evaluation, None)?;
+        let model = parameters::write(self.model.valid(), &self.state.values.to_precision(self.evaluation), self.evaluation);
+        Ok(model.latent(name, &batch)?.into_data().iter::<f64>().collect())
+    }
+
     fn run_capability(&mut self, name: &str, raw: &abi::Batch<'_>, input: &[u8]) -> PluginResult<Vec<f64>> {
+        if let Some(latent) = name.strip_prefix("latent:") {
+            return self.latent(latent, raw);
+        }
         if !M::CAPABILITIES.contains(&name) {
             return Err(PluginError::Unsupported(name.into()));
         }

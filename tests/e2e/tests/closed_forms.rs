@@ -2,7 +2,8 @@
 
 use equivbench_abi::descriptor::{DatasetRequest, ModelRequest};
 use equivbench_core::{
-    Dataset, Estimator, Measurement, Occasion, PointLoss, Preparation, Scheme, Seed, Supervised, Weights, measure, pool, task_by_name,
+    Dataset, Estimator, Measurement, Occasion, PointLoss, Preparation, Scheme, Seed, Supervised, TaskRequest, Weights, configure_task,
+    measure, pool,
 };
 use equivbench_e2e::library;
 use equivbench_host::{Library, LoadedModel};
@@ -11,10 +12,11 @@ fn samples() -> Supervised {
     let spice = Library::open(&library("equivbench_spice")).unwrap();
     let mut data = spice.open_dataset(&DatasetRequest { dataset: "spice".into(), ..Default::default() }).unwrap();
     let raw = Dataset::load(&mut data, "valid", &[0, 20, 40, 60]).unwrap();
-    let task = task_by_name("force-field").unwrap();
+    let task = configure_task("force-field", &TaskRequest { settings: &Default::default(), input_width: &|_| None }).unwrap();
+    let normalisers = Dataset::normalisers(&data);
     let how = Preparation {
         occasion: Occasion::Measurement { flow_time: None },
-        normaliser: &|field| Dataset::normaliser(&data, field),
+        normaliser: &|field| normalisers.get(field).copied(),
         stream: &|sample| Seed::new(0).indexed_stream("task", sample as u64),
     };
     task.prepare(raw, &how).unwrap()

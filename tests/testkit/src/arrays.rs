@@ -34,6 +34,7 @@ pub fn read_arrays(path: &Path) -> BTreeMap<String, Array> {
             Dtype::F64 => bytemuck::pod_collect_to_vec(data),
             Dtype::F32 => bytemuck::pod_collect_to_vec::<u8, f32>(data).into_iter().map(f64::from).collect(),
             Dtype::I64 => bytemuck::pod_collect_to_vec::<u8, i64>(data).into_iter().map(|v| v as f64).collect(),
+            Dtype::I32 => bytemuck::pod_collect_to_vec::<u8, i32>(data).into_iter().map(f64::from).collect(),
             Dtype::U8 | Dtype::BOOL => data.iter().map(|&v| f64::from(v)).collect(),
             other => panic!("{name}: element type {other:?}"),
         };

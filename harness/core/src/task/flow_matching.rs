@@ -4,8 +4,14 @@
 //! `x_t = (1 − t) x0 + t x1`; the model predicts the velocity `u = x1 − x0`. A velocity `v` means the clean sample
 //! `x̂1 = x_t + (1 − t) v`, so its squared error is `(1 − t)²` times that of the velocity.
 
-use super::{Balance, Occasion, Preparation, Supervised, Task};
-use crate::{Batch, CoreError, Field, FieldKind, Rotation, Rows, Stream, Values, seed::uniform};
+use super::{
+    Balance, Occasion, Preparation, Supervised, Task,
+    cloud::{centre, check_vectors, turn},
+};
+use crate::{
+    Batch, CoreError, Field, FieldKind, Rotation, Rows, Stream, Values,
+    seed::{normal_pair, uniform},
+};
 
 /// Inputs: `positions [residues, 3]` (x_t, nm), `flow_time [samples]`, and whatever invariant fields the dataset offers
 /// (`residue_index`, `chain_break`). Target: the velocity `[residues, 3]`, nm.
@@ -28,10 +34,7 @@ impl Task for FlowMatching {
     fn prepare(&self, mut raw: Batch, how: &Preparation<'_>) -> Result<Supervised, CoreError> {
         raw.check_finite()?;
         let field = raw.take("positions")?;
-        if field.rows != Rows::Point || field.kind != FieldKind::Vector || field.width() != 3 {
-            let what = format!("field \"positions\" has shape {:?}; flow matching needs vectors [points, 3]", field.shape);
-            return Err(CoreError::Shape(what));
-        }
+        check_vectors(&field, "flow matching")?;
         let (mut along, mut velocity) = (field.reals()?.to_vec(), vec![0.0; field.reals()?.len()]);
         let mut flow_times = Vec::with_capacity(raw.samples());
         for sample in 0..raw.samples() {
@@ -97,22 +100,6 @@ impl Task for FlowMatching {
     }
 }
 
-/// Subtracts the mean of the points.
-fn centre(cloud: &mut [f64]) {
-    let points = (cloud.len() / 3).max(1) as f64;
-    for axis in 0..3 {
-        let mean = cloud.iter().skip(axis).step_by(3).sum::<f64>() / points;
-        cloud.iter_mut().skip(axis).step_by(3).for_each(|x| *x -= mean);
-    }
-}
-
-fn turn(cloud: &mut [f64], rotation: &Rotation) {
-    for point in cloud.chunks_exact_mut(3) {
-        let turned = rotation.apply([point[0], point[1], point[2]]);
-        point.copy_from_slice(&turned);
-    }
-}
-
 /// Beta(a, 1) has the distribution function `t^a`: `t = U^(1/a)`.
 fn draw_flow_time(stream: &mut Stream) -> f64 {
     let (which, u) = (uniform(stream), uniform(stream));
@@ -123,13 +110,6 @@ fn centred_noise(count: usize, stream: &mut Stream) -> Vec<f64> {
     let mut noise: Vec<f64> = std::iter::repeat_with(|| normal_pair(stream)).flatten().take(count).collect();
     centre(&mut noise);
     noise
-}
-
-/// Two standard normal numbers (Box and Muller).
-fn normal_pair(stream: &mut Stream) -> [f64; 2] {
-    let radius = (-2.0 * (1.0 - uniform(stream)).ln()).sqrt();
-    let (sin, cos) = (std::f64::consts::TAU * uniform(stream)).sin_cos();
-    [radius * cos, radius * sin]
 }
 
 #[cfg(test)]

@@ -1,14 +1,19 @@
 //! Tasks: how samples become inputs and targets, under which conditions they are measured, and how samples weigh. A file for each
 //! task, one slice that lists them.
 
+mod cloud;
 mod flow_matching;
 mod force_field;
+mod voxel_denoising;
 
 pub use flow_matching::FlowMatching;
 pub use force_field::ForceField;
+pub use voxel_denoising::{Augmentation, VoxelDenoising, euler_rotation};
 
-use crate::{Batch, CoreError, Field, Stream};
+use crate::{Batch, CoreError, Field, Scheme, Stream};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::sync::Arc;
 
 /// Samples made ready for a model.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -103,9 +108,9 @@ pub struct Preparation<'a> {
     /// What for.
     pub occasion: Occasion,
     /// `(mean, scale)` of a field.
-    pub normaliser: &'a dyn Fn(&str) -> Option<(f64, f64)>,
+    pub normaliser: &'a (dyn Fn(&str) -> Option<(f64, f64)> + Sync),
     /// The random stream of a sample of the batch. In a measurement it is the same at every flow time, so that noise is.
-    pub stream: &'a dyn Fn(usize) -> Stream,
+    pub stream: &'a (dyn Fn(usize) -> Stream + Sync),
 }
 
 /// How samples of different size weigh in a loss.
@@ -121,6 +126,24 @@ pub enum Balance {
 pub trait Task: Send + Sync {
     /// Name in suites, descriptors and tables.
     fn name(&self) -> &'static str;
+
+    /// Every setting with its value, as they stand in manifests.
+    fn settings(&self) -> Map<String, Value> {
+        Map::new()
+    }
+
+    /// How rotations are drawn unless a suite says otherwise.
+    fn default_scheme(&self) -> &'static str {
+        "tetrahedral-x2"
+    }
+
+    /// Whether the rotations of a scheme can act on the fields of this task.
+    ///
+    /// # Errors
+    /// Names the schemes that can.
+    fn check_scheme(&self, _scheme: &Scheme) -> Result<(), CoreError> {
+        Ok(())
+    }
 
     /// Turns raw samples into inputs and target. Whatever is random comes from the streams of `how`.
     ///
@@ -158,17 +181,42 @@ pub trait Task: Send + Sync {
     }
 }
 
-/// All tasks.
-const TASKS: &[&dyn Task] = &[&ForceField, &FlowMatching];
+/// What a task is fitted to.
+pub struct TaskRequest<'a> {
+    /// Settings of a suite's `[task]` table.
+    pub settings: &'a Map<String, Value>,
+    /// The shape of one row of an input field of the model, where the model says; an axis may be 0 for any length.
+    pub input_width: &'a dyn Fn(&str) -> Option<Vec<usize>>,
+}
 
-/// The task of a name.
+/// Makes a task, or says which setting is wrong.
+type Configure = fn(&TaskRequest<'_>) -> Result<Arc<dyn Task>, CoreError>;
+
+/// All tasks.
+const TASKS: &[(&str, Configure)] = &[
+    ("force-field", |request| without_settings("force-field", request, ForceField)),
+    ("flow-matching", |request| without_settings("flow-matching", request, FlowMatching)),
+    ("voxel-denoising", |request| Ok(Arc::new(VoxelDenoising::configure(request)?))),
+];
+
+fn without_settings(name: &str, request: &TaskRequest<'_>, task: impl Task + 'static) -> Result<Arc<dyn Task>, CoreError> {
+    match request.settings.keys().next() {
+        Some(key) => Err(CoreError::Setting { task: name.into(), what: format!("task.{key} is not known: this task has no settings") }),
+        None => Ok(Arc::new(task)),
+    }
+}
+
+/// The task of a name with its settings, fitted to the inputs of a model.
 ///
 /// # Errors
-/// An unknown name.
-pub fn task_by_name(name: &str) -> Result<&'static dyn Task, CoreError> {
-    TASKS.iter().copied().find(|t| t.name() == name).ok_or_else(|| CoreError::Unknown {
-        what: "task",
-        name: name.into(),
-        known: TASKS.iter().map(|t| t.name()).collect::<Vec<_>>().join(", "),
-    })
+/// An unknown name, an unknown setting, or one that cannot be.
+pub fn configure_task(name: &str, request: &TaskRequest<'_>) -> Result<Arc<dyn Task>, CoreError> {
+    match TASKS.iter().find(|(known, _)| *known == name) {
+        Some((_, configure)) => configure(request),
+        None => Err(CoreError::Unknown {
+            what: "task",
+            name: name.into(),
+            known: TASKS.iter().map(|(known, _)| *known).collect::<Vec<_>>().join(", "),
+        }),
+    }
 }
