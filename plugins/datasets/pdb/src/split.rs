@@ -1,8 +1,8 @@
 //! Splits: whole clusters in a seeded order, then a seeded order of the chains inside each split.
 
 use crate::{clusters::Clusters, options::Options};
+use equivbench_dataset_tools::split::{self as groups, Draws, NAMES};
 use equivbench_plugin::{PluginError, PluginResult};
-use sha2::{Digest, Sha256};
 
 /// One split: numbers of records in the order in which they are served.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,7 +13,8 @@ pub(crate) struct Split {
     pub(crate) clusters: u64,
 }
 
-const NAMES: [&str; 3] = ["train", "valid", "test"];
+/// Keeps the draws of this dataset apart from those of others.
+const DOMAIN: &str = "equivbench-pdb split\0";
 /// Validation takes no more than this share of the clusters to reach its least number, the test no more than that.
 const MOST_VALID: usize = 5;
 const MOST_TEST: usize = 10;
@@ -23,23 +24,18 @@ const MOST_TEST: usize = 10;
 /// # Errors
 /// Too few clusters.
 pub(crate) fn divide(clusters: &Clusters, options: &Options, seed: u64) -> PluginResult<Vec<Split>> {
-    let [train, valid, test] = sizes(clusters.keys.len(), options)?;
-    let mut order: Vec<(u64, usize)> =
-        clusters.keys.iter().enumerate().map(|(i, key)| (stream(seed, &format!("cluster {key}")), i)).collect();
-    order.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| clusters.keys[a.1].cmp(&clusters.keys[b.1])));
-    let mut part = vec![0; clusters.keys.len()];
-    let labels = std::iter::repeat_n(2, test).chain(std::iter::repeat_n(1, valid));
-    order.iter().zip(labels).for_each(|((_, cluster), label)| part[*cluster] = label);
-    let sizes = [train, valid, test];
+    let sizes = sizes(clusters.keys.len(), options)?;
+    let draws = Draws::new(DOMAIN, seed);
+    let part = groups::parts(&draws.order("cluster", &clusters.keys), sizes);
     let mut splits: Vec<Split> =
         NAMES.iter().zip(sizes).map(|(&name, n)| Split { name, records: Vec::new(), clusters: n as u64 }).collect();
     for (record, cluster) in clusters.of_record.iter().enumerate() {
-        if let Some(cluster) = cluster {
-            splits[part[*cluster as usize]].records.push(record as u32);
+        if let Some(part) = cluster.and_then(|cluster| part[cluster as usize]) {
+            splits[part].records.push(record as u32);
         }
     }
     for split in &mut splits {
-        shuffle(&mut split.records, stream(seed, split.name));
+        draws.shuffle(split.name, &mut split.records);
     }
     splits.retain(|split| !split.records.is_empty());
     Ok(splits)
@@ -61,23 +57,6 @@ fn sizes(clusters: usize, options: &Options) -> PluginResult<[usize; 3]> {
              valid_fraction or test_fraction to 0",
             NAMES.join(", ")
         ))),
-    }
-}
-
-/// A number that depends on the seed and a name only.
-fn stream(seed: u64, name: &str) -> u64 {
-    let digest = Sha256::new().chain_update(b"equivbench-pdb split\0").chain_update(seed.to_le_bytes()).chain_update(name).finalize();
-    u64::from_le_bytes(std::array::from_fn(|i| digest[i]))
-}
-
-/// Fisher-Yates with SplitMix64; the bias of the modulo is below 2^-32 for any size that fits here.
-fn shuffle(items: &mut [u32], mut state: u64) {
-    for i in (1..items.len()).rev() {
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        items.swap(i, ((z ^ (z >> 31)) % (i as u64 + 1)) as usize);
     }
 }
 

@@ -1,12 +1,13 @@
 //! ASE's LMDB databases (`.aselmdb`, written by ase-db-backends and used by fairchem): rows 1..nextid, each zlib-compressed JSON.
 
 use crate::{
-    catalogue::{Catalogue, Conformation, Frame, Identity, Skip, bad_data, is_usable},
+    catalogue::{Catalogue, Conformation, Frame, Identity, Skip},
     lmdb::{Lmdb, Value},
     options::Settings,
-    source::{Source, file_name},
+    source::Source,
     units::Units,
 };
+use equivbench_dataset_tools::{DAMAGED, bad_data, file_name, is_usable};
 use equivbench_plugin::{PluginError, PluginResult};
 use flate2::read::ZlibDecoder;
 use rayon::prelude::*;
@@ -18,7 +19,6 @@ use std::{collections::HashMap, collections::HashSet, io::Read, path::Path};
 const MAX_ROW_BYTES: u64 = 1 << 28;
 /// Rows that are decompressed side by side while the index is made.
 const ROWS_AT_ONCE: usize = 4096;
-const DAMAGED: &str = "the file is damaged or cut off: compare its size and checksum with the source and fetch it again";
 
 /// An open `.aselmdb` file.
 pub(crate) struct AseLmdb {

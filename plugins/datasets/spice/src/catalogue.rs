@@ -1,6 +1,7 @@
 //! What a dataset consists of, before any coordinates are kept: molecules, conformations and where they lie, what was left out.
 
-use crate::{elements, options::Settings, smiles};
+use crate::options::Settings;
+use equivbench_dataset_tools::{elements, smiles};
 use equivbench_plugin::{PluginError, PluginResult};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -181,17 +182,6 @@ fn without_version(name: &str) -> &str {
         Some((head, version)) if !version.is_empty() && version.chars().all(|c| c.is_ascii_digit() || c == '.') => head,
         _ => name,
     }
-}
-
-/// Whether a number of a file can be used: finite, and not so large that a change of unit or a square leaves the range of f64.
-pub(crate) fn is_usable(x: f64) -> bool {
-    x.abs() < 1e100
-}
-
-/// An error about the content of a file: the file, the place, what is wrong, what to do.
-pub(crate) fn bad_data(file: &str, place: &str, what: impl std::fmt::Display, remedy: &str) -> PluginError {
-    let place = if place.is_empty() { String::new() } else { format!(", {place}") };
-    PluginError::BadData(format!("{file}{place}: {what}; {remedy}"))
 }
 
 #[cfg(test)]

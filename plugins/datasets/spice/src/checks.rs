@@ -1,9 +1,7 @@
 //! What the dataset finds out about itself when it is opened: units, signs, distances, what was left out.
 
-use crate::{
-    catalogue::{Catalogue, Conformation},
-    elements,
-};
+use crate::catalogue::{Catalogue, Conformation};
+use equivbench_dataset_tools::elements;
 use equivbench_plugin::DataCheck;
 use std::collections::BTreeMap;
 

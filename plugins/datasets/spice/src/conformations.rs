@@ -2,11 +2,10 @@
 //! data; this reader serves tools that label them, and its bond check finds rows that do not follow the SMILES.
 
 use crate::{
-    catalogue::is_usable,
-    elements::covalent_radius,
     hdf5::{Hdf5, Molecule},
-    smiles, units,
+    units,
 };
+use equivbench_dataset_tools::{elements::covalent_radius, is_usable, smiles};
 use equivbench_plugin::PluginResult;
 use std::path::Path;
 

@@ -1,10 +1,7 @@
 //! The content hash: SHA-256 over everything that can change a number.
 
-use crate::{
-    catalogue::bad_data,
-    options::{Options, Settings},
-    source::file_name,
-};
+use crate::options::{Options, Settings};
+use equivbench_dataset_tools::{bad_data, file_name};
 use equivbench_plugin::PluginResult;
 use sha2::{Digest, Sha256};
 use std::{

@@ -1,11 +1,12 @@
 //! The sample that the plugin carries: 2,082 conformations of 694 drug-like molecules, labelled with GFN2-xTB (see `data/README.md`).
 
 use crate::{
-    catalogue::{Catalogue, Conformation, Frame, Identity, Skip, bad_data},
+    catalogue::{Catalogue, Conformation, Frame, Identity, Skip},
     options::Settings,
     source::Source,
     units::Units,
 };
+use equivbench_dataset_tools::bad_data;
 use equivbench_plugin::{PluginError, PluginResult};
 use serde::Deserialize;
 use std::{io::Read, ops::Range};

@@ -1,6 +1,6 @@
 //! HDF5 without trust: every call of the reader library is fenced, sizes are limited, and errors name file and place.
 
-use crate::catalogue::{bad_data, is_usable};
+use equivbench_dataset_tools::{bad_data, file_name, is_usable};
 use equivbench_plugin::{PluginError, PluginResult};
 use hdf5_reader::{Dataset, Datatype, Hdf5File, OpenOptions, error::Error, group::Group};
 use std::{
@@ -56,7 +56,7 @@ impl Numbers {
 
 impl Hdf5 {
     pub(crate) fn open(path: &Path) -> PluginResult<Self> {
-        let name = crate::source::file_name(path);
+        let name = file_name(path);
         let file = fenced(&name, "", || open_raw(path))?;
         Ok(Self { path: path.to_owned(), name, file })
     }

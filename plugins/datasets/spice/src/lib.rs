@@ -9,7 +9,7 @@
 //! | `hdf5`, `lmdb`, `lru` | what these stand on |
 //! | `catalogue`, `split` | molecules, conformations, filters; train, valid, test by molecule |
 //! | `checks`, `content` | the dataset's report on itself; its hash |
-//! | [`conformations`], [`smiles`], [`elements`], [`units`] | SPICE's unlabelled files and what reading them needs |
+//! | [`conformations`], [`units`] | SPICE's unlabelled files and what reading them needs |
 //!
 //! ```
 //! use equivbench_plugin::DatasetPlugin;
@@ -26,14 +26,12 @@ mod catalogue;
 mod checks;
 pub mod conformations;
 mod content;
-pub mod elements;
 mod embedded;
 mod hdf5;
 mod lmdb;
 mod lru;
 mod options;
 mod release;
-pub mod smiles;
 mod source;
 mod spice;
 mod split;
@@ -41,6 +39,7 @@ pub mod units;
 mod xyz;
 
 pub use catalogue::Conformation;
+pub use equivbench_dataset_tools::{elements, smiles};
 pub use options::Options;
 pub use spice::Spice;
 

@@ -1,9 +1,7 @@
 //! What a suite's `[dataset]` table may say, and what of it is checked before a file is opened.
 
-use crate::{
-    elements,
-    units::{self, Units},
-};
+use crate::units::{self, Units};
+use equivbench_dataset_tools::elements;
 use equivbench_plugin::{PluginError, PluginResult};
 use serde::{Deserialize, Serialize};
 

@@ -2,13 +2,14 @@
 //! opening looks at names, shapes, atomic numbers and SMILES; coordinates are read when they are asked for.
 
 use crate::{
-    catalogue::{Catalogue, Conformation, Frame, Identity, Skip, bad_data, is_usable},
+    catalogue::{Catalogue, Conformation, Frame, Identity, Skip},
     hdf5::{Hdf5, Molecule, Numbers},
     lru::Lru,
     options::{ForceLimits, Settings},
     source::Source,
     units::{self, Units},
 };
+use equivbench_dataset_tools::{bad_data, is_usable};
 use equivbench_plugin::{PluginError, PluginResult};
 use rayon::prelude::*;
 use std::{path::Path, sync::Arc};

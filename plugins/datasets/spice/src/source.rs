@@ -2,13 +2,14 @@
 
 use crate::{
     aselmdb::AseLmdb,
-    catalogue::{Catalogue, Conformation, bad_data},
+    catalogue::{Catalogue, Conformation},
     lmdb,
     options::Settings,
     release::Release,
     units::Units,
     xyz::ExtendedXyz,
 };
+use equivbench_dataset_tools::{bad_data, file_name};
 use equivbench_plugin::{PluginError, PluginResult};
 use std::{
     fs::File,
@@ -96,11 +97,6 @@ fn unreadable(path: &Path, error: &std::io::Error) -> PluginError {
 
 fn here() -> String {
     std::env::current_dir().map_or_else(|_| "the working directory".into(), |d| d.display().to_string())
-}
-
-/// File name without its folders: what may stand in a table.
-pub(crate) fn file_name(path: &Path) -> String {
-    path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned())
 }
 
 /// File name without the suffixes of its format.

@@ -9,6 +9,7 @@ use crate::{
     source::{self, Source},
     split::{self, Splits},
 };
+use equivbench_dataset_tools::file_name;
 use equivbench_plugin::{
     DataCheck, DatasetDescriptor, DatasetPlugin, FieldBuffers, FieldDescriptor, Normaliser, PluginError, PluginResult, SplitDescriptor,
     field,
@@ -239,7 +240,7 @@ impl Opened {
             hash.file(path)?;
             small &= std::fs::metadata(path).is_ok_and(|m| m.len() <= settings.small_file_bytes);
         }
-        Ok(Self { sources, hash, files: names(&paths, source::file_name), stem: names(&paths, source::file_stem), small, embedded: false })
+        Ok(Self { sources, hash, files: names(&paths, file_name), stem: names(&paths, source::file_stem), small, embedded: false })
     }
 
     /// Looks at all of the data if they are small, at a sample otherwise. Small files are read completely in any case, so that a

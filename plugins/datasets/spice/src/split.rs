@@ -4,8 +4,8 @@ use crate::{
     catalogue::Catalogue,
     options::{Options, Settings, SplitBy},
 };
+use equivbench_dataset_tools::split::{self as groups, Draws, NAMES};
 use equivbench_plugin::{PluginError, PluginResult};
-use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 
 /// One split: numbers of frames in the order in which they are served.
@@ -27,6 +27,9 @@ pub(crate) struct Splits {
 /// Fewer molecules than splits: nothing can be kept apart.
 const MIN_MOLECULES: usize = 3;
 
+/// Keeps the draws of this dataset apart from those of others.
+const DOMAIN: &str = "equivbench-spice split\0";
+
 /// Divides the frames of a catalogue.
 ///
 /// # Errors
@@ -39,10 +42,11 @@ pub(crate) fn divide(catalogue: &Catalogue, settings: &Settings, seed: u64) -> P
         SplitBy::Auto => molecules < MIN_MOLECULES,
     };
     let units = if by_frame { catalogue.frames.len() } else { molecules };
-    let [train, valid, test] = sizes(units, by_frame, &settings.options)?;
-    let part_of_unit =
-        if by_frame { blocks(train, valid, test, units) } else { shuffled_parts(&catalogue.molecules, train, valid, test, seed) };
-    let mut splits: Vec<Split> = ["train", "valid", "test"].map(|name| Split { name, frames: Vec::new(), groups: 0 }).into_iter().collect();
+    let sizes = sizes(units, by_frame, &settings.options)?;
+    let draws = Draws::new(DOMAIN, seed);
+    // Molecules in the order of a hash of seed and key: the order of files and of groups in them does not matter.
+    let part_of_unit = if by_frame { blocks(sizes, units) } else { groups::parts(&draws.order("molecule", &catalogue.molecules), sizes) };
+    let mut splits: Vec<Split> = NAMES.map(|name| Split { name, frames: Vec::new(), groups: 0 }).into_iter().collect();
     for (i, frame) in catalogue.frames.iter().enumerate() {
         let unit = if by_frame { i } else { frame.molecule as usize };
         if let Some(part) = part_of_unit[unit] {
@@ -50,7 +54,7 @@ pub(crate) fn divide(catalogue: &Catalogue, settings: &Settings, seed: u64) -> P
         }
     }
     for split in &mut splits {
-        shuffle(&mut split.frames, stream(seed, split.name));
+        draws.shuffle(split.name, &mut split.frames);
     }
     if let Some(keep) = settings.options.max_train_samples {
         splits[0].frames.truncate(usize::try_from(keep).unwrap_or(usize::MAX));
@@ -64,25 +68,19 @@ pub(crate) fn divide(catalogue: &Catalogue, settings: &Settings, seed: u64) -> P
 
 /// Number of molecules or frames in each split; a fraction above 0 gets at least one.
 fn sizes(units: usize, by_frame: bool, options: &Options) -> PluginResult<[usize; 3]> {
-    let part = |fraction: f64| if fraction == 0.0 { 0 } else { ((units as f64 * fraction).round() as usize).max(1) };
-    let (valid, test) = (part(options.valid_fraction), part(options.test_fraction));
-    let left = units.saturating_sub(valid + test);
-    let rest = 1.0 - options.train_fraction - options.valid_fraction - options.test_fraction;
-    // Fractions that sum to 1 leave nothing over, whatever the rounding.
-    let train = if rest.abs() < 1e-9 { left } else { part(options.train_fraction).min(left) };
-    if train == 0 {
+    let fractions = [options.train_fraction, options.valid_fraction, options.test_fraction];
+    groups::sizes(units, fractions).ok_or_else(|| {
         let what = if by_frame { "conformation(s)" } else { "molecule(s)" };
         let frames = if by_frame { "" } else { ", or divide the frames of the trajectory with split_by = \"frame\"" };
-        return Err(PluginError::BadRequest(format!(
+        PluginError::BadRequest(format!(
             "the training split is empty: {units} {what} cannot be divided into {} / {} / {}; give more data, set valid_fraction or test_fraction to 0{frames}",
             options.train_fraction, options.valid_fraction, options.test_fraction
-        )));
-    }
-    Ok([train, valid, test])
+        ))
+    })
 }
 
 /// Blocks from the front: train, valid, test; what is over between train and valid is left out.
-fn blocks(train: usize, valid: usize, test: usize, units: usize) -> Vec<Option<usize>> {
+fn blocks([train, valid, test]: [usize; 3], units: usize) -> Vec<Option<usize>> {
     let part = |i: usize| match i {
         i if i < train => Some(0),
         i if i >= units - test => Some(2),
@@ -90,35 +88,6 @@ fn blocks(train: usize, valid: usize, test: usize, units: usize) -> Vec<Option<u
         _ => None,
     };
     (0..units).map(part).collect()
-}
-
-/// Molecules ordered by a hash of seed and key: the order of files and of groups in them does not matter.
-fn shuffled_parts(keys: &[String], train: usize, valid: usize, test: usize, seed: u64) -> Vec<Option<usize>> {
-    let mut order: Vec<(u64, usize)> = keys.iter().enumerate().map(|(i, key)| (stream(seed, &format!("molecule {key}")), i)).collect();
-    order.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| keys[a.1].cmp(&keys[b.1])));
-    let mut parts = vec![None; keys.len()];
-    let labels = std::iter::repeat_n(2, test).chain(std::iter::repeat_n(1, valid)).chain(std::iter::repeat_n(0, train));
-    for ((_, molecule), part) in order.into_iter().zip(labels) {
-        parts[molecule] = Some(part);
-    }
-    parts
-}
-
-/// A number that depends on the seed and a name only.
-fn stream(seed: u64, name: &str) -> u64 {
-    let digest = Sha256::new().chain_update(b"equivbench-spice split\0").chain_update(seed.to_le_bytes()).chain_update(name).finalize();
-    u64::from_le_bytes(std::array::from_fn(|i| digest[i]))
-}
-
-/// Fisher-Yates with SplitMix64; the bias of the modulo is below 2^-32 for any size that fits here.
-fn shuffle(items: &mut [u32], mut state: u64) {
-    for i in (1..items.len()).rev() {
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        items.swap(i, ((z ^ (z >> 31)) % (i as u64 + 1)) as usize);
-    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Just enough SMILES: elements, formal charges, atom maps and connectivity of the strings that SPICE files carry, and a key
+//! Just enough SMILES: elements, formal charges, atom maps and connectivity of the strings that data files carry, and a key
 //! that is the same for every way of writing one molecule.
 
 use crate::elements;
@@ -51,7 +51,7 @@ fn shorten(text: &str) -> String {
 
 /// The string without atom maps: `[C:3]` becomes `[C]`.
 #[must_use]
-pub(crate) fn without_maps(text: &str) -> String {
+pub fn without_maps(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut characters = text.chars().peekable();
     let mut inside = false;
@@ -102,11 +102,15 @@ impl Graph {
     #[must_use]
     pub fn key(&self) -> String {
         let (species, neighbours) = self.with_hydrogens();
-        let mut colours: Vec<u64> = species.iter().zip(&neighbours).map(|(&z, n)| mix(u64::from(z) << 8 | n.len() as u64)).collect();
-        for _ in 0..WEISFEILER_LEHMAN_ROUNDS {
-            colours = (0..colours.len()).map(|i| fold(colours[i], neighbours[i].iter().map(|&j| colours[j]).collect())).collect();
-        }
-        format!("{} {:016x}", elements::formula(&species), fold(0, colours))
+        key(&species, &neighbours)
+    }
+
+    /// Atomic numbers of the atoms that are not hydrogen, sorted.
+    #[must_use]
+    pub fn heavy_atoms(&self) -> Vec<u8> {
+        let mut numbers: Vec<u8> = self.atoms.iter().map(|a| a.element).filter(|&z| z != 1).collect();
+        numbers.sort_unstable();
+        numbers
     }
 
     /// Atomic numbers with all hydrogens as atoms, and the neighbours of each.
@@ -137,6 +141,28 @@ impl Graph {
             }
         }
     }
+}
+
+/// [`Graph::key`] of a molecule that is given by atoms, hydrogens included, and pairs of bonded atoms.
+///
+/// # Panics
+/// If a bond names an atom that is not there.
+#[must_use]
+pub fn key_of(species: &[u8], bonds: impl IntoIterator<Item = (usize, usize)>) -> String {
+    let mut neighbours = vec![Vec::new(); species.len()];
+    for (a, b) in bonds {
+        neighbours[a].push(b);
+        neighbours[b].push(a);
+    }
+    key(species, &neighbours)
+}
+
+fn key(species: &[u8], neighbours: &[Vec<usize>]) -> String {
+    let mut colours: Vec<u64> = species.iter().zip(neighbours).map(|(&z, n)| mix(u64::from(z) << 8 | n.len() as u64)).collect();
+    for _ in 0..WEISFEILER_LEHMAN_ROUNDS {
+        colours = (0..colours.len()).map(|i| fold(colours[i], neighbours[i].iter().map(|&j| colours[j]).collect())).collect();
+    }
+    format!("{} {:016x}", elements::formula(species), fold(0, colours))
 }
 
 /// Enough to tell any two molecules apart that differ within eight bonds of some atom.
@@ -384,6 +410,14 @@ mod tests {
         ] {
             assert_eq!(parse(a).unwrap().key(), parse(b).unwrap().key(), "{a} {b}");
         }
+    }
+
+    #[test]
+    fn atoms_and_bonds_have_the_key_of_their_smiles() {
+        let methanol = key_of(&[1, 6, 1, 8, 1, 1], [(0, 1), (1, 2), (3, 1), (3, 4), (5, 1)]);
+        let graph = parse("CO").unwrap();
+        assert_eq!((methanol, graph.heavy_atoms()), (graph.key(), vec![6, 8]));
+        assert_ne!(key_of(&[1, 6, 1, 8, 1, 1], [(0, 1), (1, 2), (3, 1), (3, 4), (5, 3)]), graph.key());
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub fn formula(species: &[u8]) -> String {
 
 /// Covalent radius in Å (Cordero et al. 2008) of the elements that force-field sets hold; 1.5 for others.
 #[must_use]
-pub(crate) fn covalent_radius(atomic_number: u8) -> f64 {
+pub fn covalent_radius(atomic_number: u8) -> f64 {
     match atomic_number {
         1 => 0.31,
         3 => 1.28,
