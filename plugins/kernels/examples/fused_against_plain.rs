@@ -3,7 +3,8 @@
 //! `cargo run --release -p equivbench-kernels --example fused_against_plain -- [centres] [--default-allocator]`
 //!
 //! Sizes are first those of a transformer over 20 neighbours per centre: width 128, 8 heads, 512 radial features; then those
-//! of a trunk over 3 chains of 128 tokens and all their pairs: width 512, 8 heads, 256 pair features. Runs are interleaved.
+//! of a trunk over 3 chains of 128 tokens and all their pairs: width 512, 8 heads, 256 pair features. Those of grids are in
+//! their names, for 4 samples and 8 groups where nothing else is said. Runs are interleaved.
 //! The smallest time of each is printed, so that other work on the machine disturbs little, and the median and the quartiles
 //! of the ratio of neighbouring runs.
 
@@ -42,6 +43,7 @@ fn main() {
     bench.rows();
     bench.radial();
     bench.layer_norms();
+    bench.group_norms();
     bench.gates();
     bench.lookup();
     bench.pair_attention();
@@ -137,6 +139,23 @@ impl Bench {
             let fused = |x| equivbench_kernels::adaptive_layer_norm(x, scale.clone(), shift.clone(), &groups, EPSILON);
             let plain = |x| plain::adaptive_layer_norm(x, scale.clone(), shift.clone(), &groups, EPSILON);
             compare("  adaptive", || x.clone(), fused, plain);
+        }
+    }
+
+    fn group_norms(&self) {
+        const SIZES: [(&str, [usize; 5], usize); 4] = [
+            ("group_norm_silu, 8 x 32^3", [4, 8, 32, 32, 32], 8),
+            ("  16 x 16^3", [4, 16, 16, 16, 16], 8),
+            ("  128 x 4^3", [4, 128, 4, 4, 4], 8),
+            ("  32 x 64^3, one sample", [1, 32, 64, 64, 64], 16),
+        ];
+        for (name, shape, groups) in SIZES {
+            let (x, scale, shift) = (self.random(shape), self.random([shape[1]]), self.random([shape[1]]));
+            for (name, dropout) in [(name, None), ("  with dropout", Some(Dropout { probability: 0.1, seed: 1 }))] {
+                let fused = |x| equivbench_kernels::group_norm_silu(x, scale.clone(), shift.clone(), groups, EPSILON, dropout);
+                let plain = |x| plain::group_norm_silu(x, scale.clone(), shift.clone(), groups, EPSILON, dropout);
+                compare(name, || x.clone(), fused, plain);
+            }
         }
     }
 

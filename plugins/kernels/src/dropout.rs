@@ -94,6 +94,23 @@ impl Dropout {
         [mixed as u32, (mixed >> 32) as u32]
     }
 
+    /// Applies the mask of [`dropout`] to the elements of a tensor from number `first` on.
+    #[inline(always)]
+    pub(crate) fn apply<T: Scalar>(self, first: usize, values: &mut [T]) {
+        let (scale, threshold) = (T::of(self.scale()), self.threshold());
+        let (mut rest, mut at) = (values, first);
+        while !rest.is_empty() {
+            let column = at % Self::COLUMNS;
+            let (row, others) = rest.split_at_mut((Self::COLUMNS - column).min(rest.len()));
+            let key = self.row_key((at / Self::COLUMNS) as u64);
+            at += row.len();
+            for (column, value) in (column as u32..).zip(row) {
+                *value = if random_bits(key, column) >= threshold { *value * scale } else { T::ZERO };
+            }
+            rest = others;
+        }
+    }
+
     /// The mask of `rows` rows of `columns` columns: 0 or [`Self::scale`].
     pub(crate) fn mask(&self, rows: usize, columns: usize) -> Vec<f64> {
         let mut mask = Vec::with_capacity(rows * columns);

@@ -3,10 +3,16 @@
 //! Compilers vectorise element-wise loops well, but not sums, whose order they must keep, nor small matrix products.
 //! Eight lanes at every level, and fused multiply-add, give the same bits everywhere.
 
+#[cfg(target_arch = "x86_64")]
+mod registers;
+
 use crate::scalar::Scalar;
 
 /// Numbers in one [`Lanes`].
 pub(crate) const LANES: usize = 8;
+
+/// Rows of the small products of [`Lanes::add_scaled`] and [`Lanes::add_products`].
+pub(crate) const ROWS: usize = 4;
 
 /// Eight numbers of type `T`.
 ///
@@ -26,6 +32,63 @@ pub(crate) unsafe trait Lanes<T>: Copy {
     fn mul_add(self, factor: Self, term: Self) -> Self;
     /// The greater of each pair; that of `other` where `self` is NaN.
     fn max(self, other: Self) -> Self;
+    /// The sum over the lanes of each row.
+    #[inline(always)]
+    fn across(rows: [Self; ROWS]) -> [T; ROWS]
+    where
+        T: Scalar,
+    {
+        rows.map(|row| {
+            let mut v = [T::ZERO; LANES];
+            // SAFETY: the array holds LANES numbers.
+            unsafe { row.store(v.as_mut_ptr()) };
+            ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7]))
+        })
+    }
+    /// `sums[row][column] += factors[row] * inputs[column]`, with a number for each row.
+    ///
+    /// # Safety
+    /// The factors are readable.
+    #[inline(always)]
+    unsafe fn add_scaled(sums: &mut [[Self; 3]; ROWS], factors: [*const T; ROWS], inputs: [Self; 3])
+    where
+        T: Scalar,
+    {
+        for (sums, factor) in sums.iter_mut().zip(factors) {
+            // SAFETY: promised by the caller.
+            let factor = Self::splat(unsafe { *factor });
+            sums.iter_mut().zip(inputs).for_each(|(sum, input)| *sum = factor.mul_add(input, *sum));
+        }
+    }
+    /// Three times [`Self::add_scaled`]: with consecutive factors, and with inputs that are `step` numbers apart.
+    ///
+    /// # Safety
+    /// Factors and inputs are readable.
+    #[inline(always)]
+    unsafe fn add_three_scaled(sums: &mut [[Self; 3]; ROWS], factors: [*const T; ROWS], inputs: [*const T; 3], step: isize)
+    where
+        T: Scalar,
+    {
+        for tap in 0..3 {
+            // SAFETY: promised by the caller.
+            unsafe {
+                let inputs = inputs.map(|input| Self::load(input.offset(tap * step)));
+                Self::add_scaled(sums, factors.map(|factor| factor.offset(tap)), inputs);
+            }
+        }
+    }
+    /// `sums[row][column] += factors[row] * inputs[column]`, with eight numbers for each row.
+    ///
+    /// # Safety
+    /// The factors are readable for eight numbers each.
+    #[inline(always)]
+    unsafe fn add_products(sums: &mut [[Self; 3]; ROWS], factors: [*const T; ROWS], inputs: [Self; 3]) {
+        for (sums, factor) in sums.iter_mut().zip(factors) {
+            // SAFETY: promised by the caller.
+            let factor = unsafe { Self::load(factor) };
+            sums.iter_mut().zip(inputs).for_each(|(sum, input)| *sum = factor.mul_add(input, *sum));
+        }
+    }
 }
 
 // SAFETY: no special instructions.
@@ -67,10 +130,38 @@ unsafe impl<T: Scalar> Lanes<T> for [T; LANES] {
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::Lanes;
+    use super::{Lanes, ROWS, registers};
 
     // SAFETY: needs AVX2 and FMA, as the trait says.
     unsafe impl Lanes<f32> for __m256 {
+        #[inline(always)]
+        fn across([a, b, c, d]: [Self; ROWS]) -> [f32; ROWS] {
+            // SAFETY: as in `splat`; a vector of four numbers is an array of them.
+            unsafe {
+                let pairs = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+                let sums = _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps::<1>(pairs));
+                std::mem::transmute::<__m128, [f32; ROWS]>(sums)
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn add_scaled(sums: &mut [[Self; 3]; ROWS], factors: [*const f32; ROWS], inputs: [Self; 3]) {
+            // SAFETY: promised by the caller; and as in `splat`.
+            unsafe { registers::add_scaled(sums, factors, inputs) };
+        }
+
+        #[inline(always)]
+        unsafe fn add_three_scaled(sums: &mut [[Self; 3]; ROWS], factors: [*const f32; ROWS], inputs: [*const f32; 3], step: isize) {
+            // SAFETY: promised by the caller; and as in `splat`.
+            unsafe { registers::add_three_scaled(sums, factors, inputs, step) };
+        }
+
+        #[inline(always)]
+        unsafe fn add_products(sums: &mut [[Self; 3]; ROWS], factors: [*const f32; ROWS], inputs: [Self; 3]) {
+            // SAFETY: promised by the caller; and as in `splat`.
+            unsafe { registers::add_products(sums, factors, inputs) };
+        }
+
         #[inline(always)]
         fn splat(value: f32) -> Self {
             // SAFETY: the processor has the instruction, see the trait.

@@ -19,12 +19,14 @@
 //! | [`rms_norm`] | `gain · x / rms(x)` over the last axis | `x`, `gain` |
 //! | [`layer_norm`] | `(x - mean) / deviation`, times weight, plus bias | `x`, `weight`, `bias` |
 //! | [`adaptive_layer_norm`] | the same, with a scale and a shift for each group of rows | `x`, `scale`, `shift` |
+//! | [`group_norm_silu`] | SiLU of the group norm of voxel grids, then dropout | `x`, `scale`, `shift` |
 //! | [`masked_softmax`] | `softmax(scores + bias_scale · bias)` over valid keys | `scores`, `bias_scale` |
 //! | [`slot_attention`] | attention among some twenty slots of each centre | `qkv`, `bias_scale` |
 //! | [`pair_biased_attention`] | attention among some hundred tokens with a bias for each pair | `q`, `k`, `v`, `bias` |
 //! | [`gather_rows`] | rows of `x` by index | `x` |
 //! | [`lookup_sum`] | sums of rows of one to three small tables by index | the tables |
 //! | [`segment_sum`] | sums over consecutive rows | `x` |
+//! | [`conv3d()`] | convolution of cubic grids: same side, halved or doubled | `x`, `weight`, `bias` |
 //! | [`banded_radial`] | product of a banded matrix with a weight, plus a bias | `weight`, `bias` |
 //!
 //! ```
@@ -40,11 +42,13 @@ mod activation;
 mod allocator;
 mod attention;
 mod choice;
+mod conv3d;
 mod dispatch;
 mod dropout;
 mod error;
 mod gate;
 mod gather;
+mod group_norm;
 mod lanes;
 mod layer_norm;
 mod lookup;
@@ -65,10 +69,12 @@ pub use activation::{gelu, silu};
 pub use allocator::tune_allocator;
 pub use attention::{SlotAttention, slot_attention};
 pub use choice::RowChoice;
+pub use conv3d::{Conv3d, conv3d};
 pub use dropout::{Dropout, dropout};
 pub use error::KernelError;
 pub use gate::{sigmoid_gate, swiglu};
 pub use gather::{RowIndex, Segments, gather_rows, segment_sum};
+pub use group_norm::group_norm_silu;
 pub use layer_norm::{adaptive_layer_norm, layer_norm};
 pub use lookup::lookup_sum;
 pub use norm::rms_norm;

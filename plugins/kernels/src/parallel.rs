@@ -1,5 +1,7 @@
 //! Fresh buffers filled in parallel, cut at fixed places.
 
+use std::mem::MaybeUninit;
+
 use rayon::prelude::*;
 
 use crate::scalar::Scalar;
@@ -27,18 +29,56 @@ pub(crate) fn build_with<T: Scalar, P: Send>(len: usize, chunk: usize, fill: imp
     let min_pieces = (MIN_PIECES * CHUNK / chunk).max(1);
     let mut values: Vec<T> = Vec::with_capacity(len);
     let pieces = values.spare_capacity_mut()[..len].par_chunks_mut(chunk).enumerate().with_min_len(min_pieces);
-    let parts = pieces.map(|(index, piece)| {
-        for slot in piece.iter_mut() {
-            slot.write(T::ZERO);
-        }
-        // SAFETY: every slot of the piece was just written.
-        let piece = unsafe { piece.assume_init_mut() };
-        fill(index * chunk, piece)
-    });
+    let parts = pieces.map(|(index, piece)| fill(index * chunk, zeros(piece)));
     let parts = parts.collect();
     // SAFETY: the pieces cover the first `len` slots, and all of them were written.
     unsafe { values.set_len(len) };
     (values, parts)
+}
+
+/// Writes zeros and lends them.
+fn zeros<T: Scalar>(slots: &mut [MaybeUninit<T>]) -> &mut [T] {
+    for slot in slots.iter_mut() {
+        slot.write(T::ZERO);
+    }
+    // SAFETY: every slot was just written.
+    unsafe { slots.assume_init_mut() }
+}
+
+/// What `work(first, count)` returns for every piece of `chunk` of `len` elements (the last may have fewer), in their order.
+pub(crate) fn each_piece<P: Send>(len: usize, chunk: usize, work: impl Fn(usize, usize) -> P + Sync) -> Vec<P> {
+    let (chunk, min_pieces) = (chunk.max(1), (MIN_PIECES * CHUNK / chunk.max(1)).max(1));
+    let pieces = (0..len.div_ceil(chunk)).into_par_iter().with_min_len(min_pieces);
+    pieces.map(|piece| work(piece * chunk, chunk.min(len - piece * chunk))).collect()
+}
+
+/// A vector of `len` elements in groups of `group`, where elements depend on all of their group: `prepare(number of the group)`
+/// comes first and returns what `fill(prepared, first, piece)` needs for each piece of `chunk` zeros (a group's last may be
+/// shorter), and something to collect in the order of the groups.
+///
+/// A group is prepared and filled one right after the other, so that what the first reads is still in the cache for the second.
+/// Threads without a group of their own help with the pieces of others.
+pub(crate) fn build_groups<T: Scalar, S: Sync, R: Send>(
+    len: usize,
+    group: usize,
+    chunk: usize,
+    prepare: impl Fn(usize) -> (S, R) + Sync,
+    fill: impl Fn(&S, usize, &mut [T]) + Sync,
+) -> (Vec<T>, Vec<R>) {
+    let [group, chunk] = [group, chunk].map(|elements| elements.max(1));
+    let [min_groups, min_pieces] = [group, chunk].map(|elements| (MIN_PIECES * CHUNK / elements).max(1));
+    let mut values: Vec<T> = Vec::with_capacity(len);
+    let groups = values.spare_capacity_mut()[..len].par_chunks_mut(group).enumerate().with_min_len(min_groups);
+    let results = groups.map(|(index, slots)| {
+        let (prepared, result) = prepare(index);
+        let pieces = slots.par_chunks_mut(chunk).enumerate().with_min_len(min_pieces);
+        pieces.for_each(|(piece, slots)| fill(&prepared, index * group + piece * chunk, zeros(slots)));
+        result
+    });
+    let results = results.collect();
+    // SAFETY: the groups cover the first `len` slots, their pieces cover the groups, and all of them were written.
+    unsafe { values.set_len(len) };
+    (values, results)
 }
 
 /// `N` vectors, filled piece by piece together: piece `p` of vector `v` has `chunks[v]` elements (the last may have fewer),

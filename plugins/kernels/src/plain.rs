@@ -1,9 +1,10 @@
 //! The same functions as compositions of ordinary tensor operations: their definition, their test oracle, and what runs
 //! on devices that have no fused kernel.
 
-use burn::tensor::{DType, Device, IndexingUpdateOp, Int, Tensor, TensorData, activation};
+use burn::tensor::ops::{ConvOptions, ConvTransposeOptions};
+use burn::tensor::{DType, Device, IndexingUpdateOp, Int, Tensor, TensorData, activation, module};
 
-use crate::{Bands, Dropout, RowChoice, RowIndex, Segments, SlotAttention};
+use crate::{Bands, Conv3d, Dropout, RowChoice, RowIndex, Segments, SlotAttention};
 
 /// See [`crate::gelu`].
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
@@ -29,6 +30,26 @@ pub fn layer_norm<const D: usize>(x: Tensor<D>, affine: Option<(Tensor<1>, Tenso
     match affine {
         Some((weight, bias)) => normal * weight.unsqueeze() + bias.unsqueeze(),
         None => normal,
+    }
+}
+
+/// See [`crate::group_norm_silu`].
+pub fn group_norm_silu(
+    x: Tensor<5>,
+    scale: Tensor<1>,
+    shift: Tensor<1>,
+    groups: usize,
+    epsilon: f64,
+    dropout: Option<Dropout>,
+) -> Tensor<5> {
+    let shape @ [batch, channels, ..] = x.dims();
+    let voxels = shape[2..].iter().product::<usize>();
+    let normal = layer_norm(x.reshape([batch, groups, channels / groups * voxels]), None, epsilon);
+    let [scale, shift] = [scale, shift].map(|values| values.reshape([1, channels, 1]));
+    let output = activation::silu(normal.reshape([batch, channels, voxels]) * scale + shift).reshape(shape);
+    match dropout.filter(Dropout::acts) {
+        Some(dropout) => self::dropout(output, dropout),
+        None => output,
     }
 }
 
@@ -149,6 +170,20 @@ pub fn segment_sum(x: Tensor<2>, segments: &Segments) -> Tensor<2> {
     let owners = int_tensor(&segments.owners(), &x.device());
     let zeros = Tensor::zeros([segments.count(), x.dims()[1]], (&x.device(), x.dtype()));
     zeros.select_assign(0, owners, x, IndexingUpdateOp::Add)
+}
+
+/// See [`crate::conv3d()`].
+pub fn conv3d(x: Tensor<5>, weight: Tensor<5>, bias: Tensor<1>, kind: Conv3d) -> Tensor<5> {
+    let [stride, padding] = match kind {
+        Conv3d::Same3 => [1, 1],
+        Conv3d::Down3 | Conv3d::Up4 => [2, 1],
+        Conv3d::Point => [1, 0],
+    };
+    let (stride, padding, dilation) = ([stride; 3], [padding; 3], [1; 3]);
+    if kind == Conv3d::Up4 {
+        return module::conv_transpose3d(x, weight, Some(bias), ConvTransposeOptions::new(stride, padding, [0; 3], dilation, 1));
+    }
+    module::conv3d(x, weight, Some(bias), ConvOptions::new(stride, padding, dilation, 1))
 }
 
 /// See [`crate::banded_radial`].
