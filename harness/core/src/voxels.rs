@@ -68,8 +68,8 @@ impl Reach {
     fn of(coordinate: f64, side: usize) -> Self {
         let u = coordinate / RESOLUTION_ANGSTROM + ORIGIN;
         let nothing = Self { first: 0, count: 0, factors: [0.0; WINDOW as usize] };
-        // Far outside (and for anything that is not finite) the window cannot meet the grid, and indices would overflow.
-        if !(u.abs() < 1e6) {
+        // Far outside the window cannot meet the grid, and indices would overflow.
+        if !u.is_finite() || u.abs() > 1e6 {
             return nothing;
         }
         let origin = 66 - (side / 2) as i64;

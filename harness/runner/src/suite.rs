@@ -11,6 +11,7 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("quick", include_str!("../../../benchmarks/suites/quick.toml")),
     ("paper-escaip", include_str!("../../../benchmarks/suites/paper-escaip.toml")),
     ("paper-proteina", include_str!("../../../benchmarks/suites/paper-proteina.toml")),
+    ("paper-voxmol", include_str!("../../../benchmarks/suites/paper-voxmol.toml")),
 ];
 
 /// Keys of the recipe, which may stand directly in `[train]`.
@@ -33,6 +34,9 @@ const RECIPE_KEYS: &[&str] = &[
     "batch_size",
     "epochs",
 ];
+
+/// Tables whose keys a plugin or a task checks.
+const FREE: &[&str] = &["model.config", "dataset.options", "task"];
 
 /// A suite as it was read.
 #[derive(Clone, Debug, PartialEq)]
@@ -180,7 +184,7 @@ fn resolve(mut table: Table, model: &str) -> Result<RunConfig, RunnerError> {
 
 /// A list given for a key that holds one value means one run for each.
 fn is_sweep(key: &str, value: &Value) -> bool {
-    value.is_array() && !holds_list(key) && !key.starts_with("model.config.") && !key.starts_with("dataset.options.")
+    value.is_array() && !holds_list(key) && !FREE.iter().any(|free| key.strip_prefix(free).is_some_and(|rest| rest.starts_with('.')))
 }
 
 /// Whether the value of a key is a list by itself.
@@ -261,7 +265,7 @@ pub fn known_keys() -> Vec<String> {
         for (key, value) in table {
             let name = format!("{prefix}{key}");
             match value {
-                Value::Table(_) if matches!(name.as_str(), "model.config" | "dataset.options") => out.push(format!("{name}.*")),
+                Value::Table(_) if FREE.contains(&name.as_str()) => out.push(format!("{name}.*")),
                 Value::Table(_) if name == "train.recipe" => out.extend(RECIPE_KEYS.iter().map(|k| format!("train.{k}"))),
                 Value::Table(inner) => collect(inner, &format!("{name}."), out),
                 _ => out.push(name),
@@ -279,7 +283,7 @@ fn check_keys(table: &Table, prefix: &str) -> Result<(), RunnerError> {
     for (key, value) in table {
         let name = format!("{prefix}{key}");
         match value {
-            Value::Table(inner) if !matches!(name.as_str(), "model.config" | "dataset.options") => {
+            Value::Table(inner) if !FREE.contains(&name.as_str()) => {
                 check_keys(inner, &format!("{name}."))?;
             }
             Value::Table(_) => {}

@@ -43,6 +43,20 @@ const FLOW: Subject = Subject {
     moments: 10,
 };
 
+/// Denoising of grids with dropout: augmentation, noise and masks, batches that were prepared ahead and are lost.
+const VOXELS: Subject = Subject {
+    settings: &[
+        "run.checkpoint_every_steps=4",
+        "train.steps=30",
+        "train.batch_size=2",
+        "measure.samples=3",
+        "measure.points_per_decade=4",
+        "model.config.grid=8",
+    ],
+    plugin: "voxmol",
+    moments: 10,
+};
+
 fn arguments(subject: &Subject, out: &Path) -> Vec<String> {
     let mut all: Vec<String> = ["run", "--plugins", subject.plugin, "--quiet", "--set", "run.clock=steps"].map(Into::into).to_vec();
     all.extend(subject.settings.iter().flat_map(|s| ["--set".to_owned(), (*s).to_owned()]));
@@ -122,6 +136,11 @@ fn a_killed_worker_leaves_the_same_tables_after_resume() {
 #[test]
 fn a_killed_run_of_flow_matching_leaves_the_same_tables_after_resume() {
     survives(&FLOW, 3, |pool| kill(&format!("-{}", pool.id())));
+}
+
+#[test]
+fn a_killed_run_of_voxel_denoising_leaves_the_same_tables_after_resume() {
+    survives(&VOXELS, 4, |pool| kill(&format!("-{}", pool.id())));
 }
 
 #[test]

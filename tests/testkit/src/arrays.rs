@@ -10,6 +10,8 @@ pub struct Array {
     pub shape: Vec<usize>,
     /// The numbers, whatever their type in the file.
     pub values: Vec<f64>,
+    /// Whether the file holds them in f64.
+    pub double: bool,
 }
 
 impl Array {
@@ -38,7 +40,7 @@ pub fn read_arrays(path: &Path) -> BTreeMap<String, Array> {
             Dtype::U8 | Dtype::BOOL => data.iter().map(|&v| f64::from(v)).collect(),
             other => panic!("{name}: element type {other:?}"),
         };
-        (name, Array { shape: view.shape().to_vec(), values })
+        (name, Array { shape: view.shape().to_vec(), values, double: view.dtype() == Dtype::F64 })
     };
     file.tensors().into_iter().map(read).collect()
 }
