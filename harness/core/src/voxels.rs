@@ -33,7 +33,7 @@ pub struct VoxelAtom {
 /// The density of a molecule, `[channels, side, side, side]`; whatever lies outside of the grid is clipped.
 ///
 /// # Panics
-/// If `density` has another length, or a channel is out of range.
+/// If `density` does not hold whole channels, or an atom's channel is not among them. Positions must be finite: others give nothing.
 pub fn voxelise(atoms: &[VoxelAtom], side: usize, density: &mut [f64]) {
     let points = side * side * side;
     assert!(points > 0 && density.len().is_multiple_of(points), "a density has whole channels");

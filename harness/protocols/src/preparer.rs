@@ -3,8 +3,10 @@
 use crate::BatchOrder;
 use equivbench_core::{Batch, CoreError, Dataset, Occasion, Preparation, Seed, Supervised, Task};
 use std::{
+    any::Any,
     collections::BTreeMap,
     ops::Range,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         mpsc::{Receiver, sync_channel},
@@ -15,8 +17,8 @@ use std::{
 /// A training batch, or why there is none.
 pub(crate) type Prepared = Result<Batch, CoreError>;
 
-/// Batches that wait for the model at most, besides the one that is being made.
-const AHEAD: usize = 2;
+/// Batches that wait for the model at most, besides the one that is made and the one in use. Batches of grids may fill gigabytes.
+const AHEAD: usize = 1;
 
 /// Makes batches; everything random in them is a function of seed, step and sample.
 #[derive(Clone)]
@@ -28,8 +30,8 @@ pub(crate) struct Preparer {
 }
 
 impl Preparer {
-    /// Starts a thread that makes the batches of some steps in order. It ends with the last, with the first error, or when nobody
-    /// listens any more.
+    /// Starts a thread that makes the batches of some steps in order. It ends with the last, with the first error (a panic is one), or
+    /// when nobody listens any more.
     pub(crate) fn ahead<'scope, 'env>(
         mut self,
         scope: &'scope Scope<'scope, 'env>,
@@ -39,7 +41,8 @@ impl Preparer {
         let (batches, listener) = sync_channel(AHEAD);
         scope.spawn(move || {
             for step in steps {
-                let prepared = self.training(dataset, step);
+                let prepared = catch_unwind(AssertUnwindSafe(|| self.training(dataset, step)));
+                let prepared = prepared.unwrap_or_else(|panic| Err(CoreError::Dataset(format!("panicked: {}", message(&*panic)))));
                 let is_last = prepared.is_err();
                 if batches.send(prepared).is_err() || is_last {
                     break;
@@ -53,7 +56,7 @@ impl Preparer {
         let raw = dataset.load("train", &self.order.batch(step))?;
         let stream = |sample: usize| self.seed.indexed_stream(&format!("task/train/{step}"), sample as u64);
         let how = Preparation { occasion: Occasion::Training, normaliser: &|field| self.normalisers.get(field).copied(), stream: &stream };
-        Ok(self.task.prepare(raw, &how)?.training_batch())
+        Ok(self.task.prepare(raw, &how)?.into_training_batch())
     }
 
     /// Measured samples at a flow time. Their noise and placement are the same at every step and every flow time.
@@ -64,5 +67,88 @@ impl Preparer {
         let stream = |sample: usize| self.seed.indexed_stream("task/measured", samples[sample]);
         let occasion = Occasion::Measurement { flow_time };
         self.task.prepare(raw, &Preparation { occasion, normaliser: &|field| self.normalisers.get(field).copied(), stream: &stream })
+    }
+}
+
+/// What a panic said.
+fn message(panic: &(dyn Any + Send)) -> &str {
+    panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a word")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use equivbench_core::{Field, FieldKind, ForceField, Rows, Values};
+
+    /// One atom a sample; sample 3 is damaged, sample 5 makes it panic.
+    struct Atoms;
+
+    impl Dataset for Atoms {
+        fn samples(&self, _: &str) -> usize {
+            8
+        }
+        fn load(&mut self, _: &str, indices: &[u64]) -> Result<Batch, CoreError> {
+            assert!(!indices.contains(&5), "sample 5 cannot be read");
+            if indices.contains(&3) {
+                return Err(CoreError::Dataset("sample 3 is damaged".into()));
+            }
+            let vectors = |name: &str| {
+                let values = indices.iter().flat_map(|&i| [i as f64; 3]).collect();
+                Field::real(name, FieldKind::Vector, Rows::Point, vec![indices.len(), 3], values)
+            };
+            let species = Field {
+                name: "species".into(),
+                kind: FieldKind::Invariant,
+                rows: Rows::Point,
+                shape: vec![indices.len()],
+                values: Values::Index(vec![1; indices.len()]),
+            };
+            Ok(Batch { offsets: (0..=indices.len()).collect(), fields: vec![vectors("positions"), species, vectors("forces")] })
+        }
+        fn normalisers(&self) -> BTreeMap<String, (f64, f64)> {
+            BTreeMap::from([("forces".to_owned(), (0.0, 2.0))])
+        }
+    }
+
+    /// What comes from samples that are used in their order, one a step.
+    fn prepared(samples: Vec<u64>, steps: Range<u64>) -> Vec<Result<Vec<f64>, String>> {
+        let seed = Seed::new(1);
+        let order = BatchOrder::new(samples, 1, seed);
+        let preparer = Preparer { task: Arc::new(ForceField), order, seed, normalisers: Atoms.normalisers() };
+        let mut atoms = Atoms;
+        std::thread::scope(|scope| {
+            let batches = preparer.ahead(scope, &mut atoms, steps);
+            let target = |batch: Batch| batch.field("target").unwrap().reals().unwrap().to_vec();
+            batches.iter().map(|prepared| prepared.map(target).map_err(|e| e.to_string())).collect()
+        })
+    }
+
+    #[test]
+    fn batches_come_in_the_order_of_steps_and_start_anywhere() {
+        let all = prepared(vec![0, 1, 2, 4], 0..8);
+        assert_eq!(all.len(), 8);
+        assert_eq!(prepared(vec![0, 1, 2, 4], 3..8), all[3..]);
+        let mut epoch: Vec<f64> = all[..4].iter().map(|b| b.as_ref().unwrap()[0]).collect();
+        epoch.sort_by(f64::total_cmp);
+        assert_eq!(epoch, [0.0, 0.5, 1.0, 2.0], "forces divided by their scale");
+    }
+
+    #[test]
+    fn an_error_and_a_panic_are_the_last_that_comes() {
+        for (sample, said) in [(3, "sample 3 is damaged"), (5, "panicked: sample 5 cannot be read")] {
+            let all = prepared(vec![sample], 0..4);
+            assert_eq!(all.len(), 1);
+            assert!(all[0].as_ref().unwrap_err().contains(said), "{all:?}");
+        }
+    }
+
+    #[test]
+    fn a_listener_that_leaves_ends_the_thread() {
+        let seed = Seed::new(1);
+        let order = BatchOrder::new(vec![0, 1], 1, seed);
+        let preparer = Preparer { task: Arc::new(ForceField), order, seed, normalisers: BTreeMap::new() };
+        let mut atoms = Atoms;
+        // The scope waits for the thread: a test that returns is one whose thread has ended.
+        std::thread::scope(|scope| drop(preparer.ahead(scope, &mut atoms, 0..u64::MAX)));
     }
 }

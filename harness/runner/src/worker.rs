@@ -10,7 +10,7 @@ use crate::{
 use equivbench_core::{Cell, Clock, CoreError, Dataset, Estimator, Model, PointLoss, Scheme, Seed, Sink, Table, Task, Variant, Weights};
 use equivbench_host::{
     Library, LoadedDataset, LoadedModel,
-    descriptor::{DatasetRequest, ModelRequest},
+    descriptor::{DatasetRequest, ModelRequest, Recipe},
 };
 use equivbench_protocols::{About, Observer, Outcome, Progress, Protocol, Session, SessionConfig, SessionState, protocol_by_name};
 use equivbench_report::{DataFacts, RunKeys, RunManifest, TableWriter, tables};
@@ -148,6 +148,10 @@ fn open(spec: &RunSpec) -> Result<(LoadedDataset, Opened), RunnerError> {
         0 => std::env::var(THREADS_VARIABLE).ok().and_then(|t| t.parse().ok()).unwrap_or(0),
         n => n,
     };
+    if threads > 0 {
+        // Of the harness; a plugin has its own. Fails only when there is a pool already, and then that one is used.
+        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads as usize).build_global();
+    }
     let seed = Seed::new(config.run.seed);
     let library = open_library(&spec.model_library, &spec.model_plugin.sha256)?;
     let mut request = ModelRequest {
@@ -164,10 +168,8 @@ fn open(spec: &RunSpec) -> Result<(LoadedDataset, Opened), RunnerError> {
     };
     // The batch size is the recipe's and the shape of inputs the configuration's, so the length of an epoch and the settings of the
     // task are known only once these are resolved.
-    let probe = library.open_model(&request)?;
-    let (task, dataset) = open_dataset(spec, &probe, threads)?;
-    let recipe = probe.instance().recipe.clone();
-    drop(probe);
+    let (recipe, task) = probe(spec, &library, &request)?;
+    let dataset = open_dataset(spec, &*task, threads)?;
     let available = dataset.samples("train") as u64;
     let examples = config.train.examples.of(available).map_err(RunnerError::Config)?;
     let mut train_samples = seed.permutation("subset", available as usize);
@@ -183,15 +185,24 @@ fn open(spec: &RunSpec) -> Result<(LoadedDataset, Opened), RunnerError> {
     Ok((dataset, Opened { model, task, session, about, threads }))
 }
 
-/// The task that model and dataset share, fitted to what the model reads, and the dataset, told of the task.
-fn open_dataset(spec: &RunSpec, model: &LoadedModel, threads: u64) -> Result<(Arc<dyn Task>, LoadedDataset), RunnerError> {
-    let wanted = &spec.config.dataset;
-    let library = open_library(&spec.dataset_library, &spec.dataset_plugin.sha256)?;
-    let offered = library.descriptor.datasets.iter().find(|d| d.name == wanted.name).map(|d| d.tasks.clone()).unwrap_or_default();
+/// The resolved recipe, and the task that model and dataset share, fitted to what the model reads. The model is gone when the data are
+/// read.
+fn probe(spec: &RunSpec, library: &Library, request: &ModelRequest) -> Result<(Recipe, Arc<dyn Task>), RunnerError> {
+    let model = library.open_model(request)?;
+    let datasets = open_library(&spec.dataset_library, &spec.dataset_plugin.sha256)?;
+    let offered = datasets.descriptor.datasets.iter().find(|d| d.name == spec.config.dataset.name);
+    let offered = offered.map(|d| d.tasks.clone()).unwrap_or_default();
     let name = model.descriptor().tasks.iter().find(|t| offered.contains(t)).cloned().unwrap_or_default();
     let task = configure(&name, &spec.config.task, &|field| model.input_width(field)).map_err(RunnerError::Config)?;
+    Ok((model.instance().recipe.clone(), task))
+}
+
+/// The dataset, told of the task.
+fn open_dataset(spec: &RunSpec, task: &dyn Task, threads: u64) -> Result<LoadedDataset, RunnerError> {
+    let (wanted, name) = (&spec.config.dataset, task.name());
+    let library = open_library(&spec.dataset_library, &spec.dataset_plugin.sha256)?;
     let mut settings = task.settings();
-    settings.insert("name".into(), name.clone().into());
+    settings.insert("name".into(), name.into());
     let request = DatasetRequest {
         dataset: wanted.name.clone(),
         options: serde_json::to_string(&wanted.options).map_err(failed)?,
@@ -200,14 +211,14 @@ fn open_dataset(spec: &RunSpec, model: &LoadedModel, threads: u64) -> Result<(Ar
         task: serde_json::to_string(&settings).map_err(failed)?,
     };
     let dataset = library.open_dataset(&request)?;
-    if !dataset.descriptor().tasks.contains(&name) {
+    if !dataset.descriptor().tasks.iter().any(|task| task == name) {
         let serves = dataset.descriptor().tasks.join(", ");
         return Err(RunnerError::Config(format!(
             "dataset {} opened here serves {serves}, the run needs {name}",
             dataset.descriptor().name
         )));
     }
-    Ok((task, dataset))
+    Ok(dataset)
 }
 
 fn open_library(path: &Path, sha256: &str) -> Result<Library, RunnerError> {

@@ -112,6 +112,7 @@ impl Convolution {
     fn new(kind: Conv3d, [items, inputs, side, height, width]: [usize; 5], weight: [usize; 5]) -> Self {
         assert!(side == height && side == width, "conv3d: the grid must be a cube, not {side} x {height} x {width}");
         assert!(side > 0, "conv3d: the grid must have voxels");
+        assert!(weight[0] > 0 && weight[1] > 0, "conv3d: x and the result must have channels");
         assert!(kind != Conv3d::Down3 || side % 2 == 0, "conv3d: a grid must have an even side to be halved, not {side}");
         let taps = kind.stencil().width;
         assert_eq!(weight[2..], [taps; 3], "conv3d: weights per axis of {kind:?}");

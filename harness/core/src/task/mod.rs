@@ -29,10 +29,10 @@ pub struct Supervised {
 impl Supervised {
     /// Inputs, target and labels together, for an optimiser step.
     #[must_use]
-    pub fn training_batch(&self) -> Batch {
-        let mut batch = self.inputs.clone();
-        batch.fields.extend(self.target.clone());
-        batch.fields.extend(self.labels.iter().cloned());
+    pub fn into_training_batch(self) -> Batch {
+        let mut batch = self.inputs;
+        batch.fields.extend(self.target);
+        batch.fields.extend(self.labels);
         batch
     }
 

@@ -54,7 +54,7 @@ impl<T: Scalar> Correlation<'_, T> {
     /// The result, `[items, rows, side', side', side']` with `split` points per cell and axis.
     pub(super) fn run(mut self) -> Vec<T> {
         let fine = self.cut().side * self.split;
-        let blocks = self.rows.div_ceil(self.rows_of_block().max(1));
+        let blocks = self.rows.div_ceil(self.rows_of_block());
         self.input.prepare(blocks);
         let strides = [self.strides[1], self.input.field.channel()];
         let terms: Vec<Terms> = self.classes.iter().map(|taps| Terms::new(taps, strides)).collect();
@@ -76,7 +76,8 @@ impl<T: Scalar> Correlation<'_, T> {
     fn rows_of_block(&self) -> usize {
         let fitting = RESULT_BYTES / (self.result_len() * size_of::<T>()).max(1);
         let shared = self.rows.div_ceil(TASKS.div_ceil(self.cut().units().max(1)));
-        fitting.min(shared).next_multiple_of(ROWS).min(self.rows.max(1))
+        // A channel of a large grid may fill more than the cache; a block has one row of it all the same.
+        fitting.min(shared).max(1).next_multiple_of(ROWS).min(self.rows.max(1))
     }
 
     /// Numbers of a channel of the result.

@@ -142,6 +142,24 @@ fn large_grids_do_not_depend_on_threads_and_agree_with_their_compositions() {
     }
 }
 
+/// A channel of one unit is larger than the part of the cache that a block of the result may fill: every number is written all the same.
+#[test]
+fn grids_beyond_the_cache_are_written_whole() {
+    for case in [(Conv3d::Up4, [8, 1, 1, 33]), (Conv3d::Same3, [8, 1, 1, 65])] {
+        for dtype in [DType::F32, DType::F64] {
+            let leaves = |dtype| -> Vec<Tensor<1>> {
+                let like = Tensor::from_data([0.0], (&Device::flex(), dtype));
+                inputs(case).iter().map(|values| constant(values, [values.len()], &like)).collect()
+            };
+            let (ours, expected) = (apply(conv3d, case, &leaves(dtype)), apply(plain::conv3d, case, &leaves(DType::F64)));
+            // Sums of 27 or 8 numbers below 4, in f32 or f64.
+            let tolerance = if dtype == DType::F32 { 1e-5 } else { 1e-13 };
+            let worst = to_vec(ours).iter().zip(&to_vec(expected)).fold(0.0_f64, |worst, (a, b)| worst.max((a - b).abs()));
+            assert!(worst < tolerance, "{case:?} {dtype:?}: {worst:e}");
+        }
+    }
+}
+
 /// The gradient with respect to `x` alone, and nothing else, is computed when only it is wanted.
 #[test]
 fn gradients_can_be_wanted_one_by_one() {
