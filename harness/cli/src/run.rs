@@ -12,6 +12,7 @@ use equivbench_runner::{
     worker::work,
 };
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{Arc, atomic::AtomicBool},
@@ -35,6 +36,7 @@ pub(crate) fn run(args: &RunArgs, quiet: bool) -> anyhow::Result<ExitCode> {
     let pool = Pool { program: std::env::current_exe()?, jobs, stop: &stop };
     let mut display = Display::new(quiet);
     pool.execute(&experiment.run_dirs(), |event| display.tell(event))?;
+    doubtful_data(&experiment).iter().for_each(|doubt| tracing::warn!("{doubt}"));
     let tables = experiment.merge(COMMIT)?;
     if !quiet {
         for table in &tables {
@@ -50,6 +52,16 @@ pub(crate) fn run(args: &RunArgs, quiet: bool) -> anyhow::Result<ExitCode> {
         );
     }
     verdict(&experiment)
+}
+
+/// What datasets found wrong with themselves, each once.
+fn doubtful_data(experiment: &Experiment) -> BTreeSet<String> {
+    let data = experiment.run_dirs().into_iter().filter_map(|dir| dir.manifest()).map(|manifest| manifest.data);
+    data.flat_map(|data| {
+        let failed = data.checks.into_iter().filter(|check| check.contains("(NOT passed)"));
+        failed.map(move |check| format!("data {}: {check}", data.name)).collect::<Vec<_>>()
+    })
+    .collect()
 }
 
 fn specs(args: &RunArgs, suite: &Suite) -> anyhow::Result<Vec<RunSpec>> {

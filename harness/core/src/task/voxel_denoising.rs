@@ -8,7 +8,8 @@ use super::{
     cloud::{centre, check_vectors, turn},
 };
 use crate::{
-    Batch, CoreError, Field, FieldKind, FiniteGroup, GridRotation, Rotation, Rows, Scheme, Seed, Stream, Values, VoxelAtom,
+    Batch, CoreError, Field, FieldKind, FiniteGroup, GridRotation, RESOLUTION_ANGSTROM, Rotation, Rows, Scheme, Seed, Stream, Values,
+    VoxelAtom,
     elements::{atomic_number, first_elements},
     seed::{below, normal_pair, uniform},
     voxelise,
@@ -66,6 +67,8 @@ impl Default for Settings {
 const NAME: &str = "voxel-denoising";
 /// Grid and channels where neither suite nor model says: those of the drug-like molecules of the paper.
 const PUBLISHED: (usize, usize) = (64, 8);
+/// Standard deviation of the noise at most: far above any density.
+const MOST_NOISE: f64 = 1e4;
 /// Voxels along an axis at most: a density of one channel then has 134 million voxels.
 const MOST: usize = 512;
 
@@ -147,11 +150,12 @@ impl Settings {
         if self.grid < 2 || self.grid > MOST || !self.grid.is_multiple_of(2) {
             return Err(format!("task.grid = {} must be even and lie between 2 and {MOST}", self.grid));
         }
-        if !(self.sigma.is_finite() && self.sigma >= 0.0) {
-            return Err(format!("task.sigma = {} must be finite and not negative", self.sigma));
+        if !(0.0..=MOST_NOISE).contains(&self.sigma) {
+            return Err(format!("task.sigma = {} must lie between 0 and {MOST_NOISE}; densities lie between 0 and 1", self.sigma));
         }
-        if !(self.shift_angstrom.is_finite() && self.shift_angstrom >= 0.0) {
-            return Err(format!("task.shift_angstrom = {} must be finite and not negative", self.shift_angstrom));
+        let edge = self.grid as f64 * RESOLUTION_ANGSTROM;
+        if !(0.0..=edge).contains(&self.shift_angstrom) {
+            return Err(format!("task.shift_angstrom = {} must lie between 0 and {edge}, the edge of the grid", self.shift_angstrom));
         }
         match self.elements.iter().enumerate().find(|(i, symbol)| self.elements[..*i].contains(symbol)) {
             Some((_, twice)) => Err(format!("task.elements names {twice} twice")),
@@ -366,6 +370,8 @@ mod tests {
         assert!(refused(json!({"elements": ["C", "C"]}), None).contains("names C twice"));
         assert!(refused(json!({"grid": 15}), None).contains("must be even"));
         assert!(refused(json!({"sigma": -1.0}), None).contains("task.sigma"));
+        assert!(refused(json!({"sigma": 1e30}), None).contains("between 0 and"));
+        assert!(refused(json!({"grid": 16, "shift_angstrom": 4.5}), None).contains("the edge of the grid"));
         assert!(refused(json!({"sgma": 1.0}), None).contains("unknown field `sgma`"));
         assert!(refused(json!({"augmentation": "spin"}), None).contains("continuous-euler"));
     }

@@ -38,7 +38,7 @@ pub(crate) struct Collector<'a> {
     settings: &'a Settings,
     collected: Collected,
     /// By the text that names a molecule: its group, and conformers kept.
-    molecules: HashMap<String, Molecule>,
+    molecules: HashMap<Name, Molecule>,
     group_by_key: HashMap<String, u32>,
     duplicates: Duplicates,
     file: FileCounts,
@@ -109,7 +109,7 @@ impl<'a> Collector<'a> {
         }
         let name = molecule_name(conformer);
         let Molecule { group, kept } = self.molecule(&name, conformer);
-        if kept >= self.settings.conformers {
+        if !name.is_formula && kept >= self.settings.conformers {
             return Ok(Err(Reason::Further));
         }
         if has_coincident(&conformer.positions) {
@@ -119,19 +119,19 @@ impl<'a> Collector<'a> {
             return Ok(Err(Reason::Duplicate));
         }
         self.collected.store.push(group, &conformer.numbers, &conformer.positions)?;
-        if let Some(molecule) = self.molecules.get_mut(name.as_ref()) {
+        if let Some(molecule) = self.molecules.get_mut(&name) {
             molecule.kept += 1;
         }
         Ok(Ok(()))
     }
 
     /// The group of a molecule, and how many conformers of it are kept already.
-    fn molecule(&mut self, name: &str, conformer: &Conformer) -> Molecule {
+    fn molecule(&mut self, name: &Name, conformer: &Conformer) -> Molecule {
         if let Some(known) = self.molecules.get(name) {
             return *known;
         }
-        let molecule = Molecule { group: self.group(group_key(name, conformer)), kept: 0 };
-        self.molecules.insert(name.to_owned(), molecule);
+        let molecule = Molecule { group: self.group(group_key(&name.text, conformer)), kept: 0 };
+        self.molecules.insert(name.clone(), molecule);
         molecule
     }
 
@@ -182,11 +182,20 @@ enum Key {
     Name(String),
 }
 
-/// The text under which conformers are counted: what the file says, else the graph or the formula.
-fn molecule_name(conformer: &Conformer) -> std::borrow::Cow<'_, str> {
-    match conformer.molecule.trim() {
-        "" => graph_of_bonds(conformer).unwrap_or_else(|| elements::formula(&conformer.numbers)).into(),
-        name => name.into(),
+/// What conformers are counted by.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Name {
+    text: String,
+    /// Nothing else is known: many isomers may share it, so it says nothing about how many conformers a molecule has.
+    is_formula: bool,
+}
+
+/// What the file says, else the graph of the bonds, else the formula.
+fn molecule_name(conformer: &Conformer) -> Name {
+    let said = Some(conformer.molecule.trim()).filter(|name| !name.is_empty()).map(ToOwned::to_owned);
+    match said.or_else(|| graph_of_bonds(conformer)) {
+        Some(text) => Name { text, is_formula: false },
+        None => Name { text: elements::formula(&conformer.numbers), is_formula: true },
     }
 }
 
@@ -297,6 +306,22 @@ mod tests {
         assert_eq!((collected.store.len(), collected.counts.left_out[&Reason::Further]), (6, 2));
         assert_eq!(collected.store.positions(5)[0][1], 5.0);
         assert_eq!(collect(&all, |o| o.conformers = 0).store.len(), 8);
+    }
+
+    #[test]
+    fn isomers_of_which_only_the_formula_is_known_are_all_kept_and_share_a_split() {
+        let nameless = |shift| Conformer { bonds: Vec::new(), ..conformer("", shift) };
+        let mut all: Vec<Conformer> = (0..8).map(|i| nameless(f64::from(i))).collect();
+        let collected = collect(&all, |o| o.conformers = 3);
+        assert_eq!((collected.store.len(), &collected.groups[..]), (8, &["C2H6O".to_owned()][..]));
+        assert!(collected.counts.left_out.is_empty());
+        // A file that says the same text as a name means one molecule.
+        all.extend((8..16).map(|i| Conformer { molecule: "C2H6O".into(), ..nameless(f64::from(i)) }));
+        let collected = collect(&all, |o| o.conformers = 3);
+        assert_eq!((collected.store.len(), collected.groups.len(), collected.counts.left_out[&Reason::Further]), (11, 1, 5));
+        // Bonds tell isomers apart.
+        let bonded: Vec<Conformer> = (0..8).map(|i| conformer("", f64::from(i))).collect();
+        assert_eq!(collect(&bonded, |o| o.conformers = 3).store.len(), 3);
     }
 
     #[test]

@@ -6,44 +6,25 @@
 use crate::{
     archive::MAX_ATOMS,
     conformer::{Conformer, Sink},
+    inputs::{TAR, is_tar},
 };
-use equivbench_dataset_tools::{DAMAGED, bad_data};
+use equivbench_dataset_tools::{DAMAGED, bad_data, input};
 use equivbench_plugin::{PluginError, PluginResult};
-use flate2::bufread::MultiGzDecoder;
 use rmp::Marker;
-use std::{
-    fs::File,
-    io::{BufRead, BufReader},
-    path::Path,
-};
+use std::io::BufRead;
 
-const BUFFER_BYTES: usize = 1 << 18;
 /// The longest SMILES of GEOM has a few hundred characters.
 const MAX_TEXT_BYTES: u64 = 1 << 16;
 /// `[Z, x, y, z]` as four f64: the marker of an array of 4, then 4 times a marker and 8 bytes.
 const ROW_BYTES: usize = 37;
 const FOUR_VALUES: u8 = 0x94;
 const F64: u8 = 0xcb;
-const GZIP: [u8; 2] = [0x1f, 0x8b];
-/// Where a tar archive says what it is.
-const TAR: (usize, &[u8]) = (257, b"ustar");
 
-/// Reads a crude file, unpacking it if it is gzipped.
+/// Reads the maps of a stream, unpacked, to its end; the name is for messages.
 ///
 /// # Errors
-/// The file is damaged, cut off, or of another layout; what was handed over before stands in front of the damage.
-pub(crate) fn read(path: &Path, source: &str, sink: &mut Sink<'_>) -> PluginResult<()> {
-    let unreadable = |e: std::io::Error| bad_data(source, "", format!("it cannot be read ({e})"), "check the path and its permissions");
-    let mut file = BufReader::with_capacity(BUFFER_BYTES, File::open(path).map_err(unreadable)?);
-    if file.fill_buf().map_err(unreadable)?.starts_with(&GZIP) {
-        read_stream(BufReader::with_capacity(BUFFER_BYTES, MultiGzDecoder::new(file)), source, sink)
-    } else {
-        read_stream(file, source, sink)
-    }
-}
-
-/// Reads the maps of a stream to its end.
-fn read_stream(stream: impl BufRead, source: &str, sink: &mut Sink<'_>) -> PluginResult<()> {
+/// The stream is damaged, cut off, or of another layout; what was handed over before stands in front of the damage.
+pub(crate) fn read(stream: impl BufRead, source: &str, sink: &mut Sink<'_>) -> PluginResult<()> {
     let mut crude = Crude { stream, source, offset: 0, map: 0, entry: String::new() };
     crude.refuse_tar()?;
     while !crude.is_at_end()? {
@@ -65,9 +46,8 @@ struct Crude<'a, R> {
 
 impl<R: BufRead> Crude<'_, R> {
     fn refuse_tar(&mut self) -> PluginResult<()> {
-        let is_tar = self.stream.fill_buf().map(|head| head.get(TAR.0..).is_some_and(|h| h.starts_with(TAR.1)));
-        if is_tar.map_err(|e| self.unreadable(&e))? {
-            return Err(bad_data(self.source, "", "it is a tar archive", "unpack it (tar xf) and give the .msgpack file inside"));
+        if self.stream.fill_buf().map(is_tar).map_err(|e| self.unreadable(&e))? {
+            return Err(bad_data(self.source, "", TAR.0, TAR.1));
         }
         Ok(())
     }
@@ -124,9 +104,6 @@ impl<R: BufRead> Crude<'_, R> {
             };
             if z.fract() != 0.0 || !(1.0..=118.0).contains(&z) {
                 return Err(self.wrong(format!("{z} is no atomic number")));
-            }
-            if !position.iter().all(|x| x.is_finite()) {
-                return Err(self.wrong("a coordinate is no finite number"));
             }
             into.numbers.push(z as u8);
             into.positions.push(position);
@@ -300,7 +277,7 @@ impl<R: BufRead> Crude<'_, R> {
     fn unreadable(&self, error: &std::io::Error) -> PluginError {
         match error.kind() {
             std::io::ErrorKind::UnexpectedEof => self.wrong("it ends inside a value"),
-            _ => self.wrong(format!("it cannot be read ({error})")),
+            _ => self.wrong(input::unreadable(error)),
         }
     }
 

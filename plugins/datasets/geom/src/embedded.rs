@@ -117,8 +117,7 @@ const FEWEST_CONFORMERS: usize = 3;
 const EVERY: usize = 3;
 
 /// Makes the sample from the SDF file that `data/README.md` names: every third of the molecules that have at least three conformers and
-/// no other elements than
-/// the default ones, with all their conformers, in the order of the file.
+/// no other elements than the default ones, with all their conformers, in the order of the file.
 ///
 /// # Errors
 /// The file cannot be read.

@@ -142,7 +142,7 @@ fn unreadable(path: &Path, error: &std::io::Error) -> PluginError {
 }
 
 fn plain_name(name: &str) -> String {
-    let lower = name.to_lowercase();
+    let lower = name.to_ascii_lowercase();
     lower.strip_suffix(".gz").unwrap_or(&lower).to_owned()
 }
 
@@ -165,7 +165,7 @@ fn format(path: &Path) -> PluginResult<Format> {
     let read = input::open(path).map_err(|e| unreadable(path, &e))?.take(1 << 12).read_to_end(&mut head);
     match (by_ending(&name), sniff(&head)) {
         (_, Sniffed::Pickle) => Err(PluginError::BadData(format!("{name}: {PICKLE}"))),
-        (_, Sniffed::Tar) => refuse("it is a tar archive", "unpack it first: tar -xf FILE"),
+        (_, Sniffed::Tar) => refuse(TAR.0, TAR.1),
         (Some(format), _) | (None, Sniffed::Format(format)) => Ok(format),
         _ if is_pickle_name(&name) => Err(PluginError::BadData(format!("{name}: {PICKLE}"))),
         _ if read.is_err() => refuse("its compression is damaged", "fetch it again"),
@@ -182,10 +182,18 @@ enum Sniffed {
     Unknown,
 }
 
+/// What is wrong with a tar archive, and what to do.
+pub(crate) const TAR: (&str, &str) = ("it is a tar archive", "unpack it (tar -xf FILE) and give the file inside");
+
+/// Whether a file begins like a tar archive; a header has 512 bytes.
+pub(crate) fn is_tar(head: &[u8]) -> bool {
+    head.get(257..262) == Some(b"ustar")
+}
+
 fn sniff(head: &[u8]) -> Sniffed {
     match head {
         [0x80, 2..=5, ..] => return Sniffed::Pickle,
-        _ if head.get(257..262) == Some(b"ustar") => return Sniffed::Tar,
+        _ if is_tar(head) => return Sniffed::Tar,
         _ => {}
     }
     let mut lines = head.split(|&c| c == b'\n').map(<[u8]>::trim_ascii);
@@ -201,9 +209,10 @@ fn sniff(head: &[u8]) -> Sniffed {
 
 /// Name without the endings of its format.
 fn stem(name: &str) -> String {
-    let cut = |name: &str, ending: &str| match name.to_lowercase().ends_with(ending) && name.len() > ending.len() {
-        true => name[..name.len() - ending.len()].to_owned(),
-        false => name.to_owned(),
+    // Lower case of ASCII only keeps the lengths: the Kelvin sign is longer than the k that Unicode makes of it.
+    let cut = |name: &str, ending: &str| match name.to_ascii_lowercase().strip_suffix(ending) {
+        Some(rest) if !rest.is_empty() => name[..rest.len()].to_owned(),
+        _ => name.to_owned(),
     };
     let plain = cut(name, ".gz");
     ENDINGS.iter().map(|(ending, _)| cut(&plain, ending)).find(|cut| *cut != plain).unwrap_or(plain)
@@ -223,6 +232,7 @@ mod tests {
             ("train_data.pth", Some(Format::Torch)),
             (".sdf", None),
             ("a.txt", None),
+            ("a.msgpac\u{212A}", None),
         ] {
             assert_eq!(by_ending(name), format, "{name}");
         }
@@ -234,9 +244,15 @@ mod tests {
 
     #[test]
     fn stems_lose_the_endings_of_the_format_only() {
-        for (name, expected) in
-            [("geomlike.sdf.gz", "geomlike"), ("x.XYZ", "x"), ("plain", "plain"), ("v1.2.npz", "v1.2"), (".sdf", ".sdf")]
-        {
+        for (name, expected) in [
+            ("geomlike.sdf.gz", "geomlike"),
+            ("x.XYZ", "x"),
+            ("plain", "plain"),
+            ("v1.2.npz", "v1.2"),
+            (".sdf", ".sdf"),
+            ("a.msgpac\u{212A}", "a.msgpac\u{212A}"),
+            ("\u{212A}.SDF.gz", "\u{212A}"),
+        ] {
             assert_eq!(stem(name), expected);
         }
     }

@@ -68,9 +68,12 @@ impl<R: Read + Seek> Npz<'_, R> {
         let mut keys = self.keys(molecules, conformers)?;
         let factor = self.length_factor()?;
         let mut from = ptr.integer()?;
+        if from != 0 {
+            return Err(ptr.wrong(format!("it begins at atom {from}, not at 0, so atoms would belong to no conformer"), DAMAGED));
+        }
         for conformer in 0..conformers {
             let to = ptr.integer()?;
-            let size = to.checked_sub(from).and_then(|n| usize::try_from(n).ok()).filter(|&n| from >= 0 && n <= MAX_ATOMS);
+            let size = to.checked_sub(from).and_then(|n| usize::try_from(n).ok()).filter(|&n| n <= MAX_ATOMS);
             let Some(size) = size else {
                 return Err(ptr.wrong(format!("conformer {conformer} would reach from atom {from} to atom {to}"), DAMAGED));
             };

@@ -11,7 +11,8 @@ pub struct Options {
     /// A file, a folder of files, several of them separated by commas, or a list: SDF, XYZ (both also `.gz`), npz, GEOM's crude msgpack,
     /// VoxMol's `.pth`. None serves the embedded sample.
     pub path: Option<Paths>,
-    /// Keep the first so many conformers of each molecule, in the order of the files, as VoxMol does; 0 keeps all.
+    /// Keep the first so many conformers of each molecule, in the order of the files, as VoxMol does; 0 keeps all. Where
+    /// only a formula is known, which many isomers may share, all are kept.
     pub conformers: u64,
     /// Keep molecules that consist of these elements only; any other element, or a symbol that is none, leaves the molecule out.
     pub elements: Vec<String>,

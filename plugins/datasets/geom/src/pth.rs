@@ -115,7 +115,7 @@ impl Reading<'_> {
     }
 
     fn position(&self, position: &[f64; 3]) -> PluginResult<[f64; 3]> {
-        if position.contains(&PADDING) || !position.iter().all(|x| x.is_finite()) {
+        if position.contains(&PADDING) {
             return Err(self.wrong(format!("an atom lies at {position:?}"), DAMAGED));
         }
         Ok(*position)

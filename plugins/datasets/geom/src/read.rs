@@ -1,4 +1,5 @@
-//! Reads the files of a path one after the other: a thread unpacks ahead, bytes count as progress.
+//! Reads the files of a path one after the other: a thread unpacks ahead, bytes count as progress. Archives (npz, torch) are moved about
+//! in, so that they have no such thread and count when they end.
 
 use crate::{
     collect::Collector,
@@ -14,7 +15,7 @@ use std::{io::BufRead, sync::Arc};
 /// Conformers after which a reader that counts no bytes shows a sign of life.
 const BEAT: u64 = 64;
 
-/// Reads all files into the collector; with more than one thread a second one unpacks.
+/// Reads all files into the collector; with more than one thread a second one unpacks those that are streams.
 ///
 /// # Errors
 /// What the reader of the format refuses, with the number of conformers before it; a file of drawings or without hydrogens.
@@ -40,11 +41,11 @@ fn read(file: &Input, threads: u64, progress: &Arc<Progress>, collector: &mut Co
     match file.format {
         Format::Sdf => return sdf::read(open(file, threads, progress)?, name, &mut sink),
         Format::Xyz => return xyz::read(open(file, threads, progress)?, name, &mut sink),
+        Format::Crude => return crude::read(open(file, threads, progress)?, name, &mut sink),
         Format::Npz => npz::read(&file.path, name, &mut sink)?,
-        Format::Crude => crude::read(&file.path, name, &mut sink)?,
         Format::Torch => pth::read(&file.path, name, &mut sink)?,
     }
-    // These readers move about in their files.
+    // These two move about in their files.
     progress.add(file.bytes);
     Ok(())
 }
@@ -58,5 +59,39 @@ fn with_count(error: PluginError, conformers: u64) -> PluginError {
     match error {
         PluginError::BadData(message) => PluginError::BadData(format!("{message} ({conformers} conformers had been read before)")),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Options, options::Settings};
+
+    /// The crude file of the fixtures, read as a stream; what was counted as progress, and how many conformers.
+    fn read_crude(bytes: &[u8], threads: u64) -> (PluginResult<()>, String, u64) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("crude.msgpack.gz");
+        std::fs::write(&path, bytes).unwrap();
+        let file = Input { name: "crude.msgpack.gz".into(), format: Format::Crude, bytes: bytes.len() as u64, path };
+        let progress = Arc::new(Progress::new("reading", file.bytes));
+        let settings = Settings::new(Options::default()).unwrap();
+        let mut collector = Collector::new(&settings);
+        let result = read(&file, threads, &progress, &mut collector);
+        (result, format!("{progress:?}"), collector.seen())
+    }
+
+    #[test]
+    fn a_packed_crude_file_counts_its_own_bytes_once_with_any_number_of_threads() {
+        let packed = include_bytes!("../tests/fixtures/crude.msgpack.gz");
+        for threads in [1, 2] {
+            let (result, progress, seen) = read_crude(packed, threads);
+            result.unwrap();
+            assert_eq!(seen, 5);
+            assert!(progress.contains(&format!("done: {},", packed.len())), "{progress}");
+            // A file that is cut counts what was read of it, not what it should have.
+            let (result, progress, _) = read_crude(&packed[..packed.len() - 12], threads);
+            assert!(result.unwrap_err().to_string().contains("ends inside a value"));
+            assert!(progress.contains(&format!("done: {},", packed.len() - 12)), "{progress}");
+        }
     }
 }

@@ -76,35 +76,39 @@ pub fn read_ahead(mut input: Box<dyn BufRead + Send>) -> io::Result<Box<dyn BufR
         loop {
             let mut block = Vec::with_capacity(BLOCK);
             let result = input.by_ref().take(BLOCK as u64).read_to_end(&mut block);
-            // What was read before a failure is handed over first: an error then names the right place.
-            let ends = block.is_empty() || result.is_err();
-            if !block.is_empty() && to.send(Ok(block)).is_err() {
+            // What was read before a failure is handed over first: an error then names the right place. An empty block is the end.
+            let is_empty = block.is_empty();
+            let is_end = is_empty && result.is_ok();
+            if (is_end || !is_empty) && to.send(Ok(block)).is_err() {
                 return;
             }
             if let Err(error) = result {
                 let _ = to.send(Err(error));
+                return;
             }
-            if ends {
+            if is_end {
                 return;
             }
         }
     };
     std::thread::Builder::new().name("read ahead".into()).spawn(read)?;
-    Ok(Box::new(Ahead { blocks, block: Vec::new(), at: 0 }))
+    Ok(Box::new(Ahead { blocks, block: Vec::new(), at: 0, is_at_end: false }))
 }
 
 struct Ahead {
     blocks: Receiver<io::Result<Vec<u8>>>,
     block: Vec<u8>,
     at: usize,
+    is_at_end: bool,
 }
 
 impl BufRead for Ahead {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.at >= self.block.len() {
-            // A closed channel is the end of the input.
-            self.block = self.blocks.recv().unwrap_or_else(|_| Ok(Vec::new()))?;
+        if self.at >= self.block.len() && !self.is_at_end {
+            // A channel that closes before the empty block is no end: the thread died, or it had told of an error already.
+            self.block = self.blocks.recv().unwrap_or_else(|_| Err(io::Error::other("the thread that reads ahead stopped")))?;
             self.at = 0;
+            self.is_at_end = self.block.is_empty();
         }
         Ok(&self.block[self.at..])
     }
@@ -186,6 +190,40 @@ mod tests {
         let error = input.read_to_end(&mut read).unwrap_err();
         assert_eq!(unreadable(&error), "it ends too early: a download or a copy was cut off");
         assert!(read.len() > BLOCK && content.starts_with(&read));
+    }
+
+    struct Dying;
+
+    impl Read for Dying {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            panic!("the decompressor dies (on purpose, in a test)")
+        }
+    }
+
+    #[test]
+    fn a_thread_that_dies_is_an_error_and_no_end() {
+        let content = content();
+        let input = io::Cursor::new(content.clone()).chain(BufReader::new(Dying));
+        let mut input = read_ahead(Box::new(input)).unwrap();
+        let mut read = Vec::new();
+        let error = input.read_to_end(&mut read).unwrap_err();
+        assert_eq!(unreadable(&error), "it cannot be read (the thread that reads ahead stopped)");
+        assert!(read.len() >= 3 * BLOCK && content.starts_with(&read));
+    }
+
+    #[test]
+    fn the_end_stays_the_end_and_an_error_stays_an_error() {
+        let mut input = read_ahead(Box::new(io::Cursor::new(vec![1, 2, 3]))).unwrap();
+        for expected in [3, 0, 0] {
+            assert_eq!(input.read_to_end(&mut Vec::new()).unwrap(), expected);
+        }
+        let mut bytes = packed(&content());
+        bytes.truncate(bytes.len() - 20);
+        let (_folder, path) = written(&bytes);
+        let mut input = read_ahead(open(&path).unwrap()).unwrap();
+        for _ in 0..3 {
+            assert!(input.read_to_end(&mut Vec::new()).is_err());
+        }
     }
 
     #[test]

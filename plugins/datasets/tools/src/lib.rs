@@ -9,8 +9,7 @@
 //! | [`input`] | plain and compressed files as streams, read ahead by a thread |
 //!
 //! Numbers that were measured with a plugin depend on these: a change here must leave splits and content hashes as they are, or the
-//! plugin must raise its
-//! reader's version.
+//! plugin must raise its reader's version.
 
 pub mod elements;
 mod error;

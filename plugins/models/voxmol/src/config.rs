@@ -93,7 +93,10 @@ impl VoxmolConfig {
     /// # Errors
     /// Names the key and the remedy.
     pub fn validate(&self) -> PluginResult<()> {
-        self.check_sizes().and_then(|()| self.check_levels()).map_err(|e| PluginError::BadRequest(format!("voxmol: {e}")))
+        self.check_sizes()
+            .and_then(|()| self.check_levels())
+            .and_then(|()| self.check_count())
+            .map_err(|e| PluginError::BadRequest(format!("voxmol: {e}")))
     }
 
     fn check_sizes(&self) -> Result<(), String> {
@@ -106,6 +109,23 @@ impl VoxmolConfig {
         }
         if !(0.0..1.0).contains(&self.dropout) {
             return Err(format!("dropout = {} is not a chance that leaves something; use 0 to below 1", self.dropout));
+        }
+        Ok(())
+    }
+
+    /// The formula of [`parameter_count`](Self::parameter_count) from above, in numbers that cannot overflow.
+    fn check_count(&self) -> Result<(), String> {
+        /// Thirty times the largest published size; it would fill 160 GB with the moments of an optimiser.
+        const MOST: f64 = 1e10;
+        let deepest = self.multipliers.iter().fold(self.width as f64, |width, &by| width * by as f64);
+        let levels = self.levels() as f64;
+        // A block holds three convolutions at most, each of 27 taps between twice the deepest width and the deepest.
+        let above = 162.0 * deepest * deepest * levels * (2.0 * self.blocks as f64 + 4.0) + 54.0 * self.width as f64 * self.elements as f64;
+        if above > MOST && (deepest > 1e6 || self.blocks > 1000 || self.elements > 100_000 || self.parameter_count() as f64 > MOST) {
+            return Err(format!(
+                "width = {}, multipliers = {:?}, blocks = {} and elements = {} need more than {MOST:.0e} parameters; lower them",
+                self.width, self.multipliers, self.blocks, self.elements
+            ));
         }
         Ok(())
     }
@@ -183,6 +203,8 @@ mod tests {
         assert!(refused(VoxmolConfig::new(8, 0)).contains("groups is 0; it must be at least 1"));
         assert!(refused(VoxmolConfig::new(8, 16)).contains("width = 8 is not divisible by groups = 16"));
         assert!(refused(base().with_blocks(0)).contains("blocks is 0"));
+        assert!(refused(base().with_blocks(1_000_000)).contains("more than 1e10 parameters"));
+        assert!(refused(base().with_multipliers(vec![1, usize::MAX, 2])).contains("lower them"));
         assert!(refused(base().with_elements(0)).contains("elements is 0"));
         assert!(refused(base().with_dropout(1.0)).contains("dropout = 1"));
         assert!(refused(base().with_dropout(f64::NAN)).contains("dropout = NaN"));

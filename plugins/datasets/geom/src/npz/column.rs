@@ -100,9 +100,6 @@ impl<'a> Column<'a> {
         let items = self.take(3 * atoms)?.chunks_exact(size);
         let values: Option<Vec<f64>> = items.map(|item| float(kind, item)).collect();
         let values = values.ok_or_else(|| self.wrong(format!("it should hold f4 or f8, not {kind:?} of {size} bytes"), NUMERIC))?;
-        if !values.iter().all(|x| x.is_finite()) {
-            return Err(self.wrong("a coordinate is no finite number", "leave such conformers out"));
-        }
         let (rows, _) = values.as_chunks::<3>();
         Ok(rows.iter().map(|row| row.map(|x| x * factor)).collect())
     }

@@ -144,18 +144,27 @@ fn large_storages_are_read_in_parts() {
     assert!(read_bytes(&with(true)).1.unwrap_err().to_string().contains("entry data/0: it cannot be read"));
 }
 
+/// Reads a list of one record with one row.
+fn one_atom(coords: &[f32; 3], channels: &[i32; 1]) -> (Vec<Conformer>, PluginResult<()>) {
+    let coords: Vec<u8> = coords.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let pickle = list_of(&tensor("FloatStorage", "0", 3, 0, &[1, 3], &[3, 1]), &tensor("IntStorage", "1", 1, 0, &[1], &[1]));
+    read_bytes(&zip(&[("data.pkl", &pickle), ("data/0", &coords), ("data/1", &channels[0].to_le_bytes())], false))
+}
+
 #[test]
 fn senseless_rows_are_refused() {
-    let with = |coords: &[f32], channels: &[i32]| {
-        let coords: Vec<u8> = coords.iter().flat_map(|x| x.to_le_bytes()).collect();
-        let channels: Vec<u8> = channels.iter().flat_map(|x| x.to_le_bytes()).collect();
-        let pickle = list_of(&tensor("FloatStorage", "0", 3, 0, &[1, 3], &[3, 1]), &tensor("IntStorage", "1", 1, 0, &[1], &[1]));
-        read_bytes(&zip(&[("data.pkl", &pickle), ("data/0", &coords), ("data/1", &channels)], false)).1.unwrap_err().to_string()
-    };
+    let with = |coords, channels| one_atom(coords, channels).1.unwrap_err().to_string();
     assert!(with(&[0.0; 3], &[11]).contains("record 0: 11 is no channel"));
     assert!(with(&[0.0; 3], &[-1]).contains("-1 is no channel"));
     assert!(with(&[999.0; 3], &[0]).contains("an atom lies at [999.0, 999.0, 999.0]"));
-    assert!(with(&[0.0, f32::NAN, 0.0], &[0]).contains("an atom lies at"));
+}
+
+#[test]
+fn coordinates_that_are_not_finite_are_handed_over() {
+    let (conformers, result) = one_atom(&[0.0, f32::NAN, f32::INFINITY], &[0]);
+    result.unwrap();
+    let [x, y, z] = conformers[0].positions[0];
+    assert!(x == 0.0 && y.is_nan() && z.is_infinite());
 }
 
 #[test]

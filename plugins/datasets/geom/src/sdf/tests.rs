@@ -127,6 +127,7 @@ fn isotopes_of_hydrogen_are_marked_and_others_are_not() {
     assert_eq!(iso("M  ISO  2   1  18   3   2"), [8, 1, HEAVY_HYDROGEN]);
     assert_eq!(iso("M  ISO  1   9   2"), [8, 1, 1]);
     assert_eq!(iso("M  ISO"), [8, 1, 1]);
+    assert_eq!(iso("M  ISO  3 -9223372036854775808   2   0   2   3   2"), [8, 1, HEAVY_HYDROGEN]);
     let column = WATER.replace("0.7572   -0.4692 H   0  0\n    0", "0.7572   -0.4692 H   1  0\n    0");
     assert_eq!(read_all(&column)[0].numbers, [8, HEAVY_HYDROGEN, 1]);
 }

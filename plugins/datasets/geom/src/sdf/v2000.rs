@@ -105,14 +105,14 @@ fn looks_like_bond(line: &[u8]) -> bool {
     integers::<3>(line, 0).is_some()
 }
 
-/// `M  ISO  n aaa vvv ...`: mass numbers of atoms.
+/// `M  ISO  n aaa vvv ...`: mass numbers of atoms; atoms that are not there are passed over.
 fn isotopes(line: &[u8], numbers: &mut [u8]) {
     let words = line.get(6..).unwrap_or_default().split(u8::is_ascii_whitespace).filter(|w| !w.is_empty());
     let values: Vec<i64> = words.skip(1).map_while(|w| std::str::from_utf8(w).ok()?.parse().ok()).collect();
-    for pair in values.chunks_exact(2) {
-        let place = usize::try_from(pair[0] - 1).ok().and_then(|i| numbers.get_mut(i));
+    for &[atom, mass] in values.as_chunks::<2>().0 {
+        let place = atom.checked_sub(1).and_then(|i| usize::try_from(i).ok()).and_then(|i| numbers.get_mut(i));
         if let Some(z) = place {
-            mark_isotope(z, pair[1]);
+            mark_isotope(z, mass);
         }
     }
 }

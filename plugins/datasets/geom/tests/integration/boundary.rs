@@ -90,12 +90,13 @@ fn errors_cross_with_a_code_and_a_remedy() {
 fn the_task_changes_the_report_and_nothing_that_is_served() {
     let request = |task: &str| serde_json::json!({ "dataset": "geom", "seed": 3, "threads": 1, "task": task }).to_string();
     let plain = described(&opened(&request("")));
-    let with = described(&opened(&request(r#"{"name":"voxel-denoising","grid":16,"resolution":0.5}"#)));
+    // As the task sends it.
+    let settings = r#"{"name":"voxel-denoising","grid":32,"elements":["C","H"],"sigma":0.9,"augmentation":"cube","shift_angstrom":0.5}"#;
+    let with = described(&opened(&request(settings)));
     assert_eq!((&plain.content_hash, &plain.splits), (&with.content_hash, &with.splits));
     let value = |d: &DatasetDescriptor, size: &str| d.checks.iter().find(|c| c.name == format!("atoms outside of {size}")).map(|c| c.value);
-    // 16 voxels of 0.5 are 32 of 0.25.
     let small = value(&plain, "32 voxels of 0.25 angstrom").unwrap();
-    assert_eq!(value(&with, "16 voxels of 0.5 angstrom"), Some(small));
+    assert_eq!(value(&with, "32 voxels of 0.25 angstrom"), Some(small));
     assert_eq!(value(&with, "64 voxels of 0.25 angstrom"), None);
     assert!(small > value(&plain, "64 voxels of 0.25 angstrom").unwrap());
 }
