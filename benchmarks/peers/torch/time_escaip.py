@@ -10,10 +10,7 @@ Notes and errors go to stderr. Only the request's own work is timed, not reading
 """
 
 import argparse
-import json
 import os
-import sys
-import time
 from dataclasses import replace
 
 
@@ -46,6 +43,7 @@ import torch  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
 import escaip  # noqa: E402
+from serving import serve  # noqa: E402
 
 
 class Peer:
@@ -98,23 +96,6 @@ def load_weights(path: str) -> dict:
     tensors = load_file(path)
     fixture = {name[2:]: value for name, value in tensors.items() if name.startswith("w.")}
     return {name: value.float() for name, value in (fixture or tensors).items()}
-
-
-def serve(peer: Peer) -> None:
-    requests = {"step": peer.step, "predict": peer.predict}
-    print("ready", json.dumps(peer.description()), flush=True)
-    for line in sys.stdin:
-        request = line.strip()
-        if request == "quit":
-            return
-        if request not in requests:
-            print(f"unknown request {request!r}; known: step, predict, quit", file=sys.stderr, flush=True)
-            print(json.dumps({"error": f"unknown request {request!r}"}), flush=True)
-            continue
-        start = time.perf_counter()
-        loss = requests[request]()
-        seconds = time.perf_counter() - start
-        print(json.dumps({"seconds": seconds, "loss": loss}), flush=True)
 
 
 if __name__ == "__main__":

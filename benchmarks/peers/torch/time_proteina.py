@@ -18,7 +18,6 @@ import argparse
 import json
 import os
 import sys
-import time
 
 INPUT_ERROR, NO_COMPILER = 65, 69  # exit codes, as in sysexits.h
 
@@ -48,6 +47,7 @@ import torch  # noqa: E402
 from safetensors import SafetensorError, safe_open  # noqa: E402
 
 import proteina  # noqa: E402
+from serving import compiler_works, serve  # noqa: E402
 
 
 class InputError(Exception):
@@ -134,33 +134,6 @@ class Peer:
     @torch.no_grad()
     def predict(self) -> float:
         return self.loss().item()
-
-
-def compiler_works() -> bool:
-    """Compiles a one-line function; says on stderr why not."""
-    try:
-        torch.compile(lambda x: x.sin() + 1)(torch.zeros(4))
-    except Exception as error:
-        print(f"--compile: torch.compile does not work here (it needs a C++ compiler): {error}", file=sys.stderr, flush=True)
-        return False
-    return True
-
-
-def serve(peer: Peer) -> None:
-    requests = {"step": peer.step, "predict": peer.predict}
-    print("ready", json.dumps(peer.description()), flush=True)
-    for line in sys.stdin:
-        request = line.strip()
-        if request == "quit":
-            return
-        if request not in requests:
-            print(f"unknown request {request!r}; known: step, predict, quit", file=sys.stderr, flush=True)
-            print(json.dumps({"error": f"unknown request {request!r}"}), flush=True)
-            continue
-        start = time.perf_counter()
-        loss = requests[request]()
-        seconds = time.perf_counter() - start
-        print(json.dumps({"seconds": seconds, "loss": loss}), flush=True)
 
 
 def main() -> int:
