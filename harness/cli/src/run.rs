@@ -57,11 +57,7 @@ pub(crate) fn run(args: &RunArgs, quiet: bool) -> anyhow::Result<ExitCode> {
 /// What datasets found wrong with themselves, each once.
 fn doubtful_data(experiment: &Experiment) -> BTreeSet<String> {
     let data = experiment.run_dirs().into_iter().filter_map(|dir| dir.manifest()).map(|manifest| manifest.data);
-    data.flat_map(|data| {
-        let failed = data.checks.into_iter().filter(|check| check.contains("(NOT passed)"));
-        failed.map(move |check| format!("data {}: {check}", data.name)).collect::<Vec<_>>()
-    })
-    .collect()
+    data.flat_map(|data| data.failed_checks().map(|check| format!("data {}: {check}", data.name)).collect::<Vec<_>>()).collect()
 }
 
 fn specs(args: &RunArgs, suite: &Suite) -> anyhow::Result<Vec<RunSpec>> {

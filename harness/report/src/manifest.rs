@@ -57,6 +57,9 @@ pub struct PluginFacts {
     pub sha256: String,
 }
 
+/// How a check that failed is marked in [`DataFacts::checks`].
+pub const NOT_PASSED: &str = "NOT passed";
+
 /// The data of a run.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -77,6 +80,13 @@ pub struct DataFacts {
     pub normalisers: BTreeMap<String, [f64; 2]>,
     /// Checks the dataset made: `name: value unit (passed)`.
     pub checks: Vec<String>,
+}
+
+impl DataFacts {
+    /// The checks that failed.
+    pub fn failed_checks(&self) -> impl Iterator<Item = &String> {
+        self.checks.iter().filter(|check| check.contains(&format!("({NOT_PASSED})")))
+    }
 }
 
 /// What is known about one run.

@@ -13,7 +13,7 @@ use equivbench_host::{
     descriptor::{DatasetRequest, ModelRequest, Recipe},
 };
 use equivbench_protocols::{About, Observer, Outcome, Progress, Protocol, Session, SessionConfig, SessionState, protocol_by_name};
-use equivbench_report::{DataFacts, RunKeys, RunManifest, TableWriter, tables};
+use equivbench_report::{DataFacts, NOT_PASSED, RunKeys, RunManifest, TableWriter, tables};
 use std::{
     collections::BTreeMap,
     path::Path,
@@ -168,8 +168,9 @@ fn open(spec: &RunSpec) -> Result<(LoadedDataset, Opened), RunnerError> {
     };
     // The batch size is the recipe's and the shape of inputs the configuration's, so the length of an epoch and the settings of the
     // task are known only once these are resolved.
-    let (recipe, task) = probe(spec, &library, &request)?;
-    let dataset = open_dataset(spec, &*task, threads)?;
+    let datasets = open_library(&spec.dataset_library, &spec.dataset_plugin.sha256)?;
+    let (recipe, task) = probe(spec, &library, &datasets, &request)?;
+    let dataset = open_dataset(spec, &datasets, &*task, threads)?;
     let available = dataset.samples("train") as u64;
     let examples = config.train.examples.of(available).map_err(RunnerError::Config)?;
     let mut train_samples = seed.permutation("subset", available as usize);
@@ -187,9 +188,8 @@ fn open(spec: &RunSpec) -> Result<(LoadedDataset, Opened), RunnerError> {
 
 /// The resolved recipe, and the task that model and dataset share, fitted to what the model reads. The model is gone when the data are
 /// read.
-fn probe(spec: &RunSpec, library: &Library, request: &ModelRequest) -> Result<(Recipe, Arc<dyn Task>), RunnerError> {
+fn probe(spec: &RunSpec, library: &Library, datasets: &Library, request: &ModelRequest) -> Result<(Recipe, Arc<dyn Task>), RunnerError> {
     let model = library.open_model(request)?;
-    let datasets = open_library(&spec.dataset_library, &spec.dataset_plugin.sha256)?;
     let offered = datasets.descriptor.datasets.iter().find(|d| d.name == spec.config.dataset.name);
     let offered = offered.map(|d| d.tasks.clone()).unwrap_or_default();
     let name = model.descriptor().tasks.iter().find(|t| offered.contains(t)).cloned().unwrap_or_default();
@@ -198,9 +198,8 @@ fn probe(spec: &RunSpec, library: &Library, request: &ModelRequest) -> Result<(R
 }
 
 /// The dataset, told of the task.
-fn open_dataset(spec: &RunSpec, task: &dyn Task, threads: u64) -> Result<LoadedDataset, RunnerError> {
+fn open_dataset(spec: &RunSpec, library: &Library, task: &dyn Task, threads: u64) -> Result<LoadedDataset, RunnerError> {
     let (wanted, name) = (&spec.config.dataset, task.name());
-    let library = open_library(&spec.dataset_library, &spec.dataset_plugin.sha256)?;
     let mut settings = task.settings();
     settings.insert("name".into(), name.into());
     let request = DatasetRequest {
@@ -352,7 +351,7 @@ fn manifest(spec: &RunSpec, opened: &Opened, dataset: &LoadedDataset) -> RunMani
             checks: data
                 .checks
                 .iter()
-                .map(|c| format!("{}: {} {} ({}) {}", c.name, c.value, c.unit, if c.passed { "passed" } else { "NOT passed" }, c.about))
+                .map(|c| format!("{}: {} {} ({}) {}", c.name, c.value, c.unit, if c.passed { "passed" } else { NOT_PASSED }, c.about))
                 .collect(),
         },
     }

@@ -1,7 +1,9 @@
 //! What tests share: where fixtures and data lie, how they are read, how a test says that it lacks them.
 
 mod arrays;
+mod deviations;
 mod shared;
 
 pub use arrays::{Array, read_arrays, transpose};
-pub use shared::{parity_dirs, shared_dir, skip};
+pub use deviations::{Deviations, largest};
+pub use shared::{fixtures, parity_dirs, shared_dir, skip};

@@ -19,6 +19,26 @@ pub fn parity_dirs(model: &str) -> Vec<PathBuf> {
     }
 }
 
+/// Everything that `read` makes of the `NAME.config.json` beside a `NAME.safetensors` among the fixtures of a model; it gives `None` for
+/// those of other models. Says so where there is nothing.
+///
+/// # Panics
+/// When a folder cannot be listed.
+pub fn fixtures<T>(model: &str, read: impl Fn(&Path) -> Option<T>) -> Vec<T> {
+    let mut configs: Vec<PathBuf> = parity_dirs(model)
+        .iter()
+        .filter_map(|d| std::fs::read_dir(d).ok())
+        .flat_map(|entries| entries.map(|e| e.unwrap_or_else(|e| panic!("fixtures of {model}: {e}")).path()))
+        .filter(|p| p.to_str().is_some_and(|p| p.ends_with(".config.json")) && p.with_extension("").with_extension("safetensors").exists())
+        .collect();
+    configs.sort();
+    let found: Vec<T> = configs.iter().filter_map(|path| read(path)).collect();
+    if found.is_empty() {
+        skip(&format!("no parity fixtures of {model}; set EQUIVBENCH_PARITY or EQUIVBENCH_SHARED"));
+    }
+    found
+}
+
 /// Says that a test did not run, in a line that the test command counts.
 pub fn skip(reason: &str) {
     println!("skipped: {reason}");

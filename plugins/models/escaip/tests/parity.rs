@@ -16,11 +16,8 @@ use equivbench_plugin::{
     Batch, ModelPlugin, Precision, Trainer,
     parameters::{self, Flat, Gradients},
 };
-use equivbench_testkit::{Array, read_arrays, transpose};
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use equivbench_testkit::{Array, Deviations, largest, read_arrays, transpose};
+use std::{collections::BTreeMap, path::Path};
 use support::{OwnedBatch, is_transposed};
 
 /// What rounding leaves: measured f64 deviations are near 1e-14, f32 ones near 1e-6 (the reference's own f32 run differs from
@@ -32,16 +29,15 @@ fn tolerance(precision: Precision) -> f64 {
     }
 }
 
-/// Largest deviations by quantity.
+/// Deviations within what rounding may leave in a precision.
 struct Report {
     precision: Precision,
-    fixture: String,
-    worst: BTreeMap<String, (f64, String)>,
+    deviations: Deviations,
 }
 
 impl Report {
     fn new(fixture: &Fixture, precision: Precision) -> Self {
-        Self { precision, fixture: fixture.name.clone(), worst: BTreeMap::new() }
+        Self { precision, deviations: Deviations::new(format!("{} {precision:?}", fixture.name)) }
     }
 
     /// Compares with a tensor of the fixture: largest deviation over the largest value of the tensor.
@@ -55,26 +51,14 @@ impl Report {
 
     /// As [`Self::compare`], over at least `least`.
     fn compare_scaled(&mut self, tolerance: f64, least: f64, quantity: &str, name: &str, ours: &[f64], theirs: &[f64]) {
-        assert_eq!(ours.len(), theirs.len(), "{}: {name} has another size", self.fixture);
         let scale = largest(theirs).max(least);
-        let largest = ours.iter().zip(theirs).fold(0.0f64, |m, (a, b)| if (a - b).is_nan() { f64::INFINITY } else { m.max((a - b).abs()) });
-        let relative = if scale > 0.0 { largest / scale } else { largest };
-        assert!(relative <= tolerance, "{} {:?}: {quantity} {name} deviates by {relative:.2e}", self.fixture, self.precision);
-        let worst = self.worst.entry(quantity.to_owned()).or_default();
-        if relative >= worst.0 {
-            *worst = (relative, name.to_owned());
-        }
+        let scale = if scale > 0.0 { scale } else { 1.0 };
+        self.deviations.compare([scale, tolerance], quantity, name, ours, theirs);
     }
 
     fn print(&self) {
-        for (quantity, (deviation, name)) in &self.worst {
-            println!("{} {:?}: {quantity:<28} {deviation:.1e}  ({name})", self.fixture, self.precision);
-        }
+        self.deviations.print();
     }
-}
-
-fn largest(values: &[f64]) -> f64 {
-    values.iter().fold(0.0, |m, v| m.max(v.abs()))
 }
 
 struct Fixture {
@@ -191,18 +175,7 @@ fn numbers(x: Tensor<2>) -> Vec<f64> {
 }
 
 fn fixtures() -> Vec<Fixture> {
-    let mut configs: Vec<PathBuf> = equivbench_testkit::parity_dirs("escaip")
-        .iter()
-        .filter_map(|d| std::fs::read_dir(d).ok())
-        .flat_map(|entries| entries.map(|e| e.unwrap().path()))
-        .filter(|p| p.to_str().is_some_and(|p| p.ends_with(".config.json")) && p.with_extension("").with_extension("safetensors").exists())
-        .collect();
-    configs.sort();
-    let found: Vec<Fixture> = configs.iter().filter_map(|path| Fixture::read(path)).collect();
-    if found.is_empty() {
-        equivbench_testkit::skip("no parity fixtures of escaip; set EQUIVBENCH_PARITY or EQUIVBENCH_SHARED");
-    }
-    found
+    equivbench_testkit::fixtures("escaip", Fixture::read)
 }
 
 fn for_each_fixture(check: impl Fn(&Fixture, Precision)) {

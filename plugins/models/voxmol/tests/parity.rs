@@ -15,12 +15,9 @@ use equivbench_plugin::{
     Batch, ModelPlugin, Precision, Trainer,
     parameters::{self, Flat, Gradients},
 };
-use equivbench_testkit::{Array, read_arrays};
+use equivbench_testkit::{Array, Deviations, largest, read_arrays};
 use equivbench_voxmol::{Trace, Voxmol, VoxmolConfig};
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, path::Path};
 use support::{Grids, OwnedBatch};
 
 const PRECISIONS: [Precision; 2] = [Precision::F64, Precision::F32];
@@ -57,29 +54,20 @@ fn tolerance(kind: Kind, precision: Precision) -> f64 {
     }
 }
 
-/// Largest deviations by quantity.
+/// Deviations within what rounding may leave in a precision.
 struct Report {
     precision: Precision,
-    fixture: String,
-    worst: BTreeMap<String, (f64, String)>,
+    deviations: Deviations,
 }
 
 impl Report {
     fn new(fixture: &Fixture, precision: Precision) -> Self {
-        Self { precision, fixture: fixture.name.clone(), worst: BTreeMap::new() }
+        Self { precision, deviations: Deviations::new(format!("{} {precision:?}", fixture.name)) }
     }
 
     /// Compares numbers: the largest deviation over `scale`.
     fn compare_over(&mut self, scale: f64, kind: Kind, quantity: &str, name: &str, ours: &[f64], theirs: &[f64]) {
-        assert_eq!(ours.len(), theirs.len(), "{}: {name} has another size", self.fixture);
-        let apart = |(a, b): (&f64, &f64)| if (a - b).is_nan() { f64::INFINITY } else { (a - b).abs() };
-        let deviation = ours.iter().zip(theirs).map(apart).fold(0.0, f64::max) / scale;
-        let limit = tolerance(kind, self.precision);
-        assert!(deviation <= limit, "{} {:?}: {quantity} {name} deviates by {deviation:.2e}", self.fixture, self.precision);
-        let worst = self.worst.entry(quantity.to_owned()).or_default();
-        if deviation >= worst.0 {
-            *worst = (deviation, name.to_owned());
-        }
+        self.deviations.compare([scale, tolerance(kind, self.precision)], quantity, name, ours, theirs);
     }
 
     /// Compares with an array of the fixture, over its largest entry.
@@ -93,14 +81,8 @@ impl Report {
     }
 
     fn print(&self) {
-        for (quantity, (deviation, name)) in &self.worst {
-            println!("{} {:?}: {quantity:<32} {deviation:.1e}  ({name})", self.fixture, self.precision);
-        }
+        self.deviations.print();
     }
-}
-
-fn largest<'a>(values: impl IntoIterator<Item = &'a f64>) -> f64 {
-    values.into_iter().fold(0.0, |m, v| m.max(v.abs()))
 }
 
 struct Fixture {
@@ -233,18 +215,7 @@ fn numbers<const D: usize>(x: Tensor<D>) -> Vec<f64> {
 }
 
 fn fixtures() -> Vec<Fixture> {
-    let mut configs: Vec<PathBuf> = equivbench_testkit::parity_dirs("voxmol")
-        .iter()
-        .filter_map(|d| std::fs::read_dir(d).ok())
-        .flat_map(|entries| entries.map(|e| e.unwrap().path()))
-        .filter(|p| p.to_str().is_some_and(|p| p.ends_with(".config.json")) && p.with_extension("").with_extension("safetensors").exists())
-        .collect();
-    configs.sort();
-    let found: Vec<Fixture> = configs.iter().filter_map(|path| Fixture::read(path)).collect();
-    if found.is_empty() {
-        equivbench_testkit::skip("no parity fixtures of voxmol; set EQUIVBENCH_PARITY or EQUIVBENCH_SHARED");
-    }
-    found
+    equivbench_testkit::fixtures("voxmol", Fixture::read)
 }
 
 fn for_each_fixture(check: impl Fn(&Fixture, Precision)) {
