@@ -6,6 +6,11 @@ use abi_stable::{
     std_types::{RBox, RSlice, RSliceMut, RStr, RString, RVec},
 };
 
+/// The ability to share work among rotated copies of a batch, as a name for [`Model::capability`]. The call gives the batch and, as one f64,
+/// the code of the weights; until the next call, [`Model::predict_into`] with these weights is asked for rotated copies of that batch
+/// only. A call with an empty batch, a training step and new parameters end it.
+pub const SHARED_ROTATIONS: &str = "shared-rotations";
+
 /// Which weights a prediction uses, as the `weights` argument of [`Model::predict_into`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Weights {

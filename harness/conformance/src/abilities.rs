@@ -6,8 +6,9 @@ use crate::{
     toy::Toy,
     values::{predict, relative_difference},
 };
-use equivbench_core::{Model, Rows};
+use equivbench_core::{Batch, FieldKind, FiniteGroup, Model, Rotation, Rows, Seed, Stream, Weights, act};
 use equivbench_host::LoadedModel;
+use rand::Rng;
 
 /// Runs every ability that the model offers and the kit knows.
 pub(crate) fn abilities(subject: &ModelSubject<'_>) -> Verdict {
@@ -24,6 +25,7 @@ pub(crate) fn abilities(subject: &ModelSubject<'_>) -> Verdict {
         reports.push(match ability.as_str() {
             "equivariant-subspace" => subspace(&mut model)?,
             "exact-twirl" => twirl(&mut model, &Toy::of(subject.descriptor, 1))?,
+            "shared-rotations" => sharing(&mut model, &Toy::of(subject.descriptor, 1))?,
             other => format!("{other}: not known to this kit"),
         });
     }
@@ -60,4 +62,34 @@ fn twirl(model: &mut LoadedModel, toy: &Toy) -> Result<String, Stop> {
         Some(negative) => fail(format!("exact-twirl: a mean square of {negative:.1e}")),
         None => Ok(format!("exact-twirl: {rows} rows")),
     }
+}
+
+/// Predictions of rotated copies, each sample rotated in its own way, are those of the blind path; and sharing ends when it is told to.
+fn sharing(model: &mut LoadedModel, toy: &Toy) -> Result<String, Stop> {
+    let base = &toy.inputs;
+    let has_grid = base.fields.iter().any(|f| f.kind == FieldKind::VoxelGrid);
+    let mut stream = Seed::new(1).stream("sharing");
+    let (mut copy, mut largest) = (Batch::default(), 0.0_f64);
+    for _ in 0..3 {
+        let rotations: Vec<Rotation> = (0..base.samples()).map(|_| any_rotation(has_grid, &mut stream)).collect();
+        act(&rotations, base, &mut copy)?;
+        let blind = predict(model, &copy)?;
+        model.share(base, Weights::Raw)?;
+        let shared = predict(model, &copy)?;
+        model.end_sharing()?;
+        if predict(model, &copy)? != blind {
+            return fail("shared-rotations: a prediction after sharing has ended differs from the one before it began");
+        }
+        largest = largest.max(relative_difference(&shared, &blind));
+    }
+    // f64 throughout: rounding of some hundred operations; anything that changes with rotation differs by parts in a thousand and more.
+    if largest > 1e-9 {
+        return fail(format!("shared-rotations: predictions of rotated copies differ from blind ones by {largest:.1e} of their size"));
+    }
+    Ok(format!("shared-rotations: {largest:.0e}"))
+}
+
+fn any_rotation(of_the_cube: bool, stream: &mut Stream) -> Rotation {
+    let cube = FiniteGroup::Octahedral.elements();
+    if of_the_cube { cube[(stream.next_u64() % cube.len() as u64) as usize] } else { Rotation::haar(stream) }
 }

@@ -66,20 +66,32 @@ fn element_range(batch: &Batch, field: &Field, sample: usize) -> std::ops::Range
 /// # Errors
 /// As [`act`].
 pub fn act_inverse_on_rows(rotation: &Rotation, kind: FieldKind, shape: &[usize], values: &mut [f64]) -> Result<(), CoreError> {
-    if kind == FieldKind::Invariant {
-        return Ok(());
-    }
-    let from = values.to_vec();
-    rotate_rows(&rotation.inverse(), kind, shape, &from, values).map_err(|why| CoreError::Action { field: "prediction".into(), why })
+    let inverse = rotation.inverse();
+    let rotated = match kind {
+        FieldKind::Invariant => Ok(()),
+        // In place: a copy of the rows of a molecule costs as much as rotating them.
+        FieldKind::Vector => check_vectors(shape).map(|()| values.chunks_exact_mut(3).for_each(|v| rotate_vector(&inverse, v))),
+        FieldKind::VoxelGrid => {
+            let from = values.to_vec();
+            permute_grids(&inverse, shape, &from, values)
+        }
+    };
+    rotated.map_err(|why| CoreError::Action { field: "prediction".into(), why })
+}
+
+fn rotate_vector(rotation: &Rotation, v: &mut [f64]) {
+    v.copy_from_slice(&rotation.apply([v[0], v[1], v[2]]));
+}
+
+fn check_vectors(shape: &[usize]) -> Result<(), String> {
+    if shape.last() == Some(&3) { Ok(()) } else { Err(format!("a vector field needs a last axis of 3, its shape is {shape:?}")) }
 }
 
 fn rotate_rows(rotation: &Rotation, kind: FieldKind, shape: &[usize], from: &[f64], to: &mut [f64]) -> Result<(), String> {
     match kind {
         FieldKind::Invariant => to.copy_from_slice(from),
         FieldKind::Vector => {
-            if shape.last() != Some(&3) {
-                return Err(format!("a vector field needs a last axis of 3, its shape is {shape:?}"));
-            }
+            check_vectors(shape)?;
             for (v, w) in from.chunks_exact(3).zip(to.chunks_exact_mut(3)) {
                 w.copy_from_slice(&rotation.apply([v[0], v[1], v[2]]));
             }
@@ -169,6 +181,23 @@ mod tests {
     fn a_rotation_that_is_not_of_the_cube_is_refused_on_grids() {
         let error = act(&[Rotation::about([1.0, 1.0, 0.0], 0.3); 2], &cloud(4, 2), &mut Batch::default()).unwrap_err();
         assert!(error.to_string().contains("rotations of the cube only"), "{error}");
+    }
+
+    #[test]
+    fn rows_are_turned_back_as_a_batch_is_turned_by_the_inverse() {
+        let mut stream = Seed::new(6).stream("r");
+        let batch = cloud(4, 1);
+        let vectors = Batch { offsets: batch.offsets.clone(), fields: vec![batch.fields[0].clone()] };
+        let r = Rotation::haar(&mut stream);
+        let (mut turned, mut rows) = (Batch::default(), vectors.fields[0].reals().unwrap().to_vec());
+        act(&[r.inverse()], &vectors, &mut turned).unwrap();
+        act_inverse_on_rows(&r, FieldKind::Vector, &[4, 3], &mut rows).unwrap();
+        assert_eq!(rows, turned.fields[0].reals().unwrap());
+        let before = rows.clone();
+        act_inverse_on_rows(&r, FieldKind::Invariant, &[4, 3], &mut rows).unwrap();
+        assert_eq!(rows, before);
+        let error = act_inverse_on_rows(&r, FieldKind::Vector, &[6, 2], &mut rows).unwrap_err();
+        assert!(error.to_string().contains("[6, 2]"), "{error}");
     }
 
     proptest! {

@@ -52,6 +52,28 @@ pub trait Model {
     /// # Errors
     /// Whatever the model reports.
     fn train_step(&mut self, batch: &Batch) -> Result<StepFigures, CoreError>;
+    /// Whether it can share work among rotated copies of a batch.
+    fn shares_rotations(&self) -> bool {
+        false
+    }
+    /// Until [`end_sharing`](Self::end_sharing), predictions with these weights are of rotated copies of this batch only.
+    ///
+    /// # Errors
+    /// A model that shares nothing, or whatever it reports.
+    fn share(&mut self, _batch: &Batch, _weights: Weights) -> Result<(), CoreError> {
+        Err(CoreError::Model("it shares nothing among rotations".into()))
+    }
+    /// From now on every prediction is for itself.
+    ///
+    /// # Errors
+    /// Whatever the model reports.
+    fn end_sharing(&mut self) -> Result<(), CoreError> {
+        Ok(())
+    }
+    /// Seconds spent inside the model so far, where somebody counts them.
+    fn busy_s(&self) -> Option<f64> {
+        None
+    }
     /// Gradient of `sum(cotangent · prediction)` with respect to a parameter group.
     ///
     /// # Errors
@@ -103,6 +125,10 @@ pub trait Clock {
     fn now_s(&self) -> f64;
     /// Called after each optimiser step, for clocks that count work instead of time.
     fn step_done(&self) {}
+    /// Whether seconds are those of the wall.
+    fn is_wall(&self) -> bool {
+        true
+    }
     /// Peak resident memory of the process in bytes, where it is known.
     fn peak_memory_bytes(&self) -> Option<u64>;
 }

@@ -9,6 +9,7 @@ use equivbench_abi::{
     descriptor::{GroupDescriptor, InstanceDescriptor, ModelDescriptor},
 };
 use equivbench_core::{Batch, CoreError, FieldKind, Model, Rows, StepFigures, Weights};
+use std::time::{Duration, Instant};
 
 /// What a model must not see while it predicts: the answers. [`Model::train_step`] passes everything.
 const LABELS: [&str; 3] = ["target", "energy", "forces"];
@@ -33,6 +34,7 @@ pub struct LoadedModel {
     staging: Staging,
     sent: Vec<f32>,
     received: Vec<f32>,
+    busy: Busy,
 }
 
 impl LoadedModel {
@@ -55,6 +57,7 @@ impl LoadedModel {
             staging: Staging::default(),
             sent: Vec::new(),
             received: Vec::new(),
+            busy: Busy::default(),
         })
     }
 
@@ -100,12 +103,12 @@ impl LoadedModel {
     /// An ability that the model does not offer, or whatever it reports.
     pub fn capability(&mut self, name: &str, batch: &Batch, input: &[f64], length: usize) -> Result<Vec<f64>, HostError> {
         self.staging.fill(batch, self.precision, is_input);
-        let (staging, object, precision) = (&self.staging, &mut self.object, self.precision);
+        let (staging, object, busy, precision) = (&self.staging, &mut self.object, &mut self.busy, self.precision);
         let mut values = Vec::new();
         let mut written = 0;
         let call = |bytes: &mut [u8]| {
             let answer = staging.lend(batch, precision, is_input, |raw| {
-                object.capability(name.into(), raw, bytemuck::cast_slice(input).into(), bytes.into()).into_result()
+                busy.during(|| object.capability(name.into(), raw, bytemuck::cast_slice(input).into(), bytes.into()).into_result())
             });
             written = answer? as usize;
             Ok(())
@@ -227,6 +230,19 @@ const fn weights_code(weights: Weights) -> u32 {
     }
 }
 
+/// Time spent inside calls.
+#[derive(Clone, Copy, Debug, Default)]
+struct Busy(Duration);
+
+impl Busy {
+    fn during<R>(&mut self, call: impl FnOnce() -> R) -> R {
+        let start = Instant::now();
+        let answer = call();
+        self.0 += start.elapsed();
+        answer
+    }
+}
+
 impl Model for LoadedModel {
     fn output_kind(&self) -> FieldKind {
         self.output_kind
@@ -253,9 +269,11 @@ impl Model for LoadedModel {
         let width = self.output_width(batch);
         let count = self.row_count(batch) * width;
         self.staging.fill(batch, self.precision, is_input);
-        let (staging, object, precision) = (&self.staging, &mut self.object, self.precision);
+        let (staging, object, busy, precision) = (&self.staging, &mut self.object, &mut self.busy, self.precision);
         let call = |bytes: &mut [u8]| {
-            staging.lend(batch, precision, is_input, |raw| object.predict_into(raw, weights_code(weights), bytes.into()).into_result())
+            staging.lend(batch, precision, is_input, |raw| {
+                busy.during(|| object.predict_into(raw, weights_code(weights), bytes.into()).into_result())
+            })
         };
         incoming(count, precision, &mut self.received, out, call).map_err(|e| self.failed(e).of_model())?;
         self.check_prediction(batch, width, out)
@@ -265,9 +283,11 @@ impl Model for LoadedModel {
     fn train_step(&mut self, batch: &Batch) -> Result<StepFigures, CoreError> {
         check_inputs(batch, self.precision, is_any)?;
         self.staging.fill(batch, self.precision, is_any);
-        let object = &mut self.object;
+        let (object, busy) = (&mut self.object, &mut self.busy);
         let mut report = [0.0; 3];
-        let answer = self.staging.lend(batch, self.precision, is_any, |raw| object.train_step(raw, (&mut report[..]).into()).into_result());
+        let answer = self
+            .staging
+            .lend(batch, self.precision, is_any, |raw| busy.during(|| object.train_step(raw, (&mut report[..]).into()).into_result()));
         answer.map_err(|e| self.failed(e).of_model())?;
         let [loss, lr, gradient_norm] = report;
         Ok(StepFigures { loss, lr, gradient_norm })
@@ -290,6 +310,25 @@ impl Model for LoadedModel {
         let Some(at) = out.iter().position(|v| !v.is_finite()) else { return Ok(()) };
         let place = self.parameter_at(self.group(group)?, at);
         Err(CoreError::NotFinite(format!("plugin \"{}\": the gradient of {place} is {}", self.plugin, name_of(out[at]))))
+    }
+
+    fn shares_rotations(&self) -> bool {
+        self.instance.capabilities.iter().any(|c| c == abi::SHARED_ROTATIONS)
+    }
+
+    fn share(&mut self, batch: &Batch, weights: Weights) -> Result<(), CoreError> {
+        self.check_weights(weights)?;
+        check_inputs(batch, self.precision, is_input)?;
+        self.capability(abi::SHARED_ROTATIONS, batch, &[f64::from(weights_code(weights))], 0).map(drop).map_err(HostError::of_model)
+    }
+
+    fn end_sharing(&mut self) -> Result<(), CoreError> {
+        let nothing = Batch { offsets: vec![0], fields: vec![] };
+        self.capability(abi::SHARED_ROTATIONS, &nothing, &[0.0], 0).map(drop).map_err(HostError::of_model)
+    }
+
+    fn busy_s(&self) -> Option<f64> {
+        Some(self.busy.0.as_secs_f64())
     }
 
     fn parameters_into(&self, group: &str, out: &mut Vec<f64>) -> Result<(), CoreError> {

@@ -1,7 +1,7 @@
 //! Protocol 2, dip timing: when percent (and relative error) fall below each threshold and stay, as intervals between evaluations.
 
 use crate::{
-    About, Measured, PROTOCOL_VERSION, Protocol, ProtocolInfo,
+    About, Measured, PROTOCOL_VERSION, Protocol, ProtocolInfo, Totals,
     protocol::{from_bytes, to_bytes},
     train_and_measure::{CONDITION, condition_cells},
 };
@@ -92,7 +92,7 @@ impl Protocol for DipTiming {
         Ok(())
     }
 
-    fn on_finish(&mut self, _about: &About, _peak_memory_bytes: Option<u64>, sink: &mut dyn Sink) -> Result<(), CoreError> {
+    fn on_finish(&mut self, _about: &About, _totals: &Totals, sink: &mut dyn Sink) -> Result<(), CoreError> {
         for curve in &self.curves {
             for (quantity, tracker) in [("equiv_percent", curve.tracker.clone()), ("relative_equiv_percent", relative(&curve.tracker))] {
                 for threshold in THRESHOLDS {

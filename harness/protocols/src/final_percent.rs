@@ -1,7 +1,7 @@
 //! Protocol 3, final percent loss with its interval: one row of `final.csv` for each kind of weights and condition.
 
 use crate::{
-    About, Measured, Protocol, ProtocolInfo,
+    About, Measured, Protocol, ProtocolInfo, Totals,
     protocol::{from_bytes, to_bytes},
     train_and_measure::{
         CLEAN_SAMPLE, CONDITION, LOSS, METHOD, PROGRESS, clean_sample_cells, condition_cells, loss_cells, method_cells, progress_cells,
@@ -41,7 +41,7 @@ impl Protocol for FinalPercent {
     }
 
     /// The last step is always evaluated, so a checkpoint (which lies before an evaluation) has nothing to keep.
-    fn on_finish(&mut self, about: &About, _peak_memory_bytes: Option<u64>, sink: &mut dyn Sink) -> Result<(), CoreError> {
+    fn on_finish(&mut self, about: &About, _totals: &Totals, sink: &mut dyn Sink) -> Result<(), CoreError> {
         for measured in &self.latest {
             let mut cells = progress_cells(measured);
             cells.extend(condition_cells(measured.condition));

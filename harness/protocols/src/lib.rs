@@ -13,7 +13,7 @@ mod throughput;
 mod train_and_measure;
 
 pub use order::BatchOrder;
-pub use protocol::{About, Measured, PROTOCOLS, Protocol, ProtocolInfo, Step, protocol_by_name};
+pub use protocol::{About, Measured, PROTOCOLS, Protocol, ProtocolInfo, Step, Totals, protocol_by_name};
 pub use schedule::evaluation_steps;
 pub use session::{Observer, Outcome, Progress, Session, SessionConfig, SessionError, SessionState};
 

@@ -1,7 +1,7 @@
 //! What a protocol is: it is told of steps and evaluations, and writes rows.
 
 use crate::{dip_timing::DipTiming, final_percent::FinalPercent, throughput::Throughput, train_and_measure::TrainAndMeasure};
-use equivbench_core::{Condition, CoreError, Estimate, Evaluation, Sink, StepFigures, Table, Weights};
+use equivbench_core::{Condition, CoreError, Deviation, Estimate, Evaluation, Sink, StepFigures, Table, Weights};
 
 /// What stays the same during a run.
 #[derive(Clone, Debug, Default)]
@@ -56,8 +56,21 @@ pub struct Measured {
     pub estimate: Estimate,
     /// The last optimiser step, if there was one.
     pub last_step: Option<StepFigures>,
+    /// How far predictions from shared work were from blind ones, where that was compared.
+    pub deviation: Deviation,
     /// Seconds spent evaluating so far.
     pub evaluation_s: f64,
+}
+
+/// What a complete run took.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Totals {
+    /// Seconds of the run: training, evaluation, rows, checkpoints.
+    pub run_s: f64,
+    /// Seconds of these inside calls into the model, where they are known.
+    pub model_s: Option<f64>,
+    /// Peak resident memory, where it is known.
+    pub peak_memory_bytes: Option<u64>,
 }
 
 /// Watches a run and writes rows.
@@ -80,7 +93,7 @@ pub trait Protocol {
     ///
     /// # Errors
     /// A row that could not be written.
-    fn on_finish(&mut self, _about: &About, _peak_memory_bytes: Option<u64>, _sink: &mut dyn Sink) -> Result<(), CoreError> {
+    fn on_finish(&mut self, _about: &About, _totals: &Totals, _sink: &mut dyn Sink) -> Result<(), CoreError> {
         Ok(())
     }
     /// What a checkpoint keeps, as CBOR, which keeps every bit of a number.

@@ -4,12 +4,12 @@
 //! resumed run gives the same bytes. A checkpoint lies after an optimiser step and before the evaluation of that step.
 
 use crate::{
-    About, BatchOrder, Measured, Protocol, Step, evaluation_steps,
+    About, BatchOrder, Measured, Protocol, Step, Totals, evaluation_steps,
     preparer::{Prepared, Preparer},
 };
 use equivbench_core::{
-    Balance, Batch, Clock, Condition, CoreError, Dataset, Estimate, Estimator, Evaluation, Measurement, Model, PointLoss, RotationPlan,
-    SampleTerms, Scheme, Seed, Sink, StepFigures, Task, Variant, Weights, measure_variants, pool,
+    Balance, Batch, Clock, Condition, CoreError, Dataset, Deviation, Estimate, Estimator, Evaluation, Measurement, Model, PointLoss,
+    RotationPlan, SampleTerms, Scheme, Seed, Sink, StepFigures, Task, Variant, Weights, measure_shared, measure_variants, pool,
 };
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, mpsc::Receiver};
@@ -41,6 +41,8 @@ pub struct SessionConfig {
     pub loss: PointLoss,
     /// Kinds of weights that are measured.
     pub weights: Vec<Weights>,
+    /// Whether a model that can share work among rotated copies does.
+    pub sharing: bool,
     /// Flow times that are measured; `[None]` for a task without.
     pub flow_times: Vec<Option<f64>>,
     /// Variants of the prediction that are measured.
@@ -58,6 +60,10 @@ pub struct SessionState {
     pub train_s: f64,
     /// Evaluation seconds.
     pub evaluation_s: f64,
+    /// Seconds of everything.
+    pub run_s: f64,
+    /// Seconds inside calls into the model.
+    pub model_s: f64,
     /// The last optimiser step: loss, learning rate, gradient norm.
     pub last_step: Option<[f64; 3]>,
     /// States of the protocols, in order.
@@ -128,6 +134,18 @@ pub enum SessionError {
         /// The error.
         source: CoreError,
     },
+}
+
+/// Relative difference between shared and blind predictions beyond which a run fails. Rounding is 1e-5 of f32 predictions, distances at
+/// the edges of bins some 1e-3; what changes with rotation differs by its whole equivariance error.
+const TOLERATED_DEVIATION: f64 = 1e-2;
+
+/// The measured batch and the pass of an evaluation that are predicted both ways.
+#[derive(Clone, Copy)]
+struct Checked {
+    flow_time: usize,
+    batch: usize,
+    pass: usize,
 }
 
 /// Some measured samples as the dataset gave them, with their rotations. What a task makes of them may be a thousand times larger
@@ -206,6 +224,7 @@ impl<'a> Session<'a> {
     }
 
     fn train_and_measure(&mut self, batches: &Receiver<Prepared>, observer: &mut dyn Observer) -> Result<Outcome, SessionError> {
+        let timer = Timer::start(self);
         let schedule = evaluation_steps(self.config.total_steps, self.config.points_per_decade);
         loop {
             if schedule.binary_search(&self.state.step).is_ok() {
@@ -219,15 +238,20 @@ impl<'a> Session<'a> {
             observer.progress(&self.progress(false));
             let stop = observer.should_stop();
             if stop || self.state.step.is_multiple_of(self.config.checkpoint_every.max(1)) {
+                timer.note(self);
                 self.checkpoint(observer).map_err(|source| SessionError::At { step: self.state.step, source })?;
             }
             if stop {
                 return Ok(Outcome::Stopped);
             }
         }
-        let peak = self.clock.peak_memory_bytes();
+        timer.note(self);
+        let model_s = self.model.busy_s().filter(|_| self.clock.is_wall()).map(|_| self.state.model_s);
+        let totals = Totals { run_s: self.state.run_s, model_s, peak_memory_bytes: self.clock.peak_memory_bytes() };
         for protocol in &mut self.protocols {
-            protocol.on_finish(&self.about, peak, observer.sink()).map_err(|source| SessionError::At { step: self.state.step, source })?;
+            protocol
+                .on_finish(&self.about, &totals, observer.sink())
+                .map_err(|source| SessionError::At { step: self.state.step, source })?;
         }
         Ok(Outcome::Finished)
     }
@@ -270,13 +294,13 @@ impl<'a> Session<'a> {
         for weights in self.config.weights.clone() {
             observer.progress(&self.progress(true));
             let start = self.clock.now_s();
-            let estimates = self.estimates(weights, observer)?;
+            let (estimates, deviation) = self.estimates(weights, observer)?;
             self.state.evaluation_s += self.clock.now_s() - start;
             if weights == Weights::Raw {
                 self.last_percent = mean_percent(&estimates);
             }
             for (condition, estimate) in estimates {
-                let told = self.told(weights, condition, estimate);
+                let told = Measured { deviation, ..self.told(weights, condition, estimate) };
                 for protocol in &mut self.protocols {
                     protocol.on_evaluation(&self.about, &told, observer.sink())?;
                 }
@@ -286,11 +310,14 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// One estimate for each flow time and variant, in the order of their rows.
-    fn estimates(&mut self, weights: Weights, observer: &mut dyn Observer) -> Result<Vec<(Condition, Estimate)>, CoreError> {
+    /// One estimate for each flow time and variant, in the order of their rows; and how far shared predictions were from blind ones.
+    fn estimates(&mut self, weights: Weights, observer: &mut dyn Observer) -> Result<(Vec<(Condition, Estimate)>, Deviation), CoreError> {
         let mut found = Vec::new();
-        for flow_time in self.config.flow_times.clone() {
-            let terms = self.terms(weights, flow_time, observer)?;
+        let mut deviation = Deviation::default();
+        let checked = self.checked(weights);
+        for (index, flow_time) in self.config.flow_times.clone().into_iter().enumerate() {
+            let checked = checked.filter(|c| c.flow_time == index);
+            let terms = self.terms(weights, flow_time, checked, &mut deviation, observer)?;
             for (&variant, terms) in self.config.variants.iter().zip(&terms) {
                 let estimate = pool(terms, self.config.loss == PointLoss::Mse, &mut self.config.seed.stream("bootstrap"));
                 if !estimate.pooled.total().is_finite() {
@@ -299,18 +326,47 @@ impl<'a> Session<'a> {
                 found.push((Condition { flow_time, variant }, estimate));
             }
         }
-        Ok(found)
+        match deviation.relative() {
+            Some(relative) if relative > TOLERATED_DEVIATION => Err(CoreError::Sharing { relative, tolerated: TOLERATED_DEVIATION }),
+            _ => Ok((found, deviation)),
+        }
+    }
+
+    /// What an evaluation with these weights predicts both ways: another batch and rotation each time, chosen by seed.
+    fn checked(&self, weights: Weights) -> Option<Checked> {
+        let seed = &self.config.seed;
+        let draw = |what: &str, count: usize| {
+            (seed.derived(&format!("shared/{}/{}/{what}", self.state.step, weights.name())) % count.max(1) as u64) as usize
+        };
+        let batch = draw("batch", self.measured.len());
+        let passes = self.measured.get(batch)?.plans.first()?.rotations.len();
+        Some(Checked { flow_time: draw("flow time", self.config.flow_times.len()), batch, pass: draw("pass", passes) })
     }
 
     /// The terms of every measured sample at a flow time, one list for each variant.
-    fn terms(&mut self, weights: Weights, flow_time: Option<f64>, observer: &mut dyn Observer) -> Result<Vec<Vec<SampleTerms>>, CoreError> {
+    fn terms(
+        &mut self,
+        weights: Weights,
+        flow_time: Option<f64>,
+        checked: Option<Checked>,
+        deviation: &mut Deviation,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<Vec<SampleTerms>>, CoreError> {
         let how = Measurement { weights, loss: self.config.loss, estimator: self.config.estimator };
         let mut terms = vec![Vec::new(); self.config.variants.len()];
         let task = Arc::clone(&self.preparer.task);
         for index in 0..self.measured.len() {
             let batch = &self.measured[index];
             let samples = self.preparer.measured(batch.raw.clone(), &batch.samples, flow_time)?;
-            let of_batch = measure_variants(self.model, &*task, &samples, &batch.plans, how, &self.config.variants)?;
+            let (plans, variants) = (&batch.plans, &self.config.variants);
+            let of_batch = if self.config.sharing && self.model.shares_rotations() {
+                let checked_pass = checked.filter(|c| c.batch == index).map(|c| c.pass);
+                let (terms, found) = measure_shared(self.model, &*task, &samples, plans, how, variants, checked_pass)?;
+                deviation.add(found);
+                terms
+            } else {
+                measure_variants(self.model, &*task, &samples, plans, how, variants)?
+            };
             for (all, own) in terms.iter_mut().zip(of_batch) {
                 match task.balance() {
                     Balance::Components => all.extend(own),
@@ -335,7 +391,36 @@ impl<'a> Session<'a> {
         let last_step = self.state.last_step.map(|[loss, lr, gradient_norm]| StepFigures { loss, lr, gradient_norm });
         let squared = self.config.loss == PointLoss::Mse;
         let clean_sample_factor = condition.flow_time.filter(|_| squared).and_then(|t| self.preparer.task.clean_sample_factor(t));
-        Measured { evaluation, weights, condition, clean_sample_factor, estimate, last_step, evaluation_s: self.state.evaluation_s }
+        Measured {
+            evaluation,
+            weights,
+            condition,
+            clean_sample_factor,
+            estimate,
+            last_step,
+            deviation: Deviation::default(),
+            evaluation_s: self.state.evaluation_s,
+        }
+    }
+}
+
+/// Keeps account of the seconds of a session, those of its earlier parts included.
+struct Timer {
+    begun_s: f64,
+    model_begun_s: f64,
+    before: [f64; 2],
+}
+
+impl Timer {
+    fn start(session: &Session<'_>) -> Self {
+        let (begun_s, model_begun_s) = (session.clock.now_s(), session.model.busy_s().unwrap_or(0.0));
+        Self { begun_s, model_begun_s, before: [session.state.run_s, session.state.model_s] }
+    }
+
+    /// Writes the seconds so far into the state.
+    fn note(&self, session: &mut Session<'_>) {
+        session.state.run_s = self.before[0] + session.clock.now_s() - self.begun_s;
+        session.state.model_s = self.before[1] + session.model.busy_s().unwrap_or(0.0) - self.model_begun_s;
     }
 }
 

@@ -1,7 +1,7 @@
 //! Protocol 9, throughput: how fast training goes, evaluation excluded, with its spread.
 
 use crate::{
-    About, Measured, PROTOCOL_VERSION, Protocol, ProtocolInfo, Step,
+    About, Measured, PROTOCOL_VERSION, Protocol, ProtocolInfo, Step, Totals,
     protocol::{from_bytes, to_bytes},
 };
 use equivbench_core::{Column, CoreError, Sink, Table};
@@ -36,6 +36,9 @@ pub(crate) static THROUGHPUT: Table = Table {
         Column::timing("evaluation_s", "s", "seconds spent measuring"),
         Column::timing("gpu_h", "h", "GPU-hours of training; empty on a CPU"),
         Column::timing("peak_memory_bytes", "bytes", "peak resident memory of the worker process"),
+        Column::timing("run_s", "s", "seconds of the run: training, evaluation, tables, checkpoints; loading excluded"),
+        Column::timing("model_s", "s", "seconds of these inside calls into the model plugin"),
+        Column::timing("harness_percent", "%", "what the harness adds: 100 (1 - model_s / run_s)"),
     ]],
 };
 
@@ -75,6 +78,11 @@ impl Throughput {
     }
 }
 
+/// Percent of a run outside the model.
+fn harness_percent(totals: &Totals) -> Option<f64> {
+    totals.model_s.filter(|_| totals.run_s > 0.0).map(|model_s| 100.0 * (1.0 - model_s / totals.run_s))
+}
+
 impl Protocol for Throughput {
     fn on_step(&mut self, step: &Step) -> Result<(), CoreError> {
         self.steps = step.step;
@@ -96,7 +104,7 @@ impl Protocol for Throughput {
         Ok(())
     }
 
-    fn on_finish(&mut self, about: &About, peak_memory_bytes: Option<u64>, sink: &mut dyn Sink) -> Result<(), CoreError> {
+    fn on_finish(&mut self, about: &About, totals: &Totals, sink: &mut dyn Sink) -> Result<(), CoreError> {
         let timed = (self.timed > 0).then_some(self.timed as f64);
         let mean = timed.map(|n| self.seconds / n);
         let rate = |amount: u64| (self.seconds > 0.0).then(|| amount as f64 / self.seconds);
@@ -121,7 +129,10 @@ impl Protocol for Throughput {
                 self.train_s.into(),
                 self.evaluation_s.into(),
                 self.gpu_h.into(),
-                peak_memory_bytes.into(),
+                totals.peak_memory_bytes.into(),
+                totals.run_s.into(),
+                totals.model_s.into(),
+                harness_percent(totals).into(),
             ],
         )
     }

@@ -74,12 +74,18 @@ pub(crate) static STEP: [Column; 3] = [
 ];
 
 /// How it was measured: the cells of [`method_cells`].
-pub(crate) static METHOD: [Column; 5] = [
+pub(crate) static METHOD: [Column; 7] = [
     Column::new("measured_loss", "", "loss that is split: mse, mae or l2"),
     Column::new("samples", "samples", "measured samples"),
     Column::new("rotations", "rotations", "twisted predictions of each sample"),
     Column::new("scheme", "", "how rotations are drawn"),
     Column::new("estimator", "", "unbiased, plug-in (biased by 1 - 1/n) or exact (a set used whole)"),
+    Column::new(
+        "shared_deviation",
+        "",
+        "relative root-mean-square difference of predictions from work shared among rotated copies to blind ones, on random copies of this evaluation; empty where nothing is shared",
+    ),
+    Column::new("shared_checked", "predictions", "predictions that were made both ways; empty where nothing is shared"),
 ];
 
 /// The curve of a run.
@@ -154,7 +160,7 @@ pub(crate) fn loss_cells(measured: &Measured) -> Vec<Cell> {
     ]
 }
 
-/// `measured_loss, samples, rotations, scheme, estimator`.
+/// `measured_loss, samples, rotations, scheme, estimator, shared_deviation, shared_checked`.
 pub(crate) fn method_cells(about: &About, measured: &Measured) -> Vec<Cell> {
     vec![
         about.loss.as_str().into(),
@@ -162,5 +168,7 @@ pub(crate) fn method_cells(about: &About, measured: &Measured) -> Vec<Cell> {
         about.rotations.into(),
         about.scheme.as_str().into(),
         about.estimator.as_str().into(),
+        measured.deviation.relative().into(),
+        Some(measured.deviation.predictions).filter(|n| *n > 0).into(),
     ]
 }

@@ -14,6 +14,6 @@ pub use docs::{columns_json, columns_markdown};
 pub use error::ReportError;
 pub use keys::{KEY_COLUMNS, RunKeys};
 pub use manifest::{DataFacts, Manifest, NOT_PASSED, PluginFacts, Role, RunManifest};
-pub use merge::{MergedTable, merge_tables, write_atomically};
+pub use merge::{MergedTable, merge_tables, write_atomically, write_parts_atomically};
 pub use summary::{dip_summary, final_summary};
-pub use writer::{TableWriter, header};
+pub use writer::{TableSync, TableWriter, header};

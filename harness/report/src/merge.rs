@@ -77,6 +77,14 @@ fn read(path: &Path, expected: &[String]) -> Result<Vec<Vec<String>>, ReportErro
 /// # Errors
 /// No space, no permission.
 pub fn write_atomically(path: &Path, content: &[u8]) -> Result<(), ReportError> {
+    write_parts_atomically(path, &[content])
+}
+
+/// As [`write_atomically`], for a content that lies in several places.
+///
+/// # Errors
+/// No space, no permission.
+pub fn write_parts_atomically(path: &Path, parts: &[&[u8]]) -> Result<(), ReportError> {
     let io = || ReportError::io(path);
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut name = path.file_name().unwrap_or_default().to_os_string();
@@ -84,7 +92,7 @@ pub fn write_atomically(path: &Path, content: &[u8]) -> Result<(), ReportError> 
     let temporary = folder.join(name);
     let write = || -> std::io::Result<()> {
         let mut file = std::fs::File::create(&temporary)?;
-        file.write_all(content)?;
+        parts.iter().try_for_each(|part| file.write_all(part))?;
         file.sync_data()?;
         std::fs::rename(&temporary, path)
     };

@@ -14,6 +14,22 @@ pub fn header(table: &Table) -> Vec<&'static str> {
     KEY_COLUMNS.iter().chain(table.columns()).map(|c| c.name).collect()
 }
 
+/// Forces the rows of a table to the disk.
+pub struct TableSync {
+    path: PathBuf,
+    file: File,
+}
+
+impl TableSync {
+    /// Returns when they are there.
+    ///
+    /// # Errors
+    /// No space, or another refusal of the file system.
+    pub fn sync(&self) -> Result<(), ReportError> {
+        self.file.sync_data().map_err(ReportError::io(&self.path))
+    }
+}
+
 /// Appends rows to the CSV file of one table.
 pub struct TableWriter {
     path: PathBuf,
@@ -74,6 +90,15 @@ impl TableWriter {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// What forces the rows written so far to the disk, on any thread.
+    ///
+    /// # Errors
+    /// No more file handles.
+    pub fn to_sync(&self) -> Result<TableSync, ReportError> {
+        let file = self.file.try_clone().map_err(ReportError::io(&self.path))?;
+        Ok(TableSync { path: self.path.clone(), file })
     }
 
     /// Forces the rows to the disk.

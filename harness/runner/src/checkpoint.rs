@@ -2,7 +2,7 @@
 
 use crate::RunnerError;
 use equivbench_protocols::SessionState;
-use equivbench_report::write_atomically;
+use equivbench_report::write_parts_atomically;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{
@@ -40,15 +40,12 @@ pub fn save(folder: &Path, checkpoint: &Checkpoint) -> Result<(), RunnerError> {
     let mut head = Vec::new();
     // CBOR keeps every bit of a number; JSON as it is usually read does not.
     ciborium::into_writer(checkpoint, &mut head).map_err(|e| RunnerError::Run(format!("checkpoint: {e}")))?;
-    let mut bytes = Vec::with_capacity(head.len() + checkpoint.model.len() + 64);
-    bytes.extend_from_slice(MAGIC);
-    bytes.extend_from_slice(&(head.len() as u64).to_le_bytes());
-    bytes.extend_from_slice(&head);
-    bytes.extend_from_slice(&checkpoint.model);
-    let sum = Sha256::digest(&bytes);
-    bytes.extend_from_slice(&sum);
+    // In parts: a large state is not copied once more.
+    let length = (head.len() as u64).to_le_bytes();
+    let body: [&[u8]; 4] = [MAGIC, &length, &head, &checkpoint.model];
+    let sum = body.iter().fold(Sha256::new(), |hash, part| hash.chain_update(part)).finalize();
     let path = folder.join(format!("step-{:012}.ckpt", checkpoint.session.step));
-    write_atomically(&path, &bytes)?;
+    write_parts_atomically(&path, &[body[0], body[1], body[2], body[3], &sum])?;
     for old in list(folder)?.into_iter().rev().skip(KEPT) {
         // A leftover costs space only.
         let _ = std::fs::remove_file(old);

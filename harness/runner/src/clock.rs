@@ -36,6 +36,10 @@ impl Clock for StepClock {
         self.0.set(self.0.get() + 1);
     }
 
+    fn is_wall(&self) -> bool {
+        false
+    }
+
     fn peak_memory_bytes(&self) -> Option<u64> {
         None
     }

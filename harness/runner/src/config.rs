@@ -117,6 +117,9 @@ pub struct MeasureConfig {
     pub weights: Vec<String>,
     /// Evaluations a decade of steps.
     pub points_per_decade: u32,
+    /// Whether models that can share work among rotated copies do. Random copies are then measured both ways and the difference is
+    /// reported.
+    pub sharing: bool,
     /// Flow times, for tasks that have one; empty for the task's own.
     pub flow_times: Vec<f64>,
     /// How predictions come about: `plain`, `self-conditioned`; empty for all that task and model know.
@@ -134,6 +137,7 @@ impl Default for MeasureConfig {
             loss: "mse".into(),
             weights: vec!["raw".into(), "ema".into()],
             points_per_decade: 8,
+            sharing: true,
             flow_times: Vec::new(),
             variants: Vec::new(),
         }

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod config;
 mod error;
 pub mod experiment;
+pub mod keeper;
 pub mod plan;
 pub mod pool;
 pub mod run_dir;

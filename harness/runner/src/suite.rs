@@ -9,6 +9,7 @@ use toml::{Table, Value};
 /// Suites that come with the program.
 const BUILT_IN: &[(&str, &str)] = &[
     ("quick", include_str!("../../../benchmarks/suites/quick.toml")),
+    ("throughput", include_str!("../../../benchmarks/suites/throughput.toml")),
     ("paper-escaip", include_str!("../../../benchmarks/suites/paper-escaip.toml")),
     ("paper-proteina", include_str!("../../../benchmarks/suites/paper-proteina.toml")),
     ("paper-voxmol", include_str!("../../../benchmarks/suites/paper-voxmol.toml")),

@@ -4,6 +4,7 @@ use crate::{
     RunnerError,
     checkpoint::{self, Checkpoint},
     clock::{StepClock, SystemClock, peak_memory_bytes},
+    keeper::Keeper,
     plan::configure,
     run_dir::{ProgressFile, RunDir, RunSpec, State, Status},
 };
@@ -98,8 +99,10 @@ fn run(dir: &RunDir, spec: &RunSpec, stop: &AtomicBool, step: &mut u64) -> Resul
     }
     let outcome = session.run(&mut dataset, &mut observer);
     *step = observer.last.step;
+    let outcome = outcome.map_err(failed)?;
+    observer.keeper.finish()?;
     observer.write_progress("done");
-    match outcome.map_err(failed)? {
+    match outcome {
         Outcome::Finished => {
             observer.sync()?;
             Ok((State::Finished, String::new()))
@@ -268,6 +271,7 @@ fn session_config(
         estimator: Estimator::parse(&measure.estimator).map_err(bad)?,
         loss: PointLoss::parse(&measure.loss).map_err(bad)?,
         weights,
+        sharing: measure.sharing,
         checkpoint_every: spec.config.run.checkpoint_every_steps,
     })
 }
@@ -366,6 +370,7 @@ struct Watch<'a> {
     dir: &'a RunDir,
     spec: &'a RunSpec,
     rows: Rows,
+    keeper: Keeper,
     data_hash: String,
     stop: &'a AtomicBool,
     started: Instant,
@@ -409,6 +414,7 @@ impl<'a> Watch<'a> {
             dir,
             spec,
             rows: Rows { keys, writers: writers.collect::<Result<_, RunnerError>>()? },
+            keeper: Keeper::new(&dir.checkpoints()),
             data_hash,
             stop,
             started: Instant::now(),
@@ -472,9 +478,6 @@ impl Observer for Watch<'_> {
     }
 
     fn checkpoint(&mut self, state: &SessionState, model: &dyn Model) -> Result<(), CoreError> {
-        let kept = |e: RunnerError| CoreError::Sink(e.to_string());
-        // Rows reach the disk before the checkpoint that covers them.
-        self.sync().map_err(kept)?;
         let checkpoint = Checkpoint {
             run: self.spec.id.clone(),
             data_hash: self.data_hash.clone(),
@@ -482,7 +485,9 @@ impl Observer for Watch<'_> {
             covered: self.rows.writers.iter().map(|(name, w)| ((*name).into(), w.bytes())).collect(),
             model: model.save()?,
         };
-        checkpoint::save(&self.dir.checkpoints(), &checkpoint).map_err(kept)
+        let tables = self.rows.writers.values().map(TableWriter::to_sync).collect::<Result<_, _>>();
+        let kept = |e: RunnerError| CoreError::Sink(e.to_string());
+        self.keeper.keep(checkpoint, tables.map_err(|e| kept(e.into()))?).map_err(kept)
     }
 
     fn sink(&mut self) -> &mut dyn Sink {

@@ -26,6 +26,7 @@ pub mod optimiser;
 pub mod parameters;
 mod progress;
 mod registry;
+mod sharing;
 mod state;
 mod trainer;
 
@@ -39,6 +40,7 @@ pub use equivbench_abi::{
 pub use error::{PluginError, PluginResult};
 pub use model::{ModelPlugin, field};
 pub use progress::Progress;
+pub use sharing::Shared;
 pub use trainer::Trainer;
 
 /// What [`export_plugin!`] needs; not part of the interface for authors.

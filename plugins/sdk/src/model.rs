@@ -1,6 +1,6 @@
 //! What the author of a model writes.
 
-use crate::{Batch, PluginError, PluginResult};
+use crate::{Batch, PluginError, PluginResult, Shared};
 use burn::{
     config::Config,
     module::Module,
@@ -22,7 +22,7 @@ pub trait ModelPlugin: Module + std::fmt::Debug + Send + 'static {
     const TASKS: &'static [&'static str] = &["force-field"];
     /// Datasets it is trained on when none is named, the first that is found.
     const DEFAULT_DATASETS: &'static [&'static str] = &["spice"];
-    /// Optional abilities: `equivariant-subspace`, `exact-twirl`, or names of your own.
+    /// Optional abilities: `equivariant-subspace`, `exact-twirl`, `shared-rotations`, or names of your own.
     const CAPABILITIES: &'static [&'static str] = &[];
 
     /// Named sizes; the first is the default.
@@ -121,6 +121,25 @@ pub trait ModelPlugin: Module + std::fmt::Debug + Send + 'static {
     /// [`PluginError::Unsupported`] for a name that [`latents`](Self::latents) does not list, or a batch that the model cannot read.
     fn latent(&self, name: &str, _batch: &Batch) -> PluginResult<Tensor<2>> {
         Err(PluginError::Unsupported(format!("latent:{name}")))
+    }
+
+    /// What the predictions of all rotated copies of a batch have in common: quantities that no rotation changes. The harness asks for
+    /// it once for a batch and then for [`forward_shared`](Self::forward_shared) of each rotated copy; on random copies it compares the
+    /// result with [`forward`](Self::forward), and reports the difference.
+    ///
+    /// # Errors
+    /// [`PluginError::Unsupported`] unless the model offers the capability `shared-rotations`; a batch that the model cannot read.
+    fn share(&self, _batch: &Batch) -> PluginResult<Shared> {
+        Err(PluginError::Unsupported("shared-rotations".into()))
+    }
+
+    /// As [`forward`](Self::forward) for a rotated copy of the batch that [`share`](Self::share) saw: each sample rotated in its own way,
+    /// nothing else changed, but for fields that the copy has in addition (`self_conditioning`).
+    ///
+    /// # Errors
+    /// As [`share`](Self::share).
+    fn forward_shared(&self, _shared: &Shared, _rotated: &Batch) -> PluginResult<Tensor<2>> {
+        Err(PluginError::Unsupported("shared-rotations".into()))
     }
 
     /// Exact Haar averages where the model has a closed form: the twirled prediction `[rows * width]`, then
