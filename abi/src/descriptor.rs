@@ -170,7 +170,7 @@ pub struct ModelRequest {
     pub seed: u64,
     /// `cpu`, `cuda:0`.
     pub device: String,
-    /// `f32`, `f64`, or `f32+f64` for training in f32 and evaluating in f64 (numbers then cross as f32).
+    /// `f32`, `f64`, `bf16`, or the first or last with `+f64` for evaluating in f64 (numbers cross as f32, but for `f64`).
     pub precision: String,
     /// Threads the plugin may use; 0 for all.
     pub threads: u64,
@@ -196,8 +196,10 @@ pub struct InstanceDescriptor {
     pub parameters: Vec<ParameterDescriptor>,
     /// Named parameter groups; `all` is always there.
     pub groups: Vec<GroupDescriptor>,
-    /// `f32` or `f64`.
+    /// `f32` or `f64`, of weights and of numbers at the boundary.
     pub precision: String,
+    /// Of the arithmetic of training steps, where it is another one: `bf16`.
+    pub training_precision: String,
     /// Device as a person would name it.
     pub device: String,
     /// `raw`, and `ema` where the recipe keeps one.

@@ -152,7 +152,8 @@ pub struct ExecutionConfig {
     pub seed: u64,
     /// `cpu`, `cuda:N`; `auto` is resolved when the run is planned.
     pub device: String,
-    /// `f32`, `f64`, or `f32+f64` (train in f32, evaluate in f64; what `f32` means on CUDA).
+    /// `f32`, `f64` or `bf16` (training steps in 16 bits, weights and evaluation in f32); `f32+f64` and `bf16+f64` evaluate in f64, as CUDA
+    /// does in any case.
     pub precision: String,
     /// Threads of the model; 0 for all.
     pub threads: u64,

@@ -313,7 +313,7 @@ fn about(spec: &RunSpec, session: &SessionConfig, model: &LoadedModel, threads: 
     About {
         device: instance.device.clone(),
         is_gpu: instance.device.starts_with("cuda"),
-        precision: instance.precision.clone(),
+        precision: if instance.training_precision.is_empty() { &instance.precision } else { &instance.training_precision }.clone(),
         threads,
         parameters,
         batch_size: session.batch_size as u64,

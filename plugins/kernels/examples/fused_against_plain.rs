@@ -94,6 +94,7 @@ impl Bench {
             compare(name, || qkv.clone(), fused, |qkv| plain::slot_attention(qkv, options.clone()));
         }
         let scores = self.random([self.centres, HEADS, SLOTS, SLOTS]);
+        compare("softmax", || scores.clone(), equivbench_kernels::softmax, plain::softmax);
         let SlotAttention { bias, bias_scale, key_mask, .. } = options;
         let softmax = |softmax: fn(_, _, _, _) -> Tensor<4>, scores| softmax(scores, bias.clone(), bias_scale.clone(), key_mask.clone());
         let fused = |scores| softmax(equivbench_kernels::masked_softmax, scores);

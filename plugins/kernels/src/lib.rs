@@ -20,14 +20,21 @@
 //! | [`layer_norm`] | `(x - mean) / deviation`, times weight, plus bias | `x`, `weight`, `bias` |
 //! | [`adaptive_layer_norm`] | the same, with a scale and a shift for each group of rows | `x`, `scale`, `shift` |
 //! | [`group_norm_silu`] | SiLU of the group norm of voxel grids, then dropout | `x`, `scale`, `shift` |
+//! | [`softmax`] | `softmax(scores)` over the last axis | `scores` |
 //! | [`masked_softmax`] | `softmax(scores + bias_scale · bias)` over valid keys | `scores`, `bias_scale` |
 //! | [`slot_attention`] | attention among some twenty slots of each centre | `qkv`, `bias_scale` |
 //! | [`pair_biased_attention`] | attention among some hundred tokens with a bias for each pair | `q`, `k`, `v`, `bias` |
 //! | [`gather_rows`] | rows of `x` by index | `x` |
 //! | [`lookup_sum`] | sums of rows of one to three small tables by index | the tables |
 //! | [`segment_sum`] | sums over consecutive rows | `x` |
+//! | [`affine()`], [`activated_affine`] | `x W + b`, and `dropout(gelu(x W + b))` | `x`, weight, bias |
+//! | [`feed_forward()`] | a feed-forward network with its norm, dropouts and residual connection | `x`, gain, weights, biases |
+//! | [`edge_attributes`], [`edge_messages`] | affine maps of what edges of a graph and their ends hold | all tensors |
 //! | [`conv3d()`] | convolution of cubic grids: same side, halved or doubled | `x`, `weight`, `bias` |
 //! | [`banded_radial`] | product of a banded matrix with a weight, plus a bias | `weight`, `bias` |
+//!
+//! Two functions work on plain slices, for the optimiser of the training loop: [`optimiser_step`] updates all parameters, moments and
+//! averages in one parallel pass, [`global_norm`] is the norm of all gradients.
 //!
 //! ```
 //! use burn::tensor::{Device, Tensor};
@@ -39,6 +46,7 @@
 //! ```
 
 mod activation;
+mod affine;
 mod allocator;
 mod attention;
 mod choice;
@@ -53,6 +61,7 @@ mod lanes;
 mod layer_norm;
 mod lookup;
 mod norm;
+mod optimiser;
 mod pair_attention;
 mod parallel;
 pub mod plain;
@@ -66,6 +75,7 @@ mod testing;
 mod tile;
 
 pub use activation::{gelu, silu};
+pub use affine::{activated_affine, affine, edge_attributes, edge_messages, feed_forward};
 pub use allocator::tune_allocator;
 pub use attention::{SlotAttention, slot_attention};
 pub use choice::RowChoice;
@@ -78,7 +88,8 @@ pub use group_norm::group_norm_silu;
 pub use layer_norm::{adaptive_layer_norm, layer_norm};
 pub use lookup::lookup_sum;
 pub use norm::rms_norm;
+pub use optimiser::{ParameterUpdate, Real, UpdateFactors, UpdateRule, global_norm, optimiser_step};
 pub use pair_attention::pair_biased_attention;
 pub use radial::{Bands, banded_radial};
 pub use residual::gated_residual;
-pub use softmax::masked_softmax;
+pub use softmax::{masked_softmax, softmax};

@@ -64,7 +64,7 @@ fn inverse_root<T: Scalar, L: Lanes<T>>(x: &[T], epsilon: T) -> T {
 }
 
 simd! {
-    fn normalise<T, L>(x: &[T], gain: &[T], epsilon: T, output: &mut [T]) {
+    pub(crate) fn normalise<T, L>(x: &[T], gain: &[T], epsilon: T, output: &mut [T]) {
         let width = gain.len();
         for (x, output) in x.chunks_exact(width).zip(output.chunks_exact_mut(width)) {
             let inverse = inverse_root::<T, L>(x, epsilon);
@@ -77,7 +77,7 @@ simd! {
 
 simd! {
     /// Writes the gradient of `x` and adds that of the gain.
-    fn pull_back<T, L>(x: &[T], gain: &[T], gradient: &[T], epsilon: T, for_x: &mut [T], for_gain: &mut [T]) {
+    pub(crate) fn pull_back<T, L>(x: &[T], gain: &[T], gradient: &[T], epsilon: T, for_x: &mut [T], for_gain: &mut [T]) {
         let width = gain.len();
         let rows = x.chunks_exact(width).zip(gradient.chunks_exact(width)).zip(for_x.chunks_exact_mut(width));
         for ((x, gradient), for_x) in rows {

@@ -10,7 +10,7 @@ use crate::scalar::Scalar;
 pub(crate) const CHUNK: usize = 4096;
 
 /// Pieces that one thread takes at least, so that small tensors do not pay for waking others.
-const MIN_PIECES: usize = 4;
+pub(crate) const MIN_PIECES: usize = 4;
 
 /// Rows of `width` elements that make one piece.
 pub(crate) fn rows_per_chunk(width: usize) -> usize {

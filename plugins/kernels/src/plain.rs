@@ -89,6 +89,11 @@ fn one_hot<const D: usize>(choice: &RowChoice, like: &Tensor<D>) -> Tensor<2> {
     chosen.equal(rows).float().cast(dtype)
 }
 
+/// See [`crate::softmax`].
+pub fn softmax<const D: usize>(scores: Tensor<D>) -> Tensor<D> {
+    activation::softmax(scores, D - 1)
+}
+
 /// See [`crate::masked_softmax`].
 pub fn masked_softmax(scores: Tensor<4>, bias: Tensor<3>, bias_scale: Tensor<1>, key_mask: Tensor<2>) -> Tensor<4> {
     softmax_over_valid(scores + (bias * bias_scale.unsqueeze()).unsqueeze_dim(1), key_mask)

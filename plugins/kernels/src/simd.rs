@@ -2,6 +2,15 @@
 //!
 //! All kernels call fused multiply-add explicitly and fix the order of their sums, so that the bits of a result do not
 //! depend on the instruction set. A processor without such an instruction (x86 before 2013) is right, but slow.
+//!
+//! * **AVX-512**: the same bodies in the same eight lanes, for the thirty-two registers and the masks, and for what compilers make of
+//!   element-wise loops. Sixteen lanes would be other bits than AVX2, as every sum, product and maximum is cut into eight lanes and that
+//!   cut is part of the result.
+//! * **ARM (aarch64)**: vectors (NEON) and fused multiply-add belong to the base of the target, so compilers turn the arrays of eight
+//!   numbers of [`Level::Plain`] into them. No code here names an ARM instruction.
+//!
+//! Tests run every level that their processor has and compare bits. Plain and AVX2 are tested so; AVX-512 has been compiled and not run,
+//! and ARM has been neither, for want of the machines.
 
 /// Instruction sets that kernels are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

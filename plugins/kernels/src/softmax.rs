@@ -1,4 +1,4 @@
-//! Softmax over keys with a scaled bias and a key mask.
+//! Softmax over keys, plain or with a scaled bias and a key mask.
 
 use burn::Tensor;
 use burn::backend::TensorMetadata;
@@ -10,6 +10,14 @@ use crate::parallel::{build, build_with, rows_per_chunk};
 use crate::plain;
 use crate::scalar::Scalar;
 use crate::simd::simd;
+
+/// Softmax over the last axis of `scores`: [`masked_softmax`] with all keys valid and without a bias, to the same bits.
+pub fn softmax<const D: usize>(scores: Tensor<D>) -> Tensor<D> {
+    match fused(Softmax, [scores.into_dispatch()]) {
+        Ok(output) => Tensor::from_dispatch(output),
+        Err([scores]) => plain::softmax(Tensor::from_dispatch(scores)),
+    }
+}
 
 /// Softmax over the last axis of `scores + bias_scale * bias`, with masked keys left out.
 ///
@@ -34,6 +42,40 @@ pub fn masked_softmax(scores: Tensor<4>, bias: Tensor<3>, bias_scale: Tensor<1>,
             Tensor::from_dispatch(key_mask),
         ),
     }
+}
+
+#[derive(Debug)]
+struct Softmax;
+
+impl Kernel<1> for Softmax {
+    /// The weights.
+    type Saved = FlexTensor;
+
+    fn forward<T: Scalar>(&self, [scores]: [FlexTensor; 1]) -> (FlexTensor, FlexTensor) {
+        let scores = scores.to_contiguous();
+        let (given, keys) = (values::<T>(&scores), keys(&scores));
+        let weights = build(given.len(), rows_per_chunk(keys) * keys, |first, output| {
+            output.copy_from_slice(&given[first..][..output.len()]);
+            plain_rows(keys, output);
+        });
+        let weights = tensor(weights, scores.shape());
+        (weights.clone(), weights)
+    }
+
+    fn backward<T: Scalar>(&self, weights: FlexTensor, gradient: FlexTensor, _: [bool; 1]) -> [Option<FlexTensor>; 1] {
+        let gradient = gradient.to_contiguous();
+        let (numbers, given, keys) = (values::<T>(&weights), values::<T>(&gradient), keys(&weights));
+        let for_scores = build(numbers.len(), rows_per_chunk(keys) * keys, |first, output| {
+            output.copy_from_slice(&given[first..][..output.len()]);
+            pull_back_plain_rows(keys, &numbers[first..][..output.len()], output);
+        });
+        [Some(tensor(for_scores, weights.shape()))]
+    }
+}
+
+/// Length of the last axis.
+fn keys(scores: &FlexTensor) -> usize {
+    scores.shape().last().copied().unwrap_or(1)
 }
 
 #[derive(Debug)]
@@ -106,6 +148,28 @@ impl Kernel<4> for MaskedSoftmax {
 }
 
 simd! {
+    /// Turns scores into weights, row by row.
+    fn plain_rows<T, L>(keys: usize, scores: &mut [T]) {
+        for scores in scores.chunks_exact_mut(keys) {
+            let highest = maximum::<T, L>(scores);
+            for score in scores.iter_mut() {
+                *score = (*score - highest).exp();
+            }
+            to_unit_sum::<T, L>(scores);
+        }
+    }
+}
+
+simd! {
+    /// Turns the gradient of the weights into that of the scores, row by row.
+    fn pull_back_plain_rows<T, L>(keys: usize, weights: &[T], gradient: &mut [T]) {
+        for (weights, gradient) in weights.chunks_exact(keys).zip(gradient.chunks_exact_mut(keys)) {
+            pull_back_row::<T, L>(weights, gradient);
+        }
+    }
+}
+
+simd! {
     /// Turns scores into weights, row by row; `first` is the number of their first element.
     fn softmax_rows<T, L>(sizes: Sizes, first: usize, bias: &[T], bias_scale: T, valid: &[T], scores: &mut [T]) {
         for (row, scores) in scores.chunks_exact_mut(sizes.keys).enumerate() {
@@ -143,10 +207,16 @@ pub(crate) fn softmax_row<T: Scalar, L: Lanes<T>>(scores: &mut [T], scale: T, bi
         let weight = (*score - highest).exp();
         *score = if valid == T::ZERO { T::ZERO } else { weight };
     }
-    let total = total::<T, L>(scores);
+    to_unit_sum::<T, L>(scores);
+}
+
+/// Divides by the sum, where there is one.
+#[inline(always)]
+fn to_unit_sum<T: Scalar, L: Lanes<T>>(weights: &mut [T]) {
+    let total = total::<T, L>(weights);
     let inverse = if total == T::ZERO { T::ZERO } else { T::ONE / total };
-    for score in scores.iter_mut() {
-        *score *= inverse;
+    for weight in weights.iter_mut() {
+        *weight *= inverse;
     }
 }
 
@@ -186,6 +256,25 @@ mod tests {
     }
 
     #[test]
+    fn plain_softmax_agrees_with_its_composition_for_any_size() {
+        for [rows, keys] in [[1, 1], [1, 9], [5, 7], [130, 67], [3, 4099]] {
+            let apply =
+                |softmax: fn(Tensor<2>) -> Tensor<2>, x: &[Tensor<1>]| softmax(x[0].clone().reshape([rows, keys])).reshape([rows * keys]);
+            check(|x| apply(softmax, x), |x| apply(plain::softmax, x), &[numbers(rows * keys, 1)]);
+        }
+    }
+
+    #[test]
+    fn plain_softmax_has_the_bits_of_the_masked_one_without_mask_and_bias() {
+        let device = burn::tensor::Device::flex();
+        let scores = Tensor::<1>::from_floats(numbers(2 * 3 * 5 * 19, 4).as_slice(), &device).reshape([2, 3, 5, 19]) * 20.0;
+        let [bias, valid] = [Tensor::<3>::zeros([2, 5, 19], &device), Tensor::ones([2, 1, 19], &device)];
+        let masked = masked_softmax(scores.clone(), bias, Tensor::ones([1], &device), valid.squeeze_dim(1));
+        let plain = softmax(scores);
+        assert_eq!(plain.into_data().try_to_vec::<f32>().unwrap(), masked.into_data().try_to_vec::<f32>().unwrap());
+    }
+
+    #[test]
     fn no_centres_give_no_weights_and_no_gradient() {
         let device = burn::tensor::Device::flex().autodiff();
         let bias_scale = Tensor::<1>::ones([1], &device).require_grad();
@@ -194,6 +283,11 @@ mod tests {
         assert_eq!(weights.dims(), [0, 2, 3, 4]);
         let gradients = weights.sum().backward();
         assert_eq!(bias_scale.grad(&gradients).unwrap().into_scalar::<f32>(), 0.0);
+        for shape in [[0, 4], [4, 0]] {
+            let scores = Tensor::<2>::zeros(shape, &device).require_grad();
+            let gradients = softmax(scores.clone()).sum().backward();
+            assert_eq!(scores.grad(&gradients).unwrap().dims(), shape);
+        }
     }
 
     #[test]

@@ -12,6 +12,8 @@ pub enum Precision {
     F32,
     /// 64 bits.
     F64,
+    /// 16 bits with the exponents of 32, for training steps with weights kept in f32.
+    Bf16,
 }
 
 impl Precision {
@@ -21,6 +23,7 @@ impl Precision {
         match self {
             Self::F32 => DType::F32,
             Self::F64 => DType::F64,
+            Self::Bf16 => DType::BF16,
         }
     }
     /// Bytes of one number.
@@ -29,20 +32,47 @@ impl Precision {
         match self {
             Self::F32 => 4,
             Self::F64 => 8,
+            Self::Bf16 => 2,
         }
     }
-    /// Reads the precisions of training and of evaluation: `f32`, `f64`, or `f32+f64`; empty is `f32`.
-    ///
-    /// On CUDA `f32` means `f32+f64`: an f32 matrix product on tensor cores is silently rounded to TF32 (about 1e-3), which would
-    /// put a floor under measured equivariance errors. Products in f64 have no such kernel.
-    pub(crate) fn parse(name: &str, device: &str) -> PluginResult<(Self, Self)> {
-        match name {
-            "f32" | "" if device.starts_with("cuda") => Ok((Self::F32, Self::F64)),
-            "f32" | "" => Ok((Self::F32, Self::F32)),
-            "f64" => Ok((Self::F64, Self::F64)),
-            "f32+f64" => Ok((Self::F32, Self::F64)),
-            _ => Err(PluginError::BadRequest(format!("precision \"{name}\" is not known; use f32, f64 or f32+f64 (train+evaluate)"))),
+    /// Of the weights that the optimiser moves, and of numbers at the boundary, where this is the arithmetic of a training step.
+    #[must_use]
+    pub const fn full(self) -> Self {
+        match self {
+            Self::F64 => Self::F64,
+            Self::F32 | Self::Bf16 => Self::F32,
         }
+    }
+    /// Puts numbers on a device in this precision.
+    #[must_use]
+    pub fn upload<const D: usize>(self, values: Vec<f64>, shape: impl Into<Vec<usize>>, device: &Device) -> Tensor<D> {
+        let options = (device, self.dtype());
+        match self {
+            Self::F64 => Tensor::from_data(TensorData::new(values, shape.into()), options),
+            // Burn rounds to 16 bits.
+            Self::F32 | Self::Bf16 => {
+                let values: Vec<f32> = values.into_iter().map(|v| v as f32).collect();
+                Tensor::from_data(TensorData::new(values, shape.into()), options)
+            }
+        }
+    }
+    /// Reads the precisions of training and of evaluation: `f32`, `f64`, `bf16`, or the first and `+f64`; empty is `f32`.
+    ///
+    /// On CUDA predictions are made in f64 in any case: an f32 matrix product on tensor cores is silently rounded to TF32 (about 1e-3),
+    /// which would put a floor under measured equivariance errors. Products in f64 have no such kernel.
+    pub(crate) fn parse(name: &str, device: &str) -> PluginResult<(Self, Self)> {
+        let (training, evaluation) = match name {
+            "f32" | "" => (Self::F32, Self::F32),
+            "f64" => (Self::F64, Self::F64),
+            "bf16" => (Self::Bf16, Self::F32),
+            "f32+f64" => (Self::F32, Self::F64),
+            "bf16+f64" => (Self::Bf16, Self::F64),
+            _ => {
+                let known = "f32, f64, bf16, f32+f64 or bf16+f64 (train+evaluate)";
+                return Err(PluginError::BadRequest(format!("precision \"{name}\" is not known; use {known}")));
+            }
+        };
+        Ok((training, if device.starts_with("cuda") { Self::F64 } else { evaluation }))
     }
 }
 
@@ -197,40 +227,42 @@ impl<'a> Batch<'a> {
         if shape.len() != D {
             return Err(PluginError::BadRequest(format!("field \"{name}\" has shape {shape:?}, rank {D} was asked for")));
         }
-        self.upload_field(name, shape)
+        self.upload_field(name, shape, self.precision)
     }
 
-    /// A field flattened to `[rows, width]`, as the loss compares it.
+    /// A field flattened to `[rows, width]`, as a loss compares it: in full precision also where the model computes in 16 bits.
     ///
     /// # Errors
     /// A missing field.
     pub fn rows(&self, name: &str) -> PluginResult<Tensor<2>> {
         let shape = self.shape(name)?;
         let width = shape[1..].iter().product();
-        self.upload_field(name, vec![shape[0], width])
+        self.upload_field(name, vec![shape[0], width], self.precision.full())
+    }
+
+    /// A prediction as a loss compares it, in the precision of [`rows`](Self::rows).
+    #[must_use]
+    pub fn in_full<const D: usize>(&self, prediction: Tensor<D>) -> Tensor<D> {
+        match self.precision {
+            Precision::Bf16 => prediction.cast(Precision::F32.dtype()),
+            Precision::F32 | Precision::F64 => prediction,
+        }
     }
 
     /// Single precision stays as it is: grids are large.
-    fn upload_field<const D: usize>(&self, name: &str, shape: Vec<usize>) -> PluginResult<Tensor<D>> {
+    fn upload_field<const D: usize>(&self, name: &str, shape: Vec<usize>, precision: Precision) -> PluginResult<Tensor<D>> {
         let field = self.find(name)?;
-        if self.precision == Precision::F32 && ElementType::from_code(field.element) == Some(ElementType::F32) {
+        if precision != Precision::F64 && ElementType::from_code(field.element) == Some(ElementType::F32) {
             let values: Vec<f32> = bytemuck::pod_collect_to_vec(field.bytes.as_slice());
-            return Ok(Tensor::from_data(TensorData::new(values, shape), (&self.device, DType::F32)));
+            return Ok(Tensor::from_data(TensorData::new(values, shape), (&self.device, precision.dtype())));
         }
-        Ok(self.upload(self.floats(name)?, shape))
+        Ok(precision.upload(self.floats(name)?, shape, &self.device))
     }
 
     /// Puts numbers on the model's device, in its precision.
     #[must_use]
     pub fn upload<const D: usize>(&self, values: Vec<f64>, shape: impl Into<Vec<usize>>) -> Tensor<D> {
-        let options = (&self.device, self.precision.dtype());
-        match self.precision {
-            Precision::F64 => Tensor::from_data(TensorData::new(values, shape.into()), options),
-            Precision::F32 => {
-                let values: Vec<f32> = values.into_iter().map(|v| v as f32).collect();
-                Tensor::from_data(TensorData::new(values, shape.into()), options)
-            }
-        }
+        self.precision.upload(values, shape, &self.device)
     }
 
     /// Dropout in an optimiser step, the identity otherwise. Masks depend on the run's seed, the step and the order of calls only.

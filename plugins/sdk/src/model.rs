@@ -74,7 +74,7 @@ pub trait ModelPlugin: Module + std::fmt::Debug + Send + 'static {
     /// An unknown loss or a batch without a target.
     fn loss(&self, name: &str, batch: &Batch) -> PluginResult<Tensor<1>> {
         match name {
-            "mse" => Ok((self.forward(batch)? - batch.rows("target")?).square().mean()),
+            "mse" => Ok((batch.in_full(self.forward(batch)?) - batch.rows("target")?).square().mean()),
             _ => Err(PluginError::BadRequest(format!("loss \"{name}\" is not known to {}; use mse", Self::NAME))),
         }
     }

@@ -1,16 +1,17 @@
 //! The optimiser loop as data: AdamW, Adam and SGD with name-based weight decay, clipping, schedule and moving average.
 //!
-//! One pass over flat numbers updates parameter, moments and average together. Conventions are PyTorch's: decay multiplies
+//! One pass of `equivbench-kernels` over the numbers updates parameters, moments and averages together. Conventions are PyTorch's: decay multiplies
 //! the parameter before the update, `p -= lr/(1-β1^k) · m / (sqrt(v/(1-β2^k)) + eps)`; a parameter without a gradient is
 //! left alone, its own step count `k` included; the clip factor is `max_norm / (norm + 1e-6)`, at most 1. `eps` may be 0: an entry
 //! whose denominator is 0, one that never had a gradient, does not step (it decays like the others).
 
 use crate::{
     PluginError, PluginResult,
-    parameters::{Flat, Gradients, ParameterInfo},
+    parameters::{Flat, ParameterInfo},
 };
+use burn::tensor::{Element, TensorData};
 use equivbench_abi::descriptor::Recipe;
-use rayon::prelude::*;
+use equivbench_kernels::{ParameterUpdate, Real, UpdateFactors, UpdateRule, global_norm, optimiser_step};
 
 /// What one step did.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -21,11 +22,9 @@ pub struct StepFigures {
     pub gradient_norm: f64,
 }
 
-/// Parameters with everything the optimiser remembers about them.
+/// Everything the optimiser remembers about parameters; the parameters themselves are the model's.
 #[derive(Clone, Debug)]
 pub struct OptimiserState {
-    /// Parameters.
-    pub values: Flat,
     /// First moments.
     pub first: Flat,
     /// Second moments.
@@ -41,17 +40,12 @@ pub struct OptimiserState {
 impl OptimiserState {
     /// Starts from these parameters; the average starts at them.
     #[must_use]
-    pub fn new(values: Flat, recipe: &Recipe) -> Self {
-        let count = match &values {
-            Flat::F32(v) => v.len(),
-            Flat::F64(v) => v.len(),
-        };
+    pub fn new(values: &Flat, recipe: &Recipe) -> Self {
         Self {
             first: values.zeros_like(),
             second: values.zeros_like(),
             average: (recipe.ema_decay > 0.0).then(|| values.clone()),
-            values,
-            updates: vec![0; count],
+            updates: vec![0; values.count()],
             step: 0,
         }
     }
@@ -96,45 +90,76 @@ impl Optimiser {
         self.recipe.lr * schedule_factor(&self.recipe, step, self.steps_per_epoch)
     }
 
-    /// One update.
-    pub fn update(&self, state: &mut OptimiserState, gradients: &Gradients) -> StepFigures {
+    /// One update, in place. Gradients are in the order and in the precision of the parameters; a parameter without one stays as it is.
+    ///
+    /// # Panics
+    /// If a gradient has another precision or another number of elements than its parameter.
+    pub fn update(&self, values: &mut Flat, state: &mut OptimiserState, gradients: &[Option<TensorData>]) -> StepFigures {
         let lr = self.learning_rate(state.step);
-        let gradient_norm = norm(gradients);
-        let clip = self.recipe.clip_norm;
-        let scale = if clip > 0.0 { (clip / (gradient_norm + 1e-6)).min(1.0) } else { 1.0 };
-        let present: Vec<bool> = match gradients {
-            Gradients::F32(g) => g.iter().map(Option::is_some).collect(),
-            Gradients::F64(g) => g.iter().map(Option::is_some).collect(),
+        for (count, gradient) in state.updates.iter_mut().zip(gradients) {
+            *count += u64::from(gradient.is_some());
+        }
+        let gradient_norm = match (values, &mut state.first, &mut state.second) {
+            (Flat::F32(p), Flat::F32(m), Flat::F32(v)) => {
+                let averages = match &mut state.average {
+                    Some(Flat::F32(a)) => a.as_mut_slice(),
+                    _ => &mut [],
+                };
+                self.sweep(lr, gradients, [p, m, v, averages], &state.updates)
+            }
+            (Flat::F64(p), Flat::F64(m), Flat::F64(v)) => {
+                let averages = match &mut state.average {
+                    Some(Flat::F64(a)) => a.as_mut_slice(),
+                    _ => &mut [],
+                };
+                self.sweep(lr, gradients, [p, m, v, averages], &state.updates)
+            }
+            _ => unreachable!("parameters and moments of one instance share their precision"),
         };
-        for (count, present) in state.updates.iter_mut().zip(&present) {
-            *count += u64::from(*present);
-        }
-        let factors = (0..present.len()).map(|i| self.factors(i, state.updates[i], lr, scale)).collect::<Vec<_>>();
-        match (gradients, &mut state.values, &mut state.first, &mut state.second) {
-            (Gradients::F32(g), Flat::F32(p), Flat::F32(m), Flat::F32(v)) => {
-                let average = match &mut state.average {
-                    Some(Flat::F32(a)) => Some(a),
-                    _ => None,
-                };
-                self.sweep(g, p, m, v, average, &factors);
-            }
-            (Gradients::F64(g), Flat::F64(p), Flat::F64(m), Flat::F64(v)) => {
-                let average = match &mut state.average {
-                    Some(Flat::F64(a)) => Some(a),
-                    _ => None,
-                };
-                self.sweep(g, p, m, v, average, &factors);
-            }
-            _ => unreachable!("gradients and parameters of one instance share their precision"),
-        }
         state.step += 1;
         StepFigures { lr, gradient_norm }
     }
 
-    fn factors(&self, index: usize, updates: u64, lr: f64, gradient_scale: f64) -> Factors {
+    /// Updates values, first, second moments and averages (none where there are none); returns the norm of the gradient.
+    fn sweep<F: Real + Element>(
+        &self,
+        lr: f64,
+        gradients: &[Option<TensorData>],
+        [values, first, second, averages]: [&mut [Vec<F>]; 4],
+        updates: &[u64],
+    ) -> f64 {
+        let gradients: Vec<Option<&[F]>> = gradients.iter().map(|gradient| gradient.as_ref().map(numbers)).collect();
+        let gradient_norm = global_norm(&gradients.iter().copied().flatten().collect::<Vec<_>>());
+        let scale = self.gradient_scale(gradient_norm);
+        let mut averages = averages.iter_mut();
+        let numbers = values.iter_mut().zip(first).zip(second);
+        let parameters = numbers.zip(gradients).enumerate().filter_map(|(index, (((values, first), second), gradient))| {
+            let average = averages.next().map(Vec::as_mut_slice);
+            let factors = self.factors(index, updates[index], lr, scale);
+            gradient.map(|gradient| ParameterUpdate { values, first, second, average, gradient, factors })
+        });
+        optimiser_step(self.update_rule(), self.recipe.ema_decay, parameters.collect());
+        gradient_norm
+    }
+
+    /// The factor that clips the gradient.
+    fn gradient_scale(&self, gradient_norm: f64) -> f64 {
+        let clip = self.recipe.clip_norm;
+        if clip > 0.0 { (clip / (gradient_norm + 1e-6)).min(1.0) } else { 1.0 }
+    }
+
+    fn update_rule(&self) -> UpdateRule {
+        let Recipe { beta1, beta2, eps, .. } = self.recipe;
+        match self.rule {
+            Rule::AdamW | Rule::Adam => UpdateRule::Adam { beta1, beta2, eps },
+            Rule::Sgd => UpdateRule::Sgd { momentum: beta1 },
+        }
+    }
+
+    fn factors(&self, index: usize, updates: u64, lr: f64, gradient_scale: f64) -> UpdateFactors {
         let k = updates.max(1) as i32;
         let decay = if self.decays[index] { self.recipe.weight_decay } else { 0.0 };
-        Factors {
+        UpdateFactors {
             gradient_scale,
             shrink: if self.rule == Rule::AdamW { 1.0 - lr * decay } else { 1.0 },
             pull: if self.rule == Rule::AdamW { 0.0 } else { decay },
@@ -142,104 +167,11 @@ impl Optimiser {
             root_scale: 1.0 / (1.0 - self.recipe.beta2.powi(k)).sqrt(),
         }
     }
-
-    fn sweep<F: Real>(
-        &self,
-        gradients: &[Option<Vec<F>>],
-        values: &mut [Vec<F>],
-        first: &mut [Vec<F>],
-        second: &mut [Vec<F>],
-        average: Option<&mut Vec<Vec<F>>>,
-        factors: &[Factors],
-    ) {
-        /// Elements of one task: fixed, so that nothing depends on the number of threads.
-        const CHUNK: usize = 1 << 15;
-        let tail = F::from_f64(1.0 - self.recipe.ema_decay);
-        let mut averages: Vec<Option<&mut Vec<F>>> = match average {
-            Some(a) => a.iter_mut().map(Some).collect(),
-            None => values.iter().map(|_| None).collect(),
-        };
-        let tasks = values.iter_mut().zip(first).zip(second).zip(gradients).zip(factors).zip(averages.iter_mut());
-        for (((((p, m), v), g), f), a) in tasks {
-            let Some(g) = g else { continue };
-            p.par_chunks_mut(CHUNK)
-                .zip(m.par_chunks_mut(CHUNK))
-                .zip(v.par_chunks_mut(CHUNK))
-                .zip(g.par_chunks(CHUNK))
-                .for_each(|(((p, m), v), g)| self.update_chunk(p, m, v, g, f));
-            if let Some(a) = a {
-                a.par_chunks_mut(CHUNK).zip(p.par_chunks(CHUNK)).for_each(|(a, p)| {
-                    for (a, &p) in a.iter_mut().zip(p) {
-                        *a = *a - tail * (*a - p);
-                    }
-                });
-            }
-        }
-    }
-
-    fn update_chunk<F: Real>(&self, p: &mut [F], m: &mut [F], v: &mut [F], g: &[F], f: &Factors) {
-        let (scale, shrink, pull) = (F::from_f64(f.gradient_scale), F::from_f64(f.shrink), F::from_f64(f.pull));
-        let (step, root_scale, eps) = (F::from_f64(f.step), F::from_f64(f.root_scale), F::from_f64(self.recipe.eps));
-        let (b1, b2) = (F::from_f64(self.recipe.beta1), F::from_f64(self.recipe.beta2));
-        let (c1, c2) = (F::from_f64(1.0 - self.recipe.beta1), F::from_f64(1.0 - self.recipe.beta2));
-        let (zero, never) = (F::from_f64(0.0), F::from_f64(f64::INFINITY));
-        if self.rule == Rule::Sgd {
-            for ((p, m), &g) in p.iter_mut().zip(m).zip(g) {
-                *m = b1 * *m + (g * scale + pull * *p);
-                *p = *p - step * *m;
-            }
-            return;
-        }
-        for (((p, m), v), &g) in p.iter_mut().zip(m).zip(v).zip(g) {
-            let g = g * scale + pull * *p;
-            *m = b1 * *m + c1 * g;
-            *v = b2 * *v + c2 * g * g;
-            let root = v.root() * root_scale + eps;
-            // Division by infinity is no step; 0 / 0 would be no number.
-            let root = if root == zero { never } else { root };
-            *p = *p * shrink - step * *m / root;
-        }
-    }
 }
 
-/// Scalars of one parameter in one step.
-struct Factors {
-    gradient_scale: f64,
-    shrink: f64,
-    pull: f64,
-    step: f64,
-    root_scale: f64,
-}
-
-/// The two float types, for one generic sweep.
-trait Real:
-    Copy
-    + Send
-    + Sync
-    + PartialEq
-    + std::ops::Add<Output = Self>
-    + std::ops::Sub<Output = Self>
-    + std::ops::Mul<Output = Self>
-    + std::ops::Div<Output = Self>
-{
-    fn from_f64(x: f64) -> Self;
-    fn root(self) -> Self;
-}
-impl Real for f32 {
-    fn from_f64(x: f64) -> Self {
-        x as Self
-    }
-    fn root(self) -> Self {
-        self.sqrt()
-    }
-}
-impl Real for f64 {
-    fn from_f64(x: f64) -> Self {
-        x
-    }
-    fn root(self) -> Self {
-        self.sqrt()
-    }
+/// The numbers of a gradient.
+fn numbers<F: Element>(gradient: &TensorData) -> &[F] {
+    gradient.as_slice().expect("gradients have the precision of the parameters")
 }
 
 fn check(recipe: &Recipe) -> PluginResult<()> {
@@ -289,23 +221,14 @@ pub fn schedule_factor(recipe: &Recipe, step: u64, steps_per_epoch: u64) -> f64 
     recipe.min_factor
 }
 
-/// Global L2 norm, accumulated in f64 parameter by parameter in a fixed order.
-fn norm(gradients: &Gradients) -> f64 {
-    const CHUNK: usize = 1 << 15;
-    fn squares<F: Copy + Send + Sync + Into<f64>>(g: &[F]) -> f64 {
-        let parts: Vec<f64> = g.par_chunks(CHUNK).map(|c| c.iter().map(|&x| Into::<f64>::into(x).powi(2)).sum::<f64>()).collect();
-        parts.iter().sum()
-    }
-    match gradients {
-        Gradients::F32(g) => g.iter().flatten().map(|g| squares(g)).sum::<f64>().sqrt(),
-        Gradients::F64(g) => g.iter().flatten().map(|g| squares(g)).sum::<f64>().sqrt(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use burn::module::ParamId;
+
+    fn gradient<F: Element>(numbers: &[F]) -> Vec<Option<TensorData>> {
+        vec![Some(TensorData::new(numbers.to_vec(), [numbers.len()]))]
+    }
 
     fn one_parameter(name: &str) -> Vec<ParameterInfo> {
         vec![ParameterInfo { name: name.into(), shape: vec![1], id: ParamId::new() }]
@@ -315,10 +238,11 @@ mod tests {
     fn the_first_adamw_step_moves_by_the_learning_rate_and_decays_first() {
         let recipe = Recipe { lr: 0.1, weight_decay: 0.5, eps: 0.0, ..Recipe::default() };
         let optimiser = Optimiser::new(&recipe, &one_parameter("w"), 1).unwrap();
-        let mut state = OptimiserState::new(Flat::F64(vec![vec![2.0]]), &recipe);
-        optimiser.update(&mut state, &Gradients::F64(vec![Some(vec![-3.0])]));
+        let mut values = Flat::F64(vec![vec![2.0]]);
+        let mut state = OptimiserState::new(&values, &recipe);
+        optimiser.update(&mut values, &mut state, &gradient(&[-3.0]));
         // m/(1-b1) = g and sqrt(v/(1-b2)) = |g|: the step is -lr * sign(g), after p *= 1 - lr * wd.
-        let Flat::F64(p) = &state.values else { unreachable!() };
+        let Flat::F64(p) = &values else { unreachable!() };
         assert!((p[0][0] - (2.0 * 0.95 + 0.1)).abs() < 1e-15, "{p:?}");
     }
 
@@ -346,15 +270,16 @@ mod tests {
         let recipe = Recipe { lr: 1e-2, beta1: 0.99, beta2: 0.999, weight_decay: 1e-2, eps: 0.0, ema_decay: 0.999, ..Recipe::default() };
         let start = vec![0.7, -0.3, 1.5, 0.2, -0.9];
         let optimiser = Optimiser::new(&recipe, &one_parameter("w"), 1).unwrap();
-        let mut state = OptimiserState::new(Flat::F64(vec![start.clone()]), &recipe);
-        let mut single = OptimiserState::new(state.values.to_precision(crate::Precision::F32), &recipe);
+        let mut double = Flat::F64(vec![start.clone()]);
+        let mut single = double.to_precision(crate::Precision::F32);
+        let (mut state, mut state32) = (OptimiserState::new(&double, &recipe), OptimiserState::new(&single, &recipe));
         for g in WITH_ZEROS {
-            optimiser.update(&mut state, &Gradients::F64(vec![Some(g.to_vec())]));
-            optimiser.update(&mut single, &Gradients::F32(vec![Some(g.map(|g| g as f32).to_vec())]));
+            optimiser.update(&mut double, &mut state, &gradient(&g));
+            optimiser.update(&mut single, &mut state32, &gradient(&g.map(|g| g as f32)));
         }
         let (mut values, mut average) = (start.clone(), start.clone());
         reference_steps(&mut values, &mut average, &WITH_ZEROS.map(|g| g.to_vec()), &recipe);
-        let (Flat::F64(p), Some(Flat::F64(a)), Flat::F32(p32)) = (&state.values, &state.average, &single.values) else { unreachable!() };
+        let (Flat::F64(p), Some(Flat::F64(a)), Flat::F32(p32)) = (&double, &state.average, &single) else { unreachable!() };
         for i in 0..start.len() {
             // A few roundings of numbers below 2.
             assert!((p[0][i] - values[i]).abs() < 1e-14 && (a[0][i] - average[i]).abs() < 1e-14, "entry {i}: {} {}", p[0][i], values[i]);
@@ -364,9 +289,10 @@ mod tests {
         assert!((p[0][4] - decayed).abs() < 1e-15);
         // However small a gradient is, the first step has the length of the learning rate.
         let first = start[1] * (1.0 - 1e-4) - 1e-2;
-        let mut state = OptimiserState::new(Flat::F64(vec![start.clone()]), &recipe);
-        optimiser.update(&mut state, &Gradients::F64(vec![Some(WITH_ZEROS[0].to_vec())]));
-        let Flat::F64(p) = &state.values else { unreachable!() };
+        let mut values = Flat::F64(vec![start.clone()]);
+        let mut state = OptimiserState::new(&values, &recipe);
+        optimiser.update(&mut values, &mut state, &gradient(&WITH_ZEROS[0]));
+        let Flat::F64(p) = &values else { unreachable!() };
         assert!((p[0][1] - first).abs() < 1e-14, "{p:?}");
     }
 
@@ -374,9 +300,10 @@ mod tests {
     fn a_gradient_whose_square_underflows_makes_no_infinite_step() {
         let recipe = Recipe { lr: 1e-2, eps: 0.0, ..Recipe::default() };
         let optimiser = Optimiser::new(&recipe, &one_parameter("w"), 1).unwrap();
-        let mut state = OptimiserState::new(Flat::F32(vec![vec![1.0, 1.0]]), &recipe);
-        optimiser.update(&mut state, &Gradients::F32(vec![Some(vec![1e-30, 0.0])]));
-        assert_eq!(state.values, Flat::F32(vec![vec![1.0, 1.0]]));
+        let mut values = Flat::F32(vec![vec![1.0, 1.0]]);
+        let mut state = OptimiserState::new(&values, &recipe);
+        optimiser.update(&mut values, &mut state, &gradient(&[1e-30_f32, 0.0]));
+        assert_eq!(values, Flat::F32(vec![vec![1.0, 1.0]]));
     }
 
     #[test]
@@ -392,23 +319,37 @@ mod tests {
     fn a_name_rule_exempts_from_decay_and_a_missing_gradient_from_everything() {
         let recipe = Recipe { lr: 0.1, weight_decay: 0.5, no_decay: vec!["bias".into()], ..Recipe::default() };
         let optimiser = Optimiser::new(&recipe, &one_parameter("layer.bias"), 1).unwrap();
-        let mut state = OptimiserState::new(Flat::F64(vec![vec![2.0]]), &recipe);
-        optimiser.update(&mut state, &Gradients::F64(vec![Some(vec![0.0])]));
-        assert_eq!(state.values, Flat::F64(vec![vec![2.0]]));
+        let mut values = Flat::F64(vec![vec![2.0]]);
+        let mut state = OptimiserState::new(&values, &recipe);
+        optimiser.update(&mut values, &mut state, &gradient(&[0.0]));
+        assert_eq!(values, Flat::F64(vec![vec![2.0]]));
         let decayed = Optimiser::new(&recipe, &one_parameter("layer.weight"), 1).unwrap();
-        decayed.update(&mut state, &Gradients::F64(vec![None]));
-        assert_eq!(state.values, Flat::F64(vec![vec![2.0]]));
+        decayed.update(&mut values, &mut state, &[None]);
+        assert_eq!(values, Flat::F64(vec![vec![2.0]]));
         assert_eq!(state.updates, [1]);
+    }
+
+    #[test]
+    fn averages_stay_with_their_parameters_when_one_before_has_no_gradient() {
+        let recipe = Recipe { optimiser: "sgd".into(), beta1: 0.0, lr: 1.0, ema_decay: 0.5, ..Recipe::default() };
+        let parameters = [one_parameter("a"), one_parameter("b")].concat();
+        let optimiser = Optimiser::new(&recipe, &parameters, 1).unwrap();
+        let mut values = Flat::F64(vec![vec![5.0], vec![1.0]]);
+        let mut state = OptimiserState::new(&values, &recipe);
+        optimiser.update(&mut values, &mut state, &[None, gradient(&[-1.0]).remove(0)]);
+        assert_eq!(values, Flat::F64(vec![vec![5.0], vec![2.0]]));
+        assert_eq!(state.average, Some(Flat::F64(vec![vec![5.0], vec![1.5]])));
     }
 
     #[test]
     fn clipping_scales_the_whole_gradient_to_the_norm() {
         let recipe = Recipe { optimiser: "sgd".into(), beta1: 0.0, lr: 1.0, clip_norm: 1.0, ..Recipe::default() };
         let optimiser = Optimiser::new(&recipe, &one_parameter("w"), 1).unwrap();
-        let mut state = OptimiserState::new(Flat::F64(vec![vec![0.0, 0.0]]), &recipe);
-        let figures = optimiser.update(&mut state, &Gradients::F64(vec![Some(vec![3.0, 4.0])]));
+        let mut values = Flat::F64(vec![vec![0.0, 0.0]]);
+        let mut state = OptimiserState::new(&values, &recipe);
+        let figures = optimiser.update(&mut values, &mut state, &gradient(&[3.0, 4.0]));
         assert_eq!(figures.gradient_norm, 5.0);
-        let Flat::F64(p) = &state.values else { unreachable!() };
+        let Flat::F64(p) = &values else { unreachable!() };
         assert!((p[0][0] + 3.0 / (5.0 + 1e-6)).abs() < 1e-15);
     }
 
@@ -434,8 +375,9 @@ mod tests {
     fn the_average_follows_with_its_decay() {
         let recipe = Recipe { optimiser: "sgd".into(), beta1: 0.0, lr: 1.0, ema_decay: 0.9, ..Recipe::default() };
         let optimiser = Optimiser::new(&recipe, &one_parameter("w"), 1).unwrap();
-        let mut state = OptimiserState::new(Flat::F64(vec![vec![0.0]]), &recipe);
-        optimiser.update(&mut state, &Gradients::F64(vec![Some(vec![-1.0])]));
+        let mut values = Flat::F64(vec![vec![0.0]]);
+        let mut state = OptimiserState::new(&values, &recipe);
+        optimiser.update(&mut values, &mut state, &gradient(&[-1.0]));
         let Some(Flat::F64(a)) = &state.average else { panic!("the recipe keeps an average") };
         assert!((a[0][0] - 0.1).abs() < 1e-15);
     }

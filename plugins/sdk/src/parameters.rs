@@ -4,7 +4,7 @@ use crate::{Precision, model::ModelPlugin};
 use burn::{
     module::{ModuleMapper, ModuleVisitor, Param, ParamId},
     optim::GradientsParams,
-    tensor::{DType, Tensor, TensorData},
+    tensor::{Tensor, TensorData},
 };
 
 /// One parameter of a model.
@@ -44,7 +44,7 @@ impl Flat {
     /// Nothing, in a precision.
     pub(crate) fn empty(precision: Precision) -> Self {
         match precision {
-            Precision::F32 => Self::F32(Vec::new()),
+            Precision::F32 | Precision::Bf16 => Self::F32(Vec::new()),
             Precision::F64 => Self::F64(Vec::new()),
         }
     }
@@ -57,12 +57,36 @@ impl Flat {
         }
     }
 
+    /// Number of parameters.
+    pub(crate) fn count(&self) -> usize {
+        match self {
+            Self::F32(v) => v.len(),
+            Self::F64(v) => v.len(),
+        }
+    }
+
+    /// The bytes of one parameter.
+    pub(crate) fn bytes(&self, index: usize) -> &[u8] {
+        match self {
+            Self::F32(v) => bytemuck::cast_slice(&v[index]),
+            Self::F64(v) => bytemuck::cast_slice(&v[index]),
+        }
+    }
+
+    /// The bytes of one parameter, to be overwritten.
+    pub(crate) fn bytes_mut(&mut self, index: usize) -> &mut [u8] {
+        match self {
+            Self::F32(v) => bytemuck::cast_slice_mut(&mut v[index]),
+            Self::F64(v) => bytemuck::cast_slice_mut(&mut v[index]),
+        }
+    }
+
     /// The same numbers in another precision.
     #[must_use]
     pub fn to_precision(&self, precision: Precision) -> Self {
         match (self, precision) {
-            (Self::F32(v), Precision::F64) => Self::F64(v.iter().map(|p| p.iter().map(|&x| f64::from(x)).collect()).collect()),
-            (Self::F64(v), Precision::F32) => Self::F32(v.iter().map(|p| p.iter().map(|&x| x as f32).collect()).collect()),
+            (Self::F32(v), Precision::F64) => Self::F64(v.iter().map(|p| wider(p)).collect()),
+            (Self::F64(v), Precision::F32 | Precision::Bf16) => Self::F32(v.iter().map(|p| narrower(p)).collect()),
             _ => self.clone(),
         }
     }
@@ -74,12 +98,25 @@ impl Flat {
         }
     }
 
-    fn data(&self, index: usize, shape: &[usize]) -> TensorData {
-        match self {
-            Self::F32(v) => TensorData::new(v[index].clone(), shape.to_vec()),
-            Self::F64(v) => TensorData::new(v[index].clone(), shape.to_vec()),
+    /// A copy of one parameter as tensor data.
+    fn data(&self, index: usize, shape: Vec<usize>, precision: Precision) -> TensorData {
+        match (self, precision) {
+            (Self::F32(v), Precision::F32) => TensorData::new(v[index].clone(), shape),
+            (Self::F32(v), Precision::F64) => TensorData::new(wider(&v[index]), shape),
+            (Self::F64(v), Precision::F32) => TensorData::new(narrower(&v[index]), shape),
+            (Self::F64(v), Precision::F64) => TensorData::new(v[index].clone(), shape),
+            (Self::F32(v), Precision::Bf16) => TensorData::new(v[index].clone(), shape).convert_dtype(precision.dtype()),
+            (Self::F64(v), Precision::Bf16) => TensorData::new(narrower(&v[index]), shape).convert_dtype(precision.dtype()),
         }
     }
+}
+
+fn wider(numbers: &[f32]) -> Vec<f64> {
+    numbers.iter().map(|&x| f64::from(x)).collect()
+}
+
+fn narrower(numbers: &[f64]) -> Vec<f32> {
+    numbers.iter().map(|&x| x as f32).collect()
 }
 
 /// The elements of host data, without a copy where the element type already fits.
@@ -129,29 +166,62 @@ pub fn read<M: ModelPlugin>(model: &M, precision: Precision) -> Flat {
     visitor.0
 }
 
-/// A copy of the model with these parameter values; identities are kept.
-#[must_use]
-pub fn write<M: ModelPlugin>(model: M, values: &Flat, precision: Precision) -> M {
-    struct Mapper<'a> {
-        values: &'a Flat,
-        next: usize,
-        dtype: DType,
-    }
-    impl ModuleMapper for Mapper<'_> {
+/// Takes all parameters out of the model, which keeps empty tensors in their place until [`give`] is called. On the CPU numbers move and
+/// are not copied, unless someone else holds the tensor too.
+pub(crate) fn take<M: ModelPlugin>(model: &mut M, precision: Precision) -> Flat {
+    struct Mapper(Option<Flat>);
+    impl ModuleMapper for Mapper {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
             let (id, tensor, mapper) = param.consume();
-            let data = self.values.data(self.next, &tensor.dims());
-            self.next += 1;
-            let device = tensor.device();
-            let fresh = Tensor::from_data(data, (&device, self.dtype));
+            let empty = Tensor::empty([0; D], &tensor.device());
+            if let Some(found) = &mut self.0 {
+                found.push(tensor.inner().into_data());
+            }
+            Param::from_mapped_value(id, empty, mapper)
+        }
+    }
+    // A map consumes its model, and numbers move only out of a model that nobody else has: the one that stays is emptied first.
+    let emptied = model.clone().map(&mut Mapper(None));
+    let full = std::mem::replace(model, emptied);
+    let mut mapper = Mapper(Some(Flat::empty(precision)));
+    full.map(&mut mapper);
+    mapper.0.unwrap_or_else(|| Flat::empty(precision))
+}
+
+/// Moves parameters into the model, those that [`take`] found or others of the same shapes.
+pub(crate) fn give<M: ModelPlugin>(model: &mut M, values: Flat, parameters: &[ParameterInfo]) {
+    let shapes = parameters.iter().map(|parameter| parameter.shape.clone());
+    *model = match values {
+        Flat::F32(v) => place(model.clone(), v.into_iter().zip(shapes).map(|(p, shape)| TensorData::new(p, shape))),
+        Flat::F64(v) => place(model.clone(), v.into_iter().zip(shapes).map(|(p, shape)| TensorData::new(p, shape))),
+    };
+}
+
+/// A copy of the model with these parameter values, in a precision; identities are kept.
+#[must_use]
+pub fn write<M: ModelPlugin>(model: M, values: &Flat, precision: Precision) -> M {
+    let shapes = list(&model).into_iter().map(|parameter| parameter.shape);
+    place(model, shapes.enumerate().map(|(index, shape)| values.data(index, shape, precision)))
+}
+
+/// The model with these tensors as its parameters; identities are kept.
+fn place<M: ModelPlugin>(model: M, data: impl Iterator<Item = TensorData>) -> M {
+    struct Mapper<I>(I);
+    impl<I: Iterator<Item = TensorData>> ModuleMapper for Mapper<I> {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let (id, tensor, mapper) = param.consume();
+            let data = self.0.next().expect("every parameter of the model has values");
+            let (device, dtype) = (tensor.device(), data.dtype());
+            let fresh = Tensor::from_data(data, (&device, dtype));
             let fresh = if device.is_autodiff() { fresh.require_grad() } else { fresh };
             Param::from_mapped_value(id, fresh, mapper)
         }
     }
-    model.map(&mut Mapper { values, next: 0, dtype: precision.dtype() })
+    model.map(&mut Mapper(data))
 }
 
-/// Gradients in the order of the parameters; `None` where a parameter took no part.
+/// Gradients in the order of the parameters; `None` where a parameter took no part. On the CPU numbers move and are not copied, where
+/// they are in order and nobody else holds them.
 #[must_use]
 pub fn gradients<M: ModelPlugin>(model: &M, mut grads: GradientsParams) -> Vec<Option<TensorData>> {
     struct Visitor<'a> {
@@ -172,7 +242,7 @@ pub fn gradients<M: ModelPlugin>(model: &M, mut grads: GradientsParams) -> Vec<O
 #[must_use]
 pub fn flatten_gradients(gradients: Vec<Option<TensorData>>, precision: Precision) -> Gradients {
     match precision {
-        Precision::F32 => Gradients::F32(gradients.into_iter().map(|g| g.map(numbers)).collect()),
+        Precision::F32 | Precision::Bf16 => Gradients::F32(gradients.into_iter().map(|g| g.map(numbers)).collect()),
         Precision::F64 => Gradients::F64(gradients.into_iter().map(|g| g.map(numbers)).collect()),
     }
 }
@@ -184,4 +254,103 @@ pub enum Gradients {
     F32(Vec<Option<Vec<f32>>>),
     /// 64-bit.
     F64(Vec<Option<Vec<f64>>>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Batch, PluginResult, Recipe};
+    use burn::{config::Config, module::Module, tensor::Device};
+
+    #[derive(Config, Debug)]
+    struct AffineConfig {
+        width: usize,
+    }
+
+    #[derive(Module, Debug)]
+    struct Affine {
+        weight: Param<Tensor<2>>,
+        bias: Param<Tensor<1>>,
+    }
+
+    impl ModelPlugin for Affine {
+        type Config = AffineConfig;
+        const NAME: &'static str = "affine";
+
+        fn sizes() -> Vec<(&'static str, AffineConfig)> {
+            vec![("three", AffineConfig::new(3))]
+        }
+
+        fn init(config: &AffineConfig, device: &Device) -> Self {
+            let width = config.width;
+            let ramp = |count: usize| (0..count).map(|i| i as f32).collect::<Vec<_>>();
+            let weight = Tensor::from_data(TensorData::new(ramp(width * width), [width, width]), device);
+            let bias = Tensor::from_data(TensorData::new(ramp(width), [width]), device);
+            Self { weight: Param::from_tensor(weight), bias: Param::from_tensor(bias) }
+        }
+
+        fn forward(&self, batch: &Batch) -> PluginResult<Tensor<2>> {
+            Ok(batch.tensor::<2>("positions")?.matmul(self.weight.val()) + self.bias.val().unsqueeze())
+        }
+
+        fn recipe(_: &AffineConfig) -> Recipe {
+            Recipe::adamw(1e-2)
+        }
+    }
+
+    impl Affine {
+        fn gradients(&self) -> Vec<Option<TensorData>> {
+            let x = Tensor::<2>::ones([2, 3], &self.bias.val().device().inner());
+            let loss = x.matmul(self.weight.val()).powi_scalar(2).sum();
+            gradients(self, GradientsParams::from_grads(loss.backward(), self))
+        }
+    }
+
+    fn three() -> Affine {
+        Affine::init(&AffineConfig::new(3), &Device::flex().autodiff())
+    }
+
+    fn addresses(values: &Flat) -> Vec<*const u8> {
+        (0..values.count()).map(|index| values.bytes(index).as_ptr()).collect()
+    }
+
+    #[test]
+    fn numbers_move_out_of_a_model_and_back_without_a_copy_also_after_a_gradient() {
+        let mut model = three();
+        let parameters = list(&model);
+        let values = read(&model, Precision::F32);
+        give(&mut model, values.clone(), &parameters);
+        let before = model.gradients();
+        let first = take(&mut model, Precision::F32);
+        let places = addresses(&first);
+        assert_eq!(first, values);
+        assert_eq!(model.weight.val().dims(), [0, 0]);
+
+        give(&mut model, first, &parameters);
+        assert_eq!((list(&model), read(&model, Precision::F32)), (parameters, values));
+        assert_eq!(model.gradients(), before, "the model learns as before");
+        assert_eq!(addresses(&take(&mut model, Precision::F32)), places);
+    }
+
+    #[test]
+    fn who_shares_the_parameters_keeps_them_when_they_are_taken_and_changed() {
+        let mut model = three();
+        let (parameters, values) = (list(&model), read(&model, Precision::F32));
+        let (copy, valid) = (model.clone(), model.valid());
+        let Flat::F32(mut taken) = take(&mut model, Precision::F32) else { panic!("f32 was asked for") };
+        taken[1][0] = 100.0;
+        give(&mut model, Flat::F32(taken), &parameters);
+        assert_eq!([read(&copy, Precision::F32), read(&valid, Precision::F32)], [values.clone(), values]);
+        assert_eq!(model.bias.val().into_data().try_to_vec::<f32>().unwrap(), [100.0, 1.0, 2.0]);
+    }
+
+    #[test]
+    fn weights_written_in_another_precision_are_the_same_numbers() {
+        let model = three();
+        let values = read(&model, Precision::F32);
+        let double = write(model.clone(), &values, Precision::F64);
+        assert_eq!(read(&double, Precision::F64), values.to_precision(Precision::F64));
+        assert_eq!(read(&write(double, &values.to_precision(Precision::F64), Precision::F32), Precision::F32), values);
+        assert_eq!(model.gradients().iter().map(Option::is_some).collect::<Vec<_>>(), [true, false], "the bias took no part");
+    }
 }

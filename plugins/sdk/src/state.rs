@@ -29,14 +29,13 @@ struct Counters {
 }
 
 /// Serialises parameters, moments, averages and counters.
-pub(crate) fn save(state: &OptimiserState, parameters: &[ParameterInfo], identity: &str) -> PluginResult<Vec<u8>> {
+pub(crate) fn save(values: &Flat, state: &OptimiserState, parameters: &[ParameterInfo], identity: &str) -> PluginResult<Vec<u8>> {
     let mut views = Vec::new();
-    let mut sections = vec![(VALUES, &state.values), (FIRST, &state.first), (SECOND, &state.second)];
+    let mut sections = vec![(VALUES, values), (FIRST, &state.first), (SECOND, &state.second)];
     sections.extend(state.average.as_ref().map(|a| (AVERAGE, a)));
     for (section, flat) in sections {
         for (index, parameter) in parameters.iter().enumerate() {
-            let (dtype, bytes) = bytes(flat, index);
-            let view = TensorView::new(dtype, parameter.shape.clone(), bytes).map_err(failed)?;
+            let view = TensorView::new(dtype(flat), parameter.shape.clone(), flat.bytes(index)).map_err(failed)?;
             views.push((format!("{section}/{}", parameter.name), view));
         }
     }
@@ -46,8 +45,14 @@ pub(crate) fn save(state: &OptimiserState, parameters: &[ParameterInfo], identit
     safetensors::serialize(views, Some(about)).map_err(failed)
 }
 
-/// Restores what [`save`] wrote, into a state of the same model.
-pub(crate) fn load(bytes: &[u8], state: &mut OptimiserState, parameters: &[ParameterInfo], identity: &str) -> PluginResult<()> {
+/// Restores what [`save`] wrote, into values and a state of the same model.
+pub(crate) fn load(
+    bytes: &[u8],
+    values: &mut Flat,
+    state: &mut OptimiserState,
+    parameters: &[ParameterInfo],
+    identity: &str,
+) -> PluginResult<()> {
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(failed)?;
     let about = header.metadata().as_ref().and_then(|m| m.get(COUNTERS)).ok_or_else(|| failed("it lacks its counters"))?;
     let counters: Counters = serde_json::from_str(about).map_err(failed)?;
@@ -66,7 +71,7 @@ pub(crate) fn load(bytes: &[u8], state: &mut OptimiserState, parameters: &[Param
         }
         Ok(())
     };
-    read(VALUES, &mut state.values)?;
+    read(VALUES, values)?;
     read(FIRST, &mut state.first)?;
     read(SECOND, &mut state.second)?;
     if let Some(average) = &mut state.average {
@@ -77,18 +82,15 @@ pub(crate) fn load(bytes: &[u8], state: &mut OptimiserState, parameters: &[Param
     Ok(())
 }
 
-fn bytes(flat: &Flat, index: usize) -> (Dtype, &[u8]) {
+fn dtype(flat: &Flat) -> Dtype {
     match flat {
-        Flat::F32(v) => (Dtype::F32, bytemuck::cast_slice(&v[index])),
-        Flat::F64(v) => (Dtype::F64, bytemuck::cast_slice(&v[index])),
+        Flat::F32(_) => Dtype::F32,
+        Flat::F64(_) => Dtype::F64,
     }
 }
 
 fn fill(flat: &mut Flat, index: usize, data: &[u8]) -> PluginResult<()> {
-    let target: &mut [u8] = match flat {
-        Flat::F32(v) => bytemuck::cast_slice_mut(&mut v[index]),
-        Flat::F64(v) => bytemuck::cast_slice_mut(&mut v[index]),
-    };
+    let target = flat.bytes_mut(index);
     if target.len() != data.len() {
         return Err(PluginError::BadData("the saved state has another shape or precision".into()));
     }

@@ -1,11 +1,11 @@
 //! A model in training, behind the boundary: the optimiser loop, predictions, products with cotangents, checkpoints.
 
 use crate::{
-    Batch, ModelPlugin, PluginError, PluginResult, Precision,
+    Batch, ModelPlugin, PluginError, PluginResult, Precision, Shared,
     batch::splitmix,
     device,
     guard::guard,
-    optimiser::{Optimiser, OptimiserState},
+    optimiser::{Optimiser, OptimiserState, StepFigures},
     parameters::{self, Flat, ParameterInfo},
     registry, state,
 };
@@ -31,11 +31,16 @@ fn hold_generator() -> MutexGuard<'static, ()> {
 
 /// A model in training.
 pub struct Trainer<M: ModelPlugin> {
-    /// On the device with autodiff; its parameters equal `state.values`.
+    /// On the device with autodiff; it owns the parameters.
     model: M,
+    /// A copy of the parameters where the device is not the host, so that a step need not fetch them, and where the model has them in
+    /// 16 bits only.
+    on_host: Option<Flat>,
     /// Without autodiff, made when first needed after a step.
     raw_for_prediction: Option<M>,
     average_for_prediction: Option<M>,
+    /// What predictions of rotated copies of a batch share, and the weights that it was computed with.
+    shared: Option<(Weights, Shared)>,
     parameters: Vec<ParameterInfo>,
     optimiser: Optimiser,
     state: OptimiserState,
@@ -43,8 +48,10 @@ pub struct Trainer<M: ModelPlugin> {
     config: M::Config,
     request: ModelRequest,
     device: Device,
-    /// Of weights, training steps, and of numbers at the boundary.
+    /// Of weights and of numbers at the boundary.
     precision: Precision,
+    /// Of the arithmetic of training steps.
+    training: Precision,
     /// Of the arithmetic of predictions and products with cotangents.
     evaluation: Precision,
 }
@@ -63,7 +70,7 @@ impl<M: ModelPlugin> Trainer<M> {
             let known = M::losses().join(", ");
             return Err(PluginError::BadRequest(format!("loss \"{}\" is not known to {}; it knows: {known}", recipe.loss, M::NAME)));
         }
-        let (precision, evaluation) = Precision::parse(&request.precision, &request.device)?;
+        let (training, evaluation) = Precision::parse(&request.precision, &request.device)?;
         let device = device::parse_device(&request.device)?;
         let held = hold_generator();
         device.seed(request.seed);
@@ -71,15 +78,17 @@ impl<M: ModelPlugin> Trainer<M> {
         let request = request.clone();
         let parameters = parameters::list(&model);
         let optimiser = Optimiser::new(&recipe, &parameters, request.steps_per_epoch.max(1))?;
+        let precision = training.full();
         // Burn's own layers draw their weights when they are first read.
         let values = parameters::read(&model, precision);
         drop(held);
-        let model = parameters::write(model, &values, precision);
-        let state = OptimiserState::new(values, &recipe);
-        Ok(Self {
+        let state = OptimiserState::new(&values, &recipe);
+        let mut trainer = Self {
             model,
+            on_host: None,
             raw_for_prediction: None,
             average_for_prediction: None,
+            shared: None,
             parameters,
             optimiser,
             state,
@@ -88,8 +97,11 @@ impl<M: ModelPlugin> Trainer<M> {
             request,
             device,
             precision,
+            training,
             evaluation,
-        })
+        };
+        trainer.give(values);
+        Ok(trainer)
     }
 
     /// The module, on the device with autodiff.
@@ -102,15 +114,20 @@ impl<M: ModelPlugin> Trainer<M> {
         &self.parameters
     }
 
-    /// What the optimiser remembers: values, moments, averages.
+    /// A copy of all parameters.
+    pub fn values(&self) -> Flat {
+        self.on_host.clone().unwrap_or_else(|| parameters::read(&self.model, self.precision))
+    }
+
+    /// What the optimiser remembers: moments, averages, counters.
     pub fn state(&self) -> &OptimiserState {
         &self.state
     }
 
     /// Replaces all parameters (and restarts moments and averages from them).
     pub fn restart_from(&mut self, values: Flat) {
-        self.state = OptimiserState::new(values, &self.recipe);
-        self.upload();
+        self.state = OptimiserState::new(&values, &self.recipe);
+        self.give(values);
     }
 
     /// Everything about the instance that the host needs to know.
@@ -140,6 +157,7 @@ impl<M: ModelPlugin> Trainer<M> {
                 })
                 .collect(),
             precision: if self.precision == Precision::F32 { "f32" } else { "f64" }.into(),
+            training_precision: if self.training == Precision::Bf16 { "bf16" } else { "" }.into(),
             device: if self.request.device.is_empty() { "cpu".into() } else { self.request.device.clone() },
             weights: if self.state.average.is_some() { vec!["raw".into(), "ema".into()] } else { vec!["raw".into()] },
             capabilities: M::CAPABILITIES.iter().map(|&c| c.into()).collect(),
@@ -171,49 +189,110 @@ impl<M: ModelPlugin> Trainer<M> {
     /// # Errors
     /// A batch that the model cannot read.
     pub fn train_step(&mut self, raw: &abi::Batch<'_>) -> PluginResult<[f64; 3]> {
-        self.raw_for_prediction = None;
-        self.average_for_prediction = None;
+        self.forget_predictions();
         let seed = splitmix(self.request.seed ^ splitmix(self.state.step));
         let device = self.device.clone().autodiff();
-        let batch = Batch::new(raw, &device, self.precision, Some(seed))?;
+        let mut batch = Batch::new(raw, &device, self.training, Some(seed))?;
         let loss = {
             // Anything an author draws from Burn's own generator is a function of seed and step too.
             let _held = hold_generator();
             self.device.seed(seed);
-            self.model.loss(&self.recipe.loss, &batch)?
+            // The generator is held out here: a thread of the pool that waits may take up the step of another instance.
+            let device = self.device.clone();
+            in_pool(&device, (&mut *self, &mut batch), |(own, batch)| own.model.loss(&own.recipe.loss, batch))?
         };
         let value = self.model.reported_loss(&self.recipe.loss, scalar(&loss), &batch)?;
-        let grads = GradientsParams::from_grads(loss.backward(), &self.model);
-        let gradients = parameters::flatten_gradients(parameters::gradients(&self.model, grads), self.precision);
-        let figures = self.optimiser.update(&mut self.state, &gradients);
-        self.upload();
+        // Its tensors may hold parameters, which could then not be moved.
+        drop(batch);
+        let device = self.device.clone();
+        let figures = in_pool(&device, (self, loss), |(own, loss)| own.descend(loss));
         Ok([value, figures.lr, figures.gradient_norm])
     }
 
-    fn upload(&mut self) {
-        self.raw_for_prediction = None;
-        self.average_for_prediction = None;
-        let model = self.model.clone();
-        self.model = parameters::write(model, &self.state.values, self.precision);
+    /// Gradients of a loss, and an update of the parameters.
+    fn descend(&mut self, loss: Tensor<1>) -> StepFigures {
+        let grads = GradientsParams::from_grads(loss.backward(), &self.model);
+        drop(loss);
+        let gradients = parameters::gradients(&self.model, grads).into_iter();
+        let gradients: Vec<_> = gradients.map(|gradient| gradient.map(|g| g.convert_dtype(self.precision.dtype()))).collect();
+        let mut values = self.take();
+        let figures = self.optimiser.update(&mut values, &mut self.state, &gradients);
+        self.give(values);
+        figures
     }
 
-    /// Predicts in evaluation mode, `[rows, width]`.
+    /// Takes the parameters in order to change them; [`give`](Self::give) puts them back.
+    fn take(&mut self) -> Flat {
+        self.forget_predictions();
+        self.on_host.take().unwrap_or_else(|| parameters::take(&mut self.model, self.precision))
+    }
+
+    fn give(&mut self, values: Flat) {
+        self.forget_predictions();
+        if self.training != self.precision {
+            self.model = parameters::write(self.model.clone(), &values, self.training);
+            self.on_host = Some(values);
+            return;
+        }
+        self.on_host = (self.device != Device::flex()).then(|| values.clone());
+        parameters::give(&mut self.model, values, &self.parameters);
+    }
+
+    /// Drops what was derived from the parameters.
+    fn forget_predictions(&mut self) {
+        self.raw_for_prediction = None;
+        self.average_for_prediction = None;
+        self.shared = None;
+    }
+
+    /// The model, one that has these parameters, for predictions and products: it shares them where the precision is the same.
+    fn for_evaluation(&self, model: M) -> M {
+        if self.evaluation == self.training { model } else { parameters::write(model, &self.values(), self.evaluation) }
+    }
+
+    /// Predicts in evaluation mode, `[rows, width]`; of a rotated copy, while [`share`](Self::share) is in force for these weights.
     ///
     /// # Errors
     /// A batch that the model cannot read, or averaged weights where none are kept.
     pub fn predict(&mut self, raw: &abi::Batch<'_>, weights: Weights) -> PluginResult<Tensor<2>> {
         let batch = Batch::new(raw, &self.device, self.evaluation, None)?;
-        let evaluation = self.evaluation;
-        let (slot, values) = match weights {
-            Weights::Raw => (&mut self.raw_for_prediction, &self.state.values),
-            Weights::Ema => match &self.state.average {
-                Some(average) => (&mut self.average_for_prediction, average),
-                None => return Err(PluginError::BadRequest("the recipe keeps no moving average of the weights".into())),
-            },
+        let device = self.device.clone();
+        in_pool(&device, (self, batch), |(own, batch)| match own.shared.take_if(|(of, _)| *of == weights) {
+            Some((of, shared)) => {
+                let prediction = own.for_prediction(weights)?.forward_shared(&shared, &batch);
+                own.shared = Some((of, shared));
+                prediction
+            }
+            None => own.for_prediction(weights)?.forward(&batch),
+        })
+    }
+
+    /// Computes once what predictions of rotated copies of a batch share; an empty batch ends that, and so does whatever changes weights.
+    ///
+    /// # Errors
+    /// A model without the capability, or as [`predict`](Self::predict).
+    pub fn share(&mut self, raw: &abi::Batch<'_>, weights: Weights) -> PluginResult<()> {
+        self.shared = None;
+        if raw.samples > 0 {
+            let batch = Batch::new(raw, &self.device, self.evaluation, None)?;
+            let device = self.device.clone();
+            let shared = in_pool(&device, (&mut *self, batch), |(own, batch)| own.for_prediction(weights)?.share(&batch))?;
+            self.shared = Some((weights, shared));
+        }
+        Ok(())
+    }
+
+    /// The model without autodiff, with these weights.
+    fn for_prediction(&mut self, weights: Weights) -> PluginResult<&M> {
+        if weights == Weights::Raw {
+            let model = self.raw_for_prediction.take().unwrap_or_else(|| self.for_evaluation(self.model.valid()));
+            return Ok(self.raw_for_prediction.insert(model));
+        }
+        let Some(average) = &self.state.average else {
+            return Err(PluginError::BadRequest("the recipe keeps no moving average of the weights".into()));
         };
-        let model = &self.model;
-        let make = || parameters::write(model.valid(), &values.to_precision(evaluation), evaluation);
-        slot.get_or_insert_with(make).forward(&batch)
+        let make = || parameters::write(self.model.valid(), average, self.evaluation);
+        Ok(self.average_for_prediction.get_or_insert_with(make))
     }
 
     /// Gradient of `sum(cotangent · prediction)` with respect to a group, evaluation mode, flattened.
@@ -224,8 +303,7 @@ impl<M: ModelPlugin> Trainer<M> {
         let members = self.group(group)?;
         let device = self.device.clone().autodiff();
         let batch = Batch::new(raw, &device, self.evaluation, None)?;
-        let values = self.state.values.to_precision(self.evaluation);
-        let model = parameters::write(self.model.clone(), &values, self.evaluation);
+        let model = self.for_evaluation(self.model.clone());
         let prediction = model.forward(&batch)?;
         let shape = prediction.dims();
         if shape[0] * shape[1] != cotangent.len() {
@@ -246,9 +324,9 @@ impl<M: ModelPlugin> Trainer<M> {
 
     fn read_group(&self, group: &str) -> PluginResult<Flat> {
         let members = self.group(group)?;
-        Ok(match &self.state.values {
-            Flat::F32(v) => Flat::F32(members.iter().map(|&i| v[i].clone()).collect()),
-            Flat::F64(v) => Flat::F64(members.iter().map(|&i| v[i].clone()).collect()),
+        Ok(match &mut self.values() {
+            Flat::F32(v) => Flat::F32(members.iter().map(|&i| std::mem::take(&mut v[i])).collect()),
+            Flat::F64(v) => Flat::F64(members.iter().map(|&i| std::mem::take(&mut v[i])).collect()),
         })
     }
 
@@ -259,17 +337,15 @@ impl<M: ModelPlugin> Trainer<M> {
             let got = bytes.len() / self.precision.bytes();
             return Err(PluginError::BadRequest(format!("group \"{group}\" has {scalars} parameters, {got} were given")));
         }
+        let mut values = self.take();
         let mut rest = bytes;
         for &i in &members {
-            let target: &mut [u8] = match &mut self.state.values {
-                Flat::F32(v) => bytemuck::cast_slice_mut(&mut v[i]),
-                Flat::F64(v) => bytemuck::cast_slice_mut(&mut v[i]),
-            };
+            let target = values.bytes_mut(i);
             let (head, tail) = rest.split_at(target.len());
             target.copy_from_slice(head);
             rest = tail;
         }
-        self.upload();
+        self.give(values);
         Ok(())
     }
 
@@ -280,7 +356,7 @@ impl<M: ModelPlugin> Trainer<M> {
     /// An intermediate quantity of a prediction with the raw weights.
     fn latent(&self, name: &str, raw: &abi::Batch<'_>) -> PluginResult<Vec<f64>> {
         let batch = Batch::new(raw, &self.device, self.evaluation, None)?;
-        let model = parameters::write(self.model.valid(), &self.state.values.to_precision(self.evaluation), self.evaluation);
+        let model = self.for_evaluation(self.model.valid());
         Ok(model.latent(name, &batch)?.into_data().iter::<f64>().collect())
     }
 
@@ -299,7 +375,13 @@ impl<M: ModelPlugin> Trainer<M> {
             }
             "exact-twirl" => {
                 let batch = Batch::new(raw, &self.device, self.evaluation, None)?;
-                parameters::write(self.model.valid(), &self.state.values.to_precision(self.evaluation), self.evaluation).exact_twirl(&batch)
+                self.for_evaluation(self.model.valid()).exact_twirl(&batch)
+            }
+            abi::SHARED_ROTATIONS => {
+                let code = floats(input, Precision::F64).first().map_or(u32::MAX, |code| *code as u32);
+                let weights = Weights::from_code(code).ok_or_else(|| PluginError::BadRequest(format!("{name}: weights code {code}")))?;
+                self.share(raw, weights)?;
+                Ok(Vec::new())
             }
             _ => Err(PluginError::Unsupported(name.into())),
         }
@@ -346,17 +428,17 @@ impl<M: ModelPlugin> abi::Model for Trainer<M> {
     }
 
     fn save(&self) -> AbiResult<RVec<u8>> {
-        guard(|| Ok(state::save(&self.state, &self.parameters, &self.identity()?)?.into()))
+        guard(|| Ok(state::save(&self.values(), &self.state, &self.parameters, &self.identity()?)?.into()))
     }
 
     fn load(&mut self, bytes: RSlice<'_, u8>) -> AbiResult<()> {
         guard(|| {
             let identity = self.identity()?;
             // A damaged state must leave this instance as it was.
-            let mut restored = self.state.clone();
-            state::load(bytes.as_slice(), &mut restored, &self.parameters, &identity)?;
+            let (mut values, mut restored) = (self.state.first.zeros_like(), self.state.clone());
+            state::load(bytes.as_slice(), &mut values, &mut restored, &self.parameters, &identity)?;
             self.state = restored;
-            self.upload();
+            self.give(values);
             Ok(())
         })
     }
@@ -402,23 +484,26 @@ fn limit_threads(threads: u64) {
     });
 }
 
+/// Runs work on a thread of the pool, where it and its parallel parts need not wait for each other to be woken up. Work for another
+/// device than the processor stays where it is: devices may keep queues by thread.
+fn in_pool<A: Send, R: Send>(device: &Device, on: A, work: impl FnOnce(A) -> R + Send) -> R {
+    if *device == Device::flex() { rayon::scope(|_| work(on)) } else { work(on) }
+}
+
 fn scalar(loss: &Tensor<1>) -> f64 {
     loss.clone().inner().into_data().iter::<f64>().next().unwrap_or(f64::NAN)
 }
 
 fn floats(bytes: &[u8], precision: Precision) -> Vec<f64> {
     match precision {
-        Precision::F32 => bytemuck::pod_collect_to_vec::<u8, f32>(bytes).into_iter().map(f64::from).collect(),
+        Precision::F32 | Precision::Bf16 => bytemuck::pod_collect_to_vec::<u8, f32>(bytes).into_iter().map(f64::from).collect(),
         Precision::F64 => bytemuck::pod_collect_to_vec(bytes),
     }
 }
 
 fn copy_flat(flat: &Flat, out: &mut [u8]) -> PluginResult<()> {
-    let bytes: Vec<u8> = match flat {
-        Flat::F32(v) => v.iter().flat_map(|p| bytemuck::cast_slice::<f32, u8>(p)).copied().collect(),
-        Flat::F64(v) => v.iter().flat_map(|p| bytemuck::cast_slice::<f64, u8>(p)).copied().collect(),
-    };
-    copy_out(&bytes, out, "parameters")
+    let parts: Vec<&[u8]> = (0..flat.count()).map(|index| flat.bytes(index)).collect();
+    copy_out(&parts.concat(), out, "parameters")
 }
 
 fn copy_out(bytes: &[u8], out: &mut [u8], what: &str) -> PluginResult<()> {

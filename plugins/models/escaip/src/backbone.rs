@@ -14,7 +14,7 @@ use burn::{
     module::{Module, Param},
     tensor::Tensor,
 };
-use equivbench_kernels::{SlotAttention, banded_radial, gather_rows, gelu, slot_attention};
+use equivbench_kernels::{SlotAttention, banded_radial, edge_attributes, edge_messages, gather_rows, gelu, slot_attention};
 
 /// Attributes of an edge, straight through the affine map that follows them:
 /// `lin([radial ‖ source orders ‖ source element ‖ target orders ‖ target element])`.
@@ -43,15 +43,16 @@ impl EdgeAttributes {
 
     /// `[edges, hidden]`.
     fn forward(&self, pass: &Pass<'_, '_>, notes: &str) -> Tensor<2> {
-        let [radial_width, hidden] = [self.edge_distance_embedding.bias.dims()[0], self.edge_linear.bias.dims()[0]];
-        let width = self.edge_linear.weight.dims()[0];
-        let middle = radial_width + (width - radial_width) / 2;
         let source = self.atom_part(&self.source_direction_embedding, &self.source_atomic_embedding, pass);
         let target = self.atom_part(&self.target_direction_embedding, &self.target_atomic_embedding, pass);
-        let source = source.matmul(self.edge_linear.rows(radial_width, middle));
-        let target = target.matmul(self.edge_linear.rows(middle, width)) + self.edge_linear.bias.val().reshape([1, hidden]);
-        let radial = self.radial_part(pass, notes);
-        let out = pass.dropout(gelu(radial + pass.of_sender(source) + pass.of_receiver(target)));
+        let embedding = &self.edge_distance_embedding;
+        let radial = banded_radial(&pass.features.radial, embedding.weight.val(), embedding.bias.val());
+        if pass.is_traced() {
+            pass.note(NoteRows::Pairs, || format!("{notes}.edge_distance_embedding"), &gelu(radial.clone()));
+        }
+        // Each edge has its own mask, as in the reference; without dropout both directions of a pair share what is embedded.
+        let dropouts = [if pass.drops() { pass.map_dropout() } else { None }, pass.map_dropout()];
+        let out = edge_attributes(&pass.features.pairs, pass.features.ends(), radial, [source, target], self.edge_linear.pair(), dropouts);
         pass.note(NoteRows::Edges, || format!("{notes}.edge_linear"), &out);
         out
     }
@@ -59,17 +60,7 @@ impl EdgeAttributes {
     /// `[atoms, V + A]`.
     fn atom_part(&self, orders: &Affine, table: &Table, pass: &Pass<'_, '_>) -> Tensor<2> {
         let element = gather_rows(table.weight.val(), &pass.features.species);
-        Tensor::cat(vec![orders.activated(pass.features.orders.clone(), pass), element], 1)
-    }
-
-    /// The share of the distance, `[edges, hidden]`. Without dropout both directions of a pair share all of it, with
-    /// dropout (each edge has its own mask, as in the reference) they share the embedding before the mask.
-    fn radial_part(&self, pass: &Pass<'_, '_>, notes: &str) -> Tensor<2> {
-        let embedding = &self.edge_distance_embedding;
-        let embedded = gelu(banded_radial(&pass.features.radial, embedding.weight.val(), embedding.bias.val()));
-        pass.note(NoteRows::Pairs, || format!("{notes}.edge_distance_embedding"), &embedded);
-        let weight = self.edge_linear.rows(0, embedded.dims()[1]);
-        if pass.drops() { pass.dropout(pass.of_pair(embedded)).matmul(weight) } else { pass.of_pair(embedded.matmul(weight)) }
+        Tensor::cat(vec![orders.activated(pass.features.orders.clone(), pass.map_dropout()), element], 1)
     }
 }
 
@@ -99,7 +90,7 @@ impl InputBlock {
     fn forward(&self, pass: &Pass<'_, '_>) -> States {
         let layer = &self.input_layer;
         let edge = layer.attributes.forward(pass, "input");
-        let edge = edge.clone() + layer.edge_ffn.forward(layer.norm.forward(edge), pass);
+        let edge = layer.edge_ffn.added(edge, Some(&layer.norm), pass);
         let state = States { node: pass.mean_edges(edge.clone()), edge };
         state.note(pass, "input.layer");
         let state = self.norm.forward(state);
@@ -128,11 +119,11 @@ impl MultiHeadAttention {
         }
     }
 
-    /// `[edges, hidden]` to the same; the angle bias is scaled by `bias_scale [1]`.
-    fn forward(&self, x: Tensor<2>, bias_scale: Tensor<1>, pass: &Pass<'_, '_>) -> Tensor<2> {
+    /// Attention among packed queries, keys and values `[edges, 3 · hidden]`, `[edges, hidden]`; the angle bias is scaled by
+    /// `bias_scale [1]`.
+    fn forward(&self, packed: Tensor<2>, bias_scale: Tensor<1>, pass: &Pass<'_, '_>) -> Tensor<2> {
         let features = &pass.features;
         let [atoms, slots] = features.mask.dims();
-        let packed = burn::tensor::module::linear(x, self.in_proj_weight.val(), Some(self.in_proj_bias.val()));
         let width = packed.dims()[1];
         let padded = match &features.padding {
             Some(padding) => gather_rows(packed, &padding.fill),
@@ -177,16 +168,25 @@ impl GraphAttention {
 
     /// The residual branch of both streams, from normed node states.
     fn forward(&self, node: Tensor<2>, pass: &Pass<'_, '_>, notes: &str) -> States {
-        let hidden = node.dims()[1];
         let attributes = self.attributes.forward(pass, notes);
-        let source = node.clone().matmul(self.node_linear.rows(0, hidden));
-        let target = node.matmul(self.node_linear.rows(hidden, 2 * hidden)) + self.node_linear.bias.val().reshape([1, hidden]);
-        let ends = pass.dropout(gelu(pass.of_sender(source) + pass.of_receiver(target)));
-        pass.note(NoteRows::Edges, || format!("{notes}.node_linear"), &ends);
-        let message = gelu(self.message_linear.forward(Tensor::cat(vec![attributes, ends], 1)));
-        pass.note(NoteRows::Edges, || format!("{notes}.message"), &message);
-        let edge = self.multi_head_attention.forward(message, self.attn_scalar.val(), pass);
+        self.note_message(&attributes, &node, pass, notes);
+        let attention = &self.multi_head_attention;
+        let packed = (attention.in_proj_weight.val(), attention.in_proj_bias.val());
+        let maps = [self.node_linear.pair(), self.message_linear.pair(), packed];
+        let packed = edge_messages(pass.features.ends(), attributes, node, maps, pass.map_dropout());
+        let edge = attention.forward(packed, self.attn_scalar.val(), pass);
         States { node: pass.mean_edges(edge.clone()), edge }
+    }
+
+    /// Notes what lies inside the fused operation, with the wide inputs written out.
+    fn note_message(&self, attributes: &Tensor<2>, node: &Tensor<2>, pass: &Pass<'_, '_>, notes: &str) {
+        if pass.is_traced() {
+            let ends = Tensor::cat(vec![pass.of_sender(node.clone()), pass.of_receiver(node.clone())], 1);
+            let ends = self.node_linear.activated(ends, None);
+            pass.note(NoteRows::Edges, || format!("{notes}.node_linear"), &ends);
+            let message = self.message_linear.activated(Tensor::cat(vec![attributes.clone(), ends], 1), None);
+            pass.note(NoteRows::Edges, || format!("{notes}.message"), &message);
+        }
     }
 }
 
@@ -218,11 +218,10 @@ impl Block {
         let branch = self.graph_attention.forward(self.norm_attn.forward(state.node.clone()), pass, notes);
         branch.note(pass, &format!("{notes}.attention"));
         let state = state.plus(skipped(branch, pass));
-        let normed = self.norm_ffn.forward(state.clone());
-        let state = state.plus(States {
-            node: self.feedforward.mlp_node.forward(normed.node, pass),
-            edge: self.feedforward.mlp_edge.forward(normed.edge, pass),
-        });
+        let state = States {
+            node: self.feedforward.mlp_node.added(state.node, Some(&self.norm_ffn.node_norm), pass),
+            edge: self.feedforward.mlp_edge.added(state.edge, Some(&self.norm_ffn.edge_norm), pass),
+        };
         state.note(pass, &format!("{notes}.out"));
         state
     }
@@ -260,10 +259,10 @@ impl Readout {
     }
 
     fn forward(&self, state: &States, pass: &Pass<'_, '_>) -> States {
-        state.clone().plus(States {
-            node: self.energy_ffn.forward(self.energy_norm.forward(state.node.clone()), pass),
-            edge: self.force_ffn.forward(self.force_norm.forward(state.edge.clone()), pass),
-        })
+        States {
+            node: self.energy_ffn.added(state.node.clone(), Some(&self.energy_norm), pass),
+            edge: self.force_ffn.added(state.edge.clone(), Some(&self.force_norm), pass),
+        }
     }
 }
 
@@ -290,8 +289,10 @@ impl OutputProjection {
     fn forward(&self, readouts: Vec<States>) -> States {
         let (node, edge) = readouts.into_iter().map(|s| (s.node, s.edge)).unzip();
         let wide = self.readout_norm.forward(States { node: Tensor::cat(node, 1), edge: Tensor::cat(edge, 1) });
-        self.output_norm
-            .forward(States { node: gelu(self.node_projection.forward(wide.node)), edge: gelu(self.edge_projection.forward(wide.edge)) })
+        self.output_norm.forward(States {
+            node: self.node_projection.activated(wide.node, None),
+            edge: self.edge_projection.activated(wide.edge, None),
+        })
     }
 }
 

@@ -3,9 +3,9 @@
 use crate::pass::Pass;
 use burn::{
     module::{Module, Param},
-    tensor::{DType, Device, Distribution, Tensor, TensorData, module::linear},
+    tensor::{DType, Device, Distribution, Tensor, TensorData},
 };
-use equivbench_kernels::{gelu, rms_norm};
+use equivbench_kernels::{Dropout, activated_affine, affine, feed_forward, rms_norm};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -87,18 +87,17 @@ pub(crate) struct Affine {
 
 impl Affine {
     pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        linear(x, self.weight.val(), Some(self.bias.val()))
+        affine(x, self.pair())
     }
 
-    /// The rows `from..to` of the weight: the part that multiplies these columns of the input.
-    pub(crate) fn rows(&self, from: usize, to: usize) -> Tensor<2> {
-        let outputs = self.weight.dims()[1];
-        self.weight.val().slice([from..to, 0..outputs])
+    /// Affine map and GELU: the description's `lin'`, or `lin` with its dropout.
+    pub(crate) fn activated(&self, x: Tensor<2>, dropout: Option<Dropout>) -> Tensor<2> {
+        activated_affine(x, self.pair(), dropout)
     }
 
-    /// Affine map, GELU, dropout: what the description calls `lin`.
-    pub(crate) fn activated(&self, x: Tensor<2>, pass: &Pass<'_, '_>) -> Tensor<2> {
-        pass.dropout(gelu(self.forward(x)))
+    /// Weight and bias.
+    pub(crate) fn pair(&self) -> (Tensor<2>, Tensor<1>) {
+        (self.weight.val(), self.bias.val())
     }
 }
 
@@ -124,8 +123,12 @@ pub(crate) struct Ffn {
 }
 
 impl Ffn {
-    pub(crate) fn forward(&self, x: Tensor<2>, pass: &Pass<'_, '_>) -> Tensor<2> {
-        pass.dropout(self.second.forward(self.first.activated(x, pass)))
+    /// `x + ffn(norm(x))`, or `x + ffn(x)`.
+    pub(crate) fn added(&self, x: Tensor<2>, norm: Option<&RmsNorm>, pass: &Pass<'_, '_>) -> Tensor<2> {
+        let norm = norm.map(|norm| (norm.weight.val(), epsilon(&x)));
+        let maps = [&self.first, &self.second].map(Affine::pair);
+        let dropouts = [pass.map_dropout(), pass.map_dropout()];
+        feed_forward(x, norm, maps, dropouts)
     }
 }
 
@@ -137,9 +140,14 @@ pub(crate) struct RmsNorm {
 
 impl RmsNorm {
     pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let epsilon = if x.dtype() == DType::F64 { f64::EPSILON } else { f64::from(f32::EPSILON) };
+        let epsilon = epsilon(&x);
         rms_norm(x, self.weight.val(), epsilon)
     }
+}
+
+/// The machine epsilon of the precision.
+fn epsilon(x: &Tensor<2>) -> f64 {
+    if x.dtype() == DType::F64 { f64::EPSILON } else { f64::from(f32::EPSILON) }
 }
 
 /// A norm for node states and one for edge states.

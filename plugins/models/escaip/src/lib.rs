@@ -9,6 +9,7 @@
 //! | `graph` | nearest neighbours, unit vectors, bond-orientational orders: a pure function |
 //! | `pass` | the graph as tensors, dropout, notes for tests |
 //! | `layers`, `backbone`, `heads` | the network |
+//! | `sharing` | all rotations of a batch from one pass |
 //! | `twirl` | exact averages over rotations |
 //! | `model` | the plugin |
 
@@ -19,6 +20,7 @@ mod heads;
 mod layers;
 mod model;
 mod pass;
+mod sharing;
 pub mod twirl;
 
 pub use config::EscaipConfig;

@@ -6,13 +6,14 @@ use crate::{
     heads::{ForceFactors, Heads},
     layers::Draw,
     pass::{Features, Note, Pass},
+    sharing::SharedFactors,
     twirl,
 };
 use burn::{
     module::Module,
     tensor::{Device, Tensor},
 };
-use equivbench_plugin::{Batch, ModelPlugin, PluginError, PluginResult, Recipe};
+use equivbench_plugin::{Batch, ModelPlugin, PluginError, PluginResult, Recipe, Shared};
 
 /// EScAIP with direct forces.
 #[derive(Module, Debug)]
@@ -68,8 +69,8 @@ impl Escaip {
             return Err(PluginError::BadRequest("escaip: the loss \"reference\" needs energy_head = true".into()));
         };
         let forces = self.output_heads.force_factors(latent, &pass).forces(&pass);
-        let energy_error = (energies - batch.rows("energy")?).abs().mean();
-        let force_error = (forces - batch.rows("target")?).square().sum_dim(1).sqrt().mean();
+        let energy_error = (batch.in_full(energies) - batch.rows("energy")?).abs().mean();
+        let force_error = (batch.in_full(forces) - batch.rows("target")?).square().sum_dim(1).sqrt().mean();
         Ok(energy_error * 4.0 + force_error * 100.0)
     }
 }
@@ -78,7 +79,7 @@ impl ModelPlugin for Escaip {
     type Config = EscaipConfig;
     const NAME: &'static str = "escaip";
     const ABOUT: &'static str = "EScAIP: attention among neighbours, forces that must learn to rotate";
-    const CAPABILITIES: &'static [&'static str] = &["equivariant-subspace", "exact-twirl"];
+    const CAPABILITIES: &'static [&'static str] = &["equivariant-subspace", "exact-twirl", "shared-rotations"];
 
     fn sizes() -> Vec<(&'static str, EscaipConfig)> {
         EscaipConfig::named()
@@ -114,7 +115,7 @@ impl ModelPlugin for Escaip {
 
     fn loss(&self, name: &str, batch: &Batch<'_>) -> PluginResult<Tensor<1>> {
         match name {
-            "mse" => Ok((self.forward(batch)? - batch.rows("target")?).square().mean()),
+            "mse" => Ok((batch.in_full(self.forward(batch)?) - batch.rows("target")?).square().mean()),
             "reference" => self.reference_loss(batch),
             _ => Err(PluginError::BadRequest(format!("loss \"{name}\" is not known to escaip; use mse or reference"))),
         }
@@ -142,6 +143,16 @@ impl ModelPlugin for Escaip {
             axes.fill(mean);
         }
         Ok(())
+    }
+
+    fn share(&self, batch: &Batch<'_>) -> PluginResult<Shared> {
+        let pass = Pass::new(batch, &self.config)?;
+        let graph = &pass.features.graph;
+        Ok(Shared::new(SharedFactors::new(self.force_factors(&pass), &graph.offsets, &graph.senders, batch.offsets())))
+    }
+
+    fn forward_shared(&self, shared: &Shared, rotated: &Batch<'_>) -> PluginResult<Tensor<2>> {
+        shared.get::<SharedFactors>()?.forces(rotated)
     }
 
     fn exact_twirl(&self, batch: &Batch<'_>) -> PluginResult<Vec<f64>> {

@@ -100,6 +100,13 @@ impl Features {
     }
 }
 
+impl Features {
+    /// Neighbours and centres of the edges.
+    pub(crate) fn ends(&self) -> [&RowIndex; 2] {
+        [&self.senders, &self.receivers]
+    }
+}
+
 impl Padding {
     fn between(graph: &Graph, slots: usize) -> Result<Option<Self>, KernelError> {
         let (atoms, edges) = (graph.atoms(), graph.edges());
@@ -116,7 +123,7 @@ impl Padding {
     }
 }
 
-fn checked_positions(batch: &Batch<'_>) -> PluginResult<Vec<f64>> {
+pub(crate) fn checked_positions(batch: &Batch<'_>) -> PluginResult<Vec<f64>> {
     let shape = batch.shape("positions")?;
     if shape[1..] != [3] {
         return Err(PluginError::BadRequest(format!("escaip: positions have shape {shape:?}, [atoms, 3] was expected")));
@@ -143,7 +150,7 @@ fn checked_species(batch: &Batch<'_>, elements: usize) -> PluginResult<Vec<usize
 /// `exp(-(half + 0.5)² / 8)`: 4e-9 in f32, 3e-17 in f64.
 fn half_band(precision: Precision) -> usize {
     match precision {
-        Precision::F32 => 12,
+        Precision::F32 | Precision::Bf16 => 12,
         Precision::F64 => 17,
     }
 }
@@ -219,19 +226,22 @@ impl<'a, 'b> Pass<'a, 'b> {
         banded_radial(&self.features.radial, self.batch.upload(identity, vec![basis, basis]), zeros)
     }
 
-    /// Dropout after an affine map.
-    pub(crate) fn dropout(&self, x: Tensor<2>) -> Tensor<2> {
-        self.batch.dropout(x, self.config.mlp_dropout)
-    }
-
-    /// Whether [`Self::dropout`] changes anything.
+    /// Whether [`Self::map_dropout`] changes anything.
     pub(crate) fn drops(&self) -> bool {
         self.batch.is_training() && self.config.mlp_dropout > 0.0
     }
 
+    /// Dropout after an affine map.
+    pub(crate) fn map_dropout(&self) -> Option<Dropout> {
+        self.next_dropout(self.config.mlp_dropout)
+    }
+
     /// Dropout of attention weights.
     pub(crate) fn attention_dropout(&self) -> Option<Dropout> {
-        let probability = self.config.attention_dropout;
+        self.next_dropout(self.config.attention_dropout)
+    }
+
+    fn next_dropout(&self, probability: f64) -> Option<Dropout> {
         let seed = self.batch.next_dropout_seed()?;
         (probability > 0.0).then_some(Dropout { probability, seed })
     }
@@ -258,11 +268,6 @@ impl<'a, 'b> Pass<'a, 'b> {
         gather_rows(x, &self.features.receivers)
     }
 
-    /// `x [pairs, width]` of the pair of every edge.
-    pub(crate) fn of_pair(&self, x: Tensor<2>) -> Tensor<2> {
-        gather_rows(x, &self.features.pairs)
-    }
-
     /// Sum over the edges of every atom, `[edges, width]` to `[atoms, width]`.
     pub(crate) fn sum_edges(&self, x: Tensor<2>) -> Tensor<2> {
         segment_sum(x, &self.features.edges_of_atom)
@@ -271,6 +276,11 @@ impl<'a, 'b> Pass<'a, 'b> {
     /// Mean over the edges of every atom, as the reference takes it: `sum / (n + 1e-5)`.
     pub(crate) fn mean_edges(&self, x: Tensor<2>) -> Tensor<2> {
         self.sum_edges(x) * self.features.mean_factor.clone()
+    }
+
+    /// Whether notes are kept.
+    pub(crate) fn is_traced(&self) -> bool {
+        self.notes.is_some()
     }
 
     /// Notes a tensor in a traced pass; free otherwise.

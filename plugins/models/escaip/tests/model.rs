@@ -82,7 +82,7 @@ fn weights_and_training_follow_from_the_seed_alone() {
 
 #[test]
 fn both_precisions_start_from_the_same_weights() {
-    let values = |precision| trainer(&small(), precision, "", 3).state().values.clone();
+    let values = |precision| trainer(&small(), precision, "", 3).values();
     let (Flat::F32(single), Flat::F64(double)) = (values("f32"), values("f64")) else { panic!("precision was asked for") };
     let widened: Vec<Vec<f64>> = single.iter().map(|p| p.iter().map(|&v| f64::from(v)).collect()).collect();
     assert_eq!(widened, double);
@@ -92,7 +92,7 @@ fn both_precisions_start_from_the_same_weights() {
 fn fresh_weights_follow_the_laws_of_the_reference() {
     let config = EscaipConfig::new(64, 8, 1);
     let trainer = trainer(&config, "f64", "", 9);
-    let Flat::F64(values) = &trainer.state().values else { panic!("f64 was asked for") };
+    let Flat::F64(values) = &trainer.values() else { panic!("f64 was asked for") };
     for (parameter, values) in trainer.parameters().iter().zip(values) {
         let (name, shape) = (&parameter.name, &parameter.shape);
         let largest = values.iter().fold(0.0f64, |m, v| m.max(v.abs()));
@@ -142,7 +142,7 @@ fn the_energy_head_is_left_alone_by_the_force_loss() {
     let batch = batch_of(&[cloud(9, 1)]);
     let mut trainer = trainer(&small(), "f32", r#"{"loss": "mse", "lr": 1e-3}"#, 3);
     let energy = |trainer: &Trainer<Escaip>| {
-        let Flat::F32(values) = &trainer.state().values else { panic!("f32 was asked for") };
+        let Flat::F32(values) = &trainer.values() else { panic!("f32 was asked for") };
         let named = trainer.parameters().iter().zip(values).filter(|(p, _)| p.name.contains("output_heads.energy"));
         named.map(|(_, v)| v.clone()).collect::<Vec<_>>()
     };
@@ -157,7 +157,7 @@ fn projected_weights_make_the_model_equivariant() {
     let batch = batch_of(&[cloud(9, 1), cloud(12, 2)]);
     let trainer = trainer(&small(), "f64", "", 3);
     let index = trainer.parameters().iter().position(|p| p.name.ends_with("force_direction_layer.final_output.0.weight")).unwrap();
-    let Flat::F64(mut values) = trainer.state().values.clone() else { panic!("f64 was asked for") };
+    let Flat::F64(mut values) = trainer.values() else { panic!("f64 was asked for") };
     trainer.model().project_equivariant(&mut values[index]).unwrap();
     let model = equivbench_plugin::parameters::write(trainer.model().valid(), &Flat::F64(values), Precision::F64);
     let twirl =
@@ -205,4 +205,69 @@ fn impossible_configurations_are_refused_before_anything_is_built() {
     let request = ModelRequest { config: r#"{"hidden": 30}"#.into(), ..ModelRequest::default() };
     let error = Trainer::<Escaip>::open(&request).err().unwrap().to_string();
     assert!(error.contains("hidden = 30 is not divisible by heads = 4"), "{error}");
+}
+
+/// A rotation about an axis that is no axis of the frame.
+fn rotation(angle: f64) -> [[f64; 3]; 3] {
+    let ((sin, cos), axis) = (angle.sin_cos(), [2.0 / 3.0, -1.0 / 3.0, 2.0 / 3.0]);
+    let cross = [[0.0, -axis[2], axis[1]], [axis[2], 0.0, -axis[0]], [-axis[1], axis[0], 0.0]];
+    std::array::from_fn(|i| {
+        std::array::from_fn(|j| f64::from(u8::from(i == j)) * cos + sin * cross[i][j] + (1.0 - cos) * axis[i] * axis[j])
+    })
+}
+
+fn rotated(molecules: &[(Vec<f64>, Vec<i64>)], first_angle: f64) -> OwnedBatch {
+    let turn = |(m, (positions, species)): (usize, &(Vec<f64>, Vec<i64>))| {
+        let r = rotation(first_angle + m as f64);
+        let turned = positions.chunks_exact(3).flat_map(|x| r.map(|row| row[0] * x[0] + row[1] * x[1] + row[2] * x[2])).collect();
+        (turned, species.clone())
+    };
+    batch_of(&molecules.iter().enumerate().map(turn).collect::<Vec<_>>())
+}
+
+#[test]
+fn predictions_of_rotated_copies_are_the_same_from_one_shared_pass() {
+    // The last molecule is one atom without neighbours.
+    let molecules = [cloud(9, 1), cloud(23, 3), cloud(1, 4)];
+    let mut trainer = trainer(&small(), "f64", r#"{"lr": 1e-2, "ema_decay": 0.5}"#, 5);
+    batch_of(&molecules).lend(|raw| trainer.train_step(raw).unwrap());
+    for weights in [Weights::Raw, Weights::Ema] {
+        let predict = |trainer: &mut Trainer<Escaip>, batch: &OwnedBatch| -> Vec<f64> {
+            batch.lend(|raw| trainer.predict(raw, weights).unwrap().into_data().iter::<f64>().collect())
+        };
+        for angle in [0.0, 0.8, 2.5] {
+            let copy = rotated(&molecules, angle);
+            let blind = predict(&mut trainer, &copy);
+            batch_of(&molecules).lend(|raw| trainer.share(raw, weights).unwrap());
+            let shared = predict(&mut trainer, &copy);
+            let scale = blind.iter().fold(0.0, |most: f64, x| most.max(x.abs()));
+            // Sums over 23 neighbours of numbers that went through two blocks: f64 rounding, some hundred times.
+            let difference = blind.iter().zip(&shared).fold(0.0, |most: f64, (a, b)| most.max((a - b).abs()));
+            assert!(difference < 1e-13 * scale, "{difference:e} of {scale}");
+            assert!(scale > 1e-3);
+            let other = batch_of(&molecules[..2]).lend(|raw| trainer.predict(raw, weights).map(drop).unwrap_err());
+            assert!(other.to_string().contains("rotated copy of 33 atoms"), "{other}");
+        }
+        batch_of(&molecules).lend(|raw| trainer.train_step(raw).unwrap());
+        // New weights end it: a batch of other sizes is read again.
+        assert_eq!(predict(&mut trainer, &batch_of(&molecules[..1])).len(), 27);
+    }
+}
+
+#[test]
+fn steps_in_bf16_follow_those_in_f32_and_predictions_stay_in_f32() {
+    let batch = batch_of(&[cloud(9, 1), cloud(6, 2)]);
+    let run = |precision| {
+        let mut trainer = trainer(&small(), precision, r#"{"lr": 1e-3}"#, 5);
+        let fresh = predict(&mut trainer, &batch);
+        let losses: Vec<f64> = (0..3).map(|_| batch.lend(|raw| trainer.train_step(raw).unwrap()[0])).collect();
+        (bits(&fresh), losses)
+    };
+    let (f32_fresh, f32_losses) = run("f32");
+    let (bf16_fresh, bf16_losses) = run("bf16");
+    assert_eq!(f32_fresh, bf16_fresh);
+    for (single, half) in f32_losses.iter().zip(&bf16_losses) {
+        // A few percent: sums of products of numbers with 8 significant bits, through two blocks.
+        assert!((half / single - 1.0).abs() < 0.05 && half != single, "{half} in bf16, {single} in f32");
+    }
 }

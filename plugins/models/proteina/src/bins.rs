@@ -36,7 +36,7 @@ impl Boundaries {
 
 fn round(x: f64, precision: Precision) -> f64 {
     match precision {
-        Precision::F32 => f64::from(x as f32),
+        Precision::F32 | Precision::Bf16 => f64::from(x as f32),
         Precision::F64 => x,
     }
 }
@@ -54,12 +54,17 @@ impl<'a> Cloud<'a> {
         Self { points, precision }
     }
 
+    /// The precision in which distances are computed.
+    pub(crate) fn precision(&self) -> Precision {
+        self.precision
+    }
+
     /// The distance of two points, every operation in the precision of the model.
     pub(crate) fn distance(&self, i: usize, j: usize) -> f64 {
         let (a, b) = (&self.points[3 * i..3 * i + 3], &self.points[3 * j..3 * j + 3]);
         match self.precision {
             Precision::F64 => a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum::<f64>().sqrt(),
-            Precision::F32 => {
+            Precision::F32 | Precision::Bf16 => {
                 let square = |(a, b): (&f64, &f64)| {
                     let difference = *a as f32 - *b as f32;
                     difference * difference

@@ -1,6 +1,7 @@
 //! A batch as plain numbers on the host, checked, and where its tensors go.
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use crate::bins::Cloud;
+use burn::tensor::{Device, Tensor};
 use equivbench_plugin::{Batch, PluginError, PluginResult, Precision};
 
 /// Everything that the network reads, in f64.
@@ -22,6 +23,15 @@ pub(crate) struct Inputs {
     pub(crate) site: Site,
 }
 
+/// The inputs that rotate, on the device, nm.
+#[derive(Clone, Debug)]
+pub(crate) struct Cartesian {
+    /// `[residues, 3]`.
+    pub(crate) positions: Tensor<2>,
+    /// `[residues, 3]`.
+    pub(crate) self_conditioning: Option<Tensor<2>>,
+}
+
 /// A device and the precision of its numbers.
 #[derive(Clone, Debug)]
 pub(crate) struct Site {
@@ -32,11 +42,17 @@ pub(crate) struct Site {
 impl Site {
     /// Puts numbers on the device.
     pub(crate) fn upload<const D: usize>(&self, values: Vec<f64>, shape: [usize; D]) -> Tensor<D> {
-        let options = (&self.device, self.precision.dtype());
-        match self.precision.dtype() {
-            DType::F64 => Tensor::from_data(TensorData::new(values, shape), options),
-            _ => Tensor::from_data(TensorData::new(values.into_iter().map(|v| v as f32).collect::<Vec<_>>(), shape), options),
-        }
+        self.precision.upload(values, shape, &self.device)
+    }
+
+    /// Puts numbers on the device as a loss compares them: not in 16 bits.
+    pub(crate) fn upload_in_full<const D: usize>(&self, values: Vec<f64>, shape: [usize; D]) -> Tensor<D> {
+        self.precision.full().upload(values, shape, &self.device)
+    }
+
+    /// A prediction as a loss compares it.
+    pub(crate) fn in_full(&self, prediction: Tensor<2>) -> Tensor<2> {
+        if self.precision.full() == self.precision { prediction } else { prediction.cast(self.precision.full().dtype()) }
     }
 }
 
@@ -61,6 +77,17 @@ impl Inputs {
             offsets,
             site: Site { device: batch.device().clone(), precision: batch.precision() },
         })
+    }
+
+    /// The numbers that rotate.
+    pub(crate) fn cartesian(&self) -> Cartesian {
+        let upload = |points: &Vec<f64>| self.site.upload(points.clone(), [points.len() / 3, 3]);
+        Cartesian { positions: upload(&self.positions), self_conditioning: self.self_conditioning.as_ref().map(upload) }
+    }
+
+    /// The estimate of the clean cloud, where there is one.
+    pub(crate) fn estimate(&self) -> Option<Cloud<'_>> {
+        self.self_conditioning.as_ref().map(|points| Cloud::new(points, self.site.precision))
     }
 
     /// The velocities of a batch in training, `[residues, 3]`, nm.
@@ -120,4 +147,22 @@ fn chain_break(batch: &Batch<'_>) -> PluginResult<Vec<bool>> {
         }
     };
     one_each(batch, "chain_break")?.into_iter().enumerate().map(read).collect()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Chains of 4, 4 and 2 residues at two flow times.
+    pub(crate) fn three_chains() -> Inputs {
+        Inputs {
+            offsets: vec![0, 4, 8, 10],
+            flow_time: vec![0.25, 0.5, 0.25],
+            residue_index: vec![3, 4, 5, 9, -2, -1, 0, 1, 7, 8],
+            chain_break: vec![false, false, true, false, false, false, false, false, false, false],
+            self_conditioning: None,
+            site: Site { device: Device::flex(), precision: Precision::F64 },
+            positions: (0..30).map(|k| (f64::from(k) * 0.37).sin() * 1.5).collect(),
+        }
+    }
 }

@@ -4,13 +4,11 @@ use burn::{
     module::{Module, Param},
     tensor::{DType, Device, Distribution, Tensor, TensorData, activation::sigmoid, module::linear},
 };
-use equivbench_kernels::{adaptive_layer_norm, layer_norm, swiglu};
+use equivbench_kernels::{layer_norm, swiglu};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use std::f64::consts::TAU;
-
-use crate::features::Features;
 
 /// Inside the square root of every norm.
 pub(crate) const EPSILON: f64 = 1e-5;
@@ -204,12 +202,6 @@ impl AdaptiveNorm {
     pub(crate) fn table(&self, conditioning: Tensor<2>) -> [Tensor<2>; 2] {
         let normed = self.norm_cond.forward(conditioning);
         [sigmoid(self.to_gamma.forward(normed.clone())), self.to_beta.forward(normed)]
-    }
-
-    /// `x [tokens, width]` under the conditioning table of all tokens.
-    pub(crate) fn forward(&self, x: Tensor<2>, conditioning: Tensor<2>, features: &Features) -> Tensor<2> {
-        let [scale, shift] = self.table(conditioning);
-        adaptive_layer_norm(x, scale, shift, &features.groups, EPSILON)
     }
 }
 

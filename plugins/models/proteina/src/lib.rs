@@ -10,8 +10,10 @@
 //! | `inputs` | a batch as checked numbers |
 //! | `bins` | classes of distances and separations: pure functions |
 //! | `layout` | rows of tokens and pairs of ragged chains |
-//! | `features` | everything that follows from the inputs alone |
+//! | `features` | everything that follows from the inputs alone and that no rotation changes |
+//! | `kinds` | classes of pairs, and which pairs are alike |
 //! | `layers`, `conditioning`, `tokens`, `pairs`, `triangles`, `trunk` | the network |
+//! | `context` | what the network computes once for all rotations of a batch |
 //! | `losses` | training losses |
 //! | `notes` | what a traced pass keeps |
 //! | `model` | the plugin |
@@ -19,8 +21,10 @@
 mod bins;
 mod conditioning;
 mod config;
+mod context;
 mod features;
 mod inputs;
+mod kinds;
 mod layers;
 mod layout;
 mod losses;

@@ -34,9 +34,9 @@ pub(crate) fn velocity_loss(velocity: Tensor<2>, target: &[f64], inputs: &Inputs
         std::iter::repeat_n(weighting.factor(t) / (chains * 3.0 * n as f64), n)
     });
     let rows = velocity.dims()[0];
-    let weights = inputs.site.upload(weights.collect(), [rows, 1]);
-    let target = inputs.site.upload(target.to_vec(), [rows, 3]);
-    ((velocity - target).square() * weights).sum()
+    let weights = inputs.site.upload_in_full(weights.collect(), [rows, 1]);
+    let target = inputs.site.upload_in_full(target.to_vec(), [rows, 3]);
+    ((inputs.site.in_full(velocity) - target).square() * weights).sum()
 }
 
 /// The mean over chains of the cross entropy of the classes of distances in the clean cloud `[residues, 3]`, for flow times above the
@@ -54,6 +54,6 @@ pub(crate) fn distogram_loss(logits: Tensor<2>, clean: &[f64], inputs: &Inputs, 
         weights.extend(std::iter::repeat_n(counts / (chains * ((n * n) as f64 + 1e-10)), n * n));
     }
     let classes = Tensor::<2, Int>::from_data(TensorData::new(classes, [rows, 1]), &logits.device().inner());
-    let weights = inputs.site.upload(weights, [rows, 1]);
-    (log_softmax(logits, 1).gather(1, classes) * weights).sum().neg()
+    let weights = inputs.site.upload_in_full(weights, [rows, 1]);
+    (log_softmax(inputs.site.in_full(logits), 1).gather(1, classes) * weights).sum().neg()
 }

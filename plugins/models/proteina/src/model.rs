@@ -3,8 +3,10 @@
 use crate::{
     ProteinaConfig,
     conditioning::Conditioning,
+    context::{Base, Common, PairContext},
     features::Features,
     inputs::{Inputs, Site},
+    kinds::PairKinds,
     layers::Draw,
     losses::{Weighting, distogram_loss, velocity_loss},
     notes::{Note, Notes},
@@ -17,7 +19,8 @@ use burn::{
     module::Module,
     tensor::{Device, Tensor},
 };
-use equivbench_plugin::{Batch, FieldDescriptor, ModelPlugin, PluginError, PluginResult, Recipe, field};
+use equivbench_kernels::KernelError;
+use equivbench_plugin::{Batch, FieldDescriptor, ModelPlugin, PluginError, PluginResult, Recipe, Shared, field};
 
 /// Proteina: flow matching on C-alpha traces.
 #[derive(Module, Debug)]
@@ -63,49 +66,75 @@ impl Proteina {
     /// # Errors
     /// A batch that the model cannot read.
     pub fn trace(&self, batch: &Batch<'_>) -> PluginResult<Trace> {
-        let notes = Notes::kept();
-        let features = self.features(&Inputs::read(batch)?)?;
-        let latent = self.latent(&features, &notes);
-        let velocity = self.coors_3d_decoder.forward(latent.tokens, &features, &notes);
-        let distogram = self.pair_head_prediction.as_ref().map(|head| head.forward(latent.pairs.each(&features), &features));
+        let (inputs, notes) = (Inputs::read(batch)?, Notes::kept());
+        let base = self.base(&inputs, &notes)?;
+        let context = self.pair_context(&base, &inputs, &notes)?;
+        let latent = self.latent(&base, &context, &inputs, &notes);
+        let velocity = self.coors_3d_decoder.forward(latent.tokens, &base.features, &notes);
+        let logits = |head: &DistogramHead| head.forward(latent.pairs.each(&context.kinds), &base.features.layout);
+        let distogram = self.pair_head_prediction.as_ref().map(logits);
         Ok(Trace { notes: notes.into_vec(), velocity, distogram })
     }
 
-    fn features(&self, inputs: &Inputs) -> PluginResult<Features> {
-        Features::new(inputs, &self.config).map_err(|e| PluginError::Other(format!("proteina: {e}")))
+    /// What no rotation of the batch changes.
+    fn base(&self, inputs: &Inputs, notes: &Notes) -> PluginResult<Base> {
+        let features = Features::new(inputs, &self.config).map_err(refused)?;
+        let conditioning = self.conditioning.table(&features, notes);
+        Ok(Base {
+            sequence: self.embedding.invariant(&features, notes),
+            layers: self.transformer_layers.iter().map(|layer| layer.modulation(&conditioning)).collect(),
+            pair_modulation: self.pair_repr_builder.modulation(&features, notes),
+            features,
+        })
     }
 
-    fn latent(&self, features: &Features, notes: &Notes) -> Latent {
-        let conditioning = self.conditioning.table(features, notes);
-        let mut tokens = self.embedding.forward(features, notes);
-        let mut pairs = self.pair_repr_builder.forward(features, &self.config, notes);
-        let mut biases = Vec::new().into_iter();
-        for (layer, block) in self.transformer_layers.iter().enumerate() {
-            let biases_of_runs = biases.next().unwrap_or_else(|| {
-                biases = self.biases_from(layer, &pairs, features).into_iter();
+    /// The pairs, with the classes of the estimate of the clean cloud where the inputs have one.
+    fn pair_context(&self, base: &Base, inputs: &Inputs, notes: &Notes) -> PluginResult<PairContext> {
+        let kinds = PairKinds::new(&base.features, inputs.estimate().as_ref(), &self.config).map_err(refused)?;
+        let pairs = self.pair_repr_builder.forward(base, &kinds, &self.config, notes);
+        let biases = self.biases_from(0, &pairs);
+        Ok(PairContext { kinds, pairs, biases })
+    }
+
+    /// The trunk on the Cartesian numbers of the inputs; all else comes from the contexts.
+    fn latent(&self, base: &Base, context: &PairContext, inputs: &Inputs, notes: &Notes) -> Latent {
+        let features = &base.features;
+        let mut tokens = self.embedding.forward(base, &inputs.cartesian(), &self.config, notes);
+        let mut pairs = context.pairs.clone();
+        let mut biases = context.biases.clone().into_iter();
+        for (layer, (block, modulation)) in self.transformer_layers.iter().zip(&base.layers).enumerate() {
+            let own = biases.next().unwrap_or_else(|| {
+                biases = self.biases_from(layer, &pairs).into_iter();
                 biases.next().expect("biases were made for this layer")
             });
-            let inputs = LayerInputs { conditioning: conditioning.clone(), biases: biases_of_runs, features, notes, layer };
-            tokens = block.forward(tokens, inputs);
+            let biases_of_runs = own.of_runs(&context.kinds, &features.layout);
+            tokens = block.forward(tokens, LayerInputs { modulation, biases: biases_of_runs, features, notes, layer });
             if let Some(Some(update)) = self.pair_update_layers.get(layer) {
-                pairs = Pairs::Each(update.forward(pairs.each(features), tokens.clone(), features, notes, layer));
+                pairs = Pairs::Each(update.forward(pairs.each(&context.kinds), tokens.clone(), &features.layout, notes, layer));
             }
         }
         Latent { tokens, pairs }
     }
 
     /// Biases of a layer and of those after it that see the same pairs.
-    fn biases_from(&self, layer: usize, pairs: &Pairs, features: &Features) -> Vec<Vec<Tensor<4>>> {
+    fn biases_from(&self, layer: usize, pairs: &Pairs) -> Vec<Pairs> {
         let last = (layer..self.config.layers - 1).find(|&l| self.config.updates_after(l)).unwrap_or(self.config.layers - 1);
         let maps: Vec<_> = self.transformer_layers[layer..=last].iter().map(|block| &block.mhba.mha.bias_map).collect();
-        pairs.standardised().biases(&maps, features)
+        pairs.standardised().biases(&maps)
     }
 
     /// `[residues, 3]`, nm.
     fn velocity(&self, inputs: &Inputs) -> PluginResult<Tensor<2>> {
-        let (features, notes) = (self.features(inputs)?, Notes::none());
-        let latent = self.latent(&features, &notes);
-        Ok(self.coors_3d_decoder.forward(latent.tokens, &features, &notes))
+        let notes = Notes::none();
+        let base = self.base(inputs, &notes)?;
+        let context = self.pair_context(&base, inputs, &notes)?;
+        Ok(self.velocity_in(&base, &context, inputs))
+    }
+
+    /// `[residues, 3]`, nm, where everything but the Cartesian numbers is known.
+    fn velocity_in(&self, base: &Base, context: &PairContext, inputs: &Inputs) -> Tensor<2> {
+        let notes = Notes::none();
+        self.coors_3d_decoder.forward(self.latent(base, context, inputs, &notes).tokens, &base.features, &notes)
     }
 
     fn velocity_mse(&self, batch: &Batch<'_>) -> PluginResult<Tensor<1>> {
@@ -118,13 +147,15 @@ impl Proteina {
         if inputs.self_conditioning.is_none() && self.conditions_on_itself(batch) {
             inputs.self_conditioning = Some(self.first_prediction(&inputs)?);
         }
-        let (features, notes) = (self.features(&inputs)?, Notes::none());
-        let Latent { tokens, pairs } = self.latent(&features, &notes);
-        let velocity = self.coors_3d_decoder.forward(tokens, &features, &notes);
+        let notes = Notes::none();
+        let base = self.base(&inputs, &notes)?;
+        let context = self.pair_context(&base, &inputs, &notes)?;
+        let Latent { tokens, pairs } = self.latent(&base, &context, &inputs, &notes);
+        let velocity = self.coors_3d_decoder.forward(tokens, &base.features, &notes);
         let loss = velocity_loss(velocity, &target, &inputs, Weighting::FlowMatching);
         match &self.pair_head_prediction {
             Some(head) if self.config.distogram_weight > 0.0 => {
-                let logits = head.forward(pairs.each(&features), &features);
+                let logits = head.forward(pairs.each(&context.kinds), &base.features.layout);
                 Ok(loss + distogram_loss(logits, &inputs.clean(&target), &inputs, &self.config) * self.config.distogram_weight)
             }
             _ => Ok(loss),
@@ -152,7 +183,7 @@ impl ModelPlugin for Proteina {
     const ABOUT: &'static str = "Proteina: flow matching on C-alpha traces, velocities that must learn to rotate";
     const TASKS: &'static [&'static str] = &["flow-matching"];
     const DEFAULT_DATASETS: &'static [&'static str] = &["pdb"];
-    const CAPABILITIES: &'static [&'static str] = &["self-conditioning"];
+    const CAPABILITIES: &'static [&'static str] = &["self-conditioning", "shared-rotations"];
 
     fn sizes() -> Vec<(&'static str, ProteinaConfig)> {
         ProteinaConfig::named()
@@ -178,6 +209,28 @@ impl ModelPlugin for Proteina {
     /// with `self_conditioning [residues, 3]`, an estimate of the clean cloud, where the batch has it.
     fn forward(&self, batch: &Batch<'_>) -> PluginResult<Tensor<2>> {
         self.velocity(&Inputs::read(batch)?)
+    }
+
+    /// Without an estimate of the clean cloud, rotated copies share all but the trunk on their tokens (and, where pairs are updated,
+    /// what follows from that); with one, the classes of pairs and what comes from the conditioning. Distances are those of the batch
+    /// itself: its copies differ from it by rounding, which can only move a distance that lies on the edge of two classes.
+    fn share(&self, batch: &Batch<'_>) -> PluginResult<Shared> {
+        // An estimate belongs to one rotation.
+        let inputs = Inputs { self_conditioning: None, ..Inputs::read(batch)? };
+        let notes = Notes::none();
+        let base = self.base(&inputs, &notes)?;
+        let pairs = self.pair_context(&base, &inputs, &notes)?;
+        Ok(Shared::new(Common { inputs, base, pairs }))
+    }
+
+    fn forward_shared(&self, shared: &Shared, rotated: &Batch<'_>) -> PluginResult<Tensor<2>> {
+        let (common, inputs) = (shared.get::<Common>()?, Inputs::read(rotated)?);
+        common.check(&inputs)?;
+        if inputs.self_conditioning.is_none() {
+            return Ok(self.velocity_in(&common.base, &common.pairs, &inputs));
+        }
+        let context = self.pair_context(&common.base, &inputs, &Notes::none())?;
+        Ok(self.velocity_in(&common.base, &context, &inputs))
     }
 
     fn recipe(config: &ProteinaConfig) -> Recipe {
@@ -213,7 +266,7 @@ impl ModelPlugin for Proteina {
         match name {
             "flow-matching" => self.flow_matching(batch),
             "velocity-mse" => self.velocity_mse(batch),
-            "mse" => Ok((self.forward(batch)? - batch.rows("target")?).square().mean()),
+            "mse" => Ok((batch.in_full(self.forward(batch)?) - batch.rows("target")?).square().mean()),
             _ => {
                 let known = Self::losses().join(", ");
                 Err(PluginError::BadRequest(format!("loss \"{name}\" is not known to proteina; use one of {known}")))
@@ -229,6 +282,10 @@ impl ModelPlugin for Proteina {
     fn groups() -> Vec<(&'static str, Vec<&'static str>)> {
         vec![("head", vec!["coors_3d_decoder.1."]), ("head-norm", vec!["coors_3d_decoder."])]
     }
+}
+
+fn refused(error: KernelError) -> PluginError {
+    PluginError::Other(format!("proteina: {error}"))
 }
 
 /// One segment of a path of ours in the words of the reference; `None` where the reference has no such level.

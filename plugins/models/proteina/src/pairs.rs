@@ -3,15 +3,18 @@
 
 use crate::{
     ProteinaConfig,
+    context::Base,
     features::Features,
+    kinds::PairKinds,
     layers::{AdaptiveNorm, Affine, Draw, EPSILON, LayerNorm, Linear},
+    layout::Layout,
     notes::{NoteRows, Notes},
 };
 use burn::{
     module::Module,
     tensor::{Tensor, TensorData},
 };
-use equivbench_kernels::{RowChoice, adaptive_layer_norm, gather_rows, layer_norm, lookup_sum};
+use equivbench_kernels::{RowChoice, RowIndex, adaptive_layer_norm, gather_rows, layer_norm, lookup_sum};
 
 /// The pair representation at one place of the trunk.
 #[derive(Clone, Debug)]
@@ -30,48 +33,55 @@ impl Pairs {
     }
 
     /// One row for each pair of tokens.
-    pub(crate) fn each(self, features: &Features) -> Tensor<2> {
+    pub(crate) fn each(self, kinds: &PairKinds) -> Tensor<2> {
         match self {
             Self::Each(rows) => rows,
-            Self::OfKinds(rows) => of_pairs(rows, features),
+            Self::OfKinds(rows) => of_pairs(rows, kinds),
         }
     }
 
     /// Layer normalisation without scale and shift: what all biases that are read from here share.
     pub(crate) fn standardised(&self) -> Self {
-        let normal = layer_norm(self.rows().clone(), None, EPSILON);
+        self.with(layer_norm(self.rows().clone(), None, EPSILON))
+    }
+
+    /// The same numbers of other rows of the same pairs.
+    fn with(&self, rows: Tensor<2>) -> Self {
         match self {
-            Self::OfKinds(_) => Self::OfKinds(normal),
-            Self::Each(_) => Self::Each(normal),
+            Self::OfKinds(_) => Self::OfKinds(rows),
+            Self::Each(_) => Self::Each(rows),
         }
     }
 
-    /// Biases of several layers from [standardised](Self::standardised) rows; for each layer and each run `[chains, n, n, h]`.
-    pub(crate) fn biases(&self, maps: &[&BiasMap], features: &Features) -> Vec<Vec<Tensor<4>>> {
+    /// Biases of several layers from [standardised](Self::standardised) rows, as rows of `h` numbers.
+    ///
+    /// Those of kinds stay so until [their layer](Self::of_runs) reads them: at 24 chains of 256 residues the biases of ten layers for
+    /// every pair are 540 MB, for every kind at one flow time 3 MB, and picking rows is half a percent of a training step of `60M`.
+    pub(crate) fn biases(&self, maps: &[&BiasMap]) -> Vec<Self> {
         let (weights, shifts): (Vec<_>, Vec<_>) = maps.iter().map(|map| map.folded()).unzip();
         let stacked = self.rows().clone().matmul(Tensor::cat(weights, 1)) + Tensor::cat(shifts, 1);
         let heads = stacked.dims()[1] / maps.len();
-        let of_layer = |layer: usize| self.biases_of_runs(stacked.clone().narrow(1, layer * heads, heads), features);
-        (0..maps.len()).map(of_layer).collect()
+        (0..maps.len()).map(|layer| self.with(stacked.clone().narrow(1, layer * heads, heads))).collect()
     }
 
-    fn biases_of_runs(&self, rows: Tensor<2>, features: &Features) -> Vec<Tensor<4>> {
-        let heads = rows.dims()[1];
-        let runs = features.layout.runs.iter().zip(&features.kinds.of_run);
+    /// Rows of `h` numbers for every run, `[chains, n, n, h]`.
+    pub(crate) fn of_runs(&self, kinds: &PairKinds, layout: &Layout) -> Vec<Tensor<4>> {
+        let width = self.rows().dims()[1];
+        let runs = layout.runs.iter().zip(&kinds.of_run);
         runs.map(|(run, kinds)| {
             let own = match self {
-                Self::OfKinds(_) => gather_rows(rows.clone(), kinds),
-                Self::Each(_) => rows.clone().slice([run.pair_rows(), 0..heads]),
+                Self::OfKinds(rows) => gather_rows(rows.clone(), kinds),
+                Self::Each(rows) => rows.clone().slice([run.pair_rows(), 0..width]),
             };
-            own.reshape([run.chains, run.tokens, run.tokens, heads])
+            own.reshape([run.chains, run.tokens, run.tokens, width])
         })
         .collect()
     }
 }
 
 /// Rows of kinds for every pair of tokens.
-fn of_pairs(rows: Tensor<2>, features: &Features) -> Tensor<2> {
-    let runs = features.kinds.of_run.iter().map(|kinds| gather_rows(rows.clone(), kinds));
+fn of_pairs(rows: Tensor<2>, kinds: &PairKinds) -> Tensor<2> {
+    let runs = kinds.of_run.iter().map(|kinds| gather_rows(rows.clone(), kinds));
     Tensor::cat(runs.collect(), 0)
 }
 
@@ -118,22 +128,27 @@ impl PairBuilder {
         Self { init_repr_factory, cond_factory, adaln: draw.adaptive_norm(conditioning, pair) }
     }
 
-    pub(crate) fn forward(&self, features: &Features, config: &ProteinaConfig, notes: &Notes) -> Pairs {
-        let kinds = &features.kinds;
-        let first = self.init_repr_factory.ln_out.forward(self.looked_up(features, config));
+    /// `[times, p]` each: the scales and shifts of the norm that closes the making, from the flow times.
+    pub(crate) fn modulation(&self, features: &Features, notes: &Notes) -> [Tensor<2>; 2] {
         let conditioning = self.cond_factory.ln_out.forward(self.cond_factory.linear_out.forward(features.time_embedding.clone()));
-        let [scale, shift] = self.adaln.table(conditioning.clone());
-        notes.add(NoteRows::ResiduePairs, || "pair_bins".into(), || classes_of_residue_pairs(features));
-        notes.add(NoteRows::ResiduePairs, || "pair_init_repr".into(), || of_residue_pairs(of_pairs(first.clone(), features), features));
-        notes.add(NoteRows::ResiduePairs, || "pair_cond".into(), || times_of_residue_pairs(conditioning, features));
+        notes.add(NoteRows::ResiduePairs, || "pair_cond".into(), || times_of_residue_pairs(conditioning.clone(), features));
+        self.adaln.table(conditioning)
+    }
+
+    /// The first representation of every kind of pair.
+    pub(crate) fn forward(&self, base: &Base, kinds: &PairKinds, config: &ProteinaConfig, notes: &Notes) -> Pairs {
+        let layout = &base.features.layout;
+        let first = self.init_repr_factory.ln_out.forward(self.looked_up(kinds, config));
+        let [scale, shift] = base.pair_modulation.clone();
+        notes.add(NoteRows::ResiduePairs, || "pair_bins".into(), || classes_of_residue_pairs(kinds, layout, &first));
+        notes.add(NoteRows::ResiduePairs, || "pair_init_repr".into(), || of_residue_pairs(of_pairs(first.clone(), kinds), layout));
         let rows = adaptive_layer_norm(first, scale, shift, &kinds.times, EPSILON);
-        notes.add(NoteRows::ResiduePairs, || "pair_repr".into(), || of_residue_pairs(of_pairs(rows.clone(), features), features));
+        notes.add(NoteRows::ResiduePairs, || "pair_repr".into(), || of_residue_pairs(of_pairs(rows.clone(), kinds), layout));
         Pairs::OfKinds(rows)
     }
 
     /// One-hot classes times the weight: rows of its parts. Without self-conditioning its part is left out.
-    fn looked_up(&self, features: &Features, config: &ProteinaConfig) -> Tensor<2> {
-        let kinds = &features.kinds;
+    fn looked_up(&self, kinds: &PairKinds, config: &ProteinaConfig) -> Tensor<2> {
         let first = config.sequence_separation_bins;
         let second = first + config.self_conditioning_bins;
         let part = |from, to| self.init_repr_factory.linear_out.rows(from, to);
@@ -149,24 +164,25 @@ impl PairBuilder {
 }
 
 /// Rows of pairs of tokens, for pairs of residues only.
-fn of_residue_pairs(x: Tensor<2>, features: &Features) -> Tensor<2> {
-    gather_rows(x, &features.layout.pairs_of_residues().expect("pairs of residues are pairs of tokens"))
+fn of_residue_pairs(x: Tensor<2>, layout: &Layout) -> Tensor<2> {
+    gather_rows(x, &layout.pairs_of_residues().expect("pairs of residues are pairs of tokens"))
 }
 
 /// `[pairs of residues, 2]`: the class of separation and that of the distance.
-fn classes_of_residue_pairs(features: &Features) -> Tensor<2> {
-    let kinds = &features.kinds;
-    let like = &features.time_embedding;
+fn classes_of_residue_pairs(kinds: &PairKinds, layout: &Layout, like: &Tensor<2>) -> Tensor<2> {
     let classes = kinds.separations.index().iter().zip(kinds.distances.index());
     let known = |class: u32| if class == RowChoice::NONE { 0.0 } else { f64::from(class) };
     let values: Vec<f64> = classes.flat_map(|(&separation, &distance)| [known(separation), known(distance)]).collect();
     let data = TensorData::new(values, [kinds.times.index().len(), 2]);
-    of_residue_pairs(of_pairs(Tensor::from_data(data, (&like.device(), like.dtype())), features), features)
+    of_residue_pairs(of_pairs(Tensor::from_data(data, (&like.device(), like.dtype())), kinds), layout)
 }
 
 /// Rows of times for every pair of residues.
 fn times_of_residue_pairs(x: Tensor<2>, features: &Features) -> Tensor<2> {
-    of_residue_pairs(of_pairs(lookup_sum(vec![x], std::slice::from_ref(&features.kinds.times)), features), features)
+    let chains = features.time_of_chain.iter().zip(features.layout.lengths());
+    let times: Vec<usize> = chains.flat_map(|(&time, &n)| std::iter::repeat_n(time, n * n)).collect();
+    let rows = RowIndex::new(x.dims()[0], &times).expect("chains have times that are there");
+    gather_rows(x, &rows)
 }
 
 /// Logits of the classes of distances.
@@ -182,7 +198,7 @@ impl DistogramHead {
     }
 
     /// `[pairs of residues, classes]`.
-    pub(crate) fn forward(&self, pairs: Tensor<2>, features: &Features) -> Tensor<2> {
-        self.head_linear.forward(self.head_norm.forward(of_residue_pairs(pairs, features)))
+    pub(crate) fn forward(&self, pairs: Tensor<2>, layout: &Layout) -> Tensor<2> {
+        self.head_linear.forward(self.head_norm.forward(of_residue_pairs(pairs, layout)))
     }
 }

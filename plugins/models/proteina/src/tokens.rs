@@ -2,7 +2,9 @@
 
 use crate::{
     ProteinaConfig,
+    context::Base,
     features::Features,
+    inputs::Cartesian,
     layers::{Draw, Law, LayerNorm, Linear},
     notes::{NoteRows, Notes},
 };
@@ -37,15 +39,29 @@ impl Embedding {
         }
     }
 
-    /// `[tokens, d]`.
-    pub(crate) fn forward(&self, features: &Features, notes: &Notes) -> Tensor<2> {
-        let coordinates = self.linear_3d_embed.forward(features.positions.clone());
-        let sequence = self.init_repr_factory.linear_out.forward(features.sequence.clone());
+    /// `[residues, d]` from residue numbers and chain breaks: the part that no rotation changes.
+    pub(crate) fn invariant(&self, features: &Features, notes: &Notes) -> Tensor<2> {
         let index_width = features.sequence.dims()[1] - 4;
         notes.add(NoteRows::Residues, || "idx_emb".into(), || features.sequence.clone().narrow(1, 0, index_width));
+        self.init_repr_factory.linear_out.forward(features.sequence.clone())
+    }
+
+    /// `[tokens, d]` from the [invariant](Self::invariant) part and all coordinates.
+    pub(crate) fn forward(&self, base: &Base, cartesian: &Cartesian, config: &ProteinaConfig, notes: &Notes) -> Tensor<2> {
+        let coordinates = self.linear_3d_embed.forward(cartesian.positions.clone());
+        let sequence = match &cartesian.self_conditioning {
+            Some(estimate) => base.sequence.clone() + estimate.clone().matmul(self.rows_of_estimate(config)),
+            None => base.sequence.clone(),
+        };
         notes.add(NoteRows::Residues, || "coors_embed".into(), || coordinates.clone());
         notes.add(NoteRows::Residues, || "init_repr".into(), || sequence.clone());
-        gather_rows(Tensor::cat(vec![self.registers.val(), coordinates + sequence], 0), &features.tokens)
+        gather_rows(Tensor::cat(vec![self.registers.val(), coordinates + sequence], 0), &base.features.tokens)
+    }
+
+    /// `[3, d]`: what multiplies the coordinates of the estimate of the clean cloud.
+    fn rows_of_estimate(&self, config: &ProteinaConfig) -> Tensor<2> {
+        let first = config.index_width + usize::from(config.chain_break_first);
+        self.init_repr_factory.linear_out.rows(first, first + 3)
     }
 }
 

@@ -2,7 +2,6 @@
 
 use crate::{
     ProteinaConfig,
-    features::Features,
     layers::{Affine, Draw, Law, LayerNorm, Linear},
     layout::{Layout, Run},
     notes::{NoteRows, Notes},
@@ -126,10 +125,10 @@ impl PairUpdate {
     }
 
     /// From `z [pairs, p]` and the tokens after layer `layer`.
-    pub(crate) fn forward(&self, z: Tensor<2>, tokens: Tensor<2>, features: &Features, notes: &Notes, layer: usize) -> Tensor<2> {
-        let z = z + self.outer_sum(tokens, &features.layout);
-        let z = self.noted(z, "tri_out", notes, layer, |z| self.tri_mult_out.forward(z, &features.layout, Direction::Outgoing));
-        let z = self.noted(z, "tri_in", notes, layer, |z| self.tri_mult_in.forward(z, &features.layout, Direction::Incoming));
+    pub(crate) fn forward(&self, z: Tensor<2>, tokens: Tensor<2>, layout: &Layout, notes: &Notes, layer: usize) -> Tensor<2> {
+        let z = z + self.outer_sum(tokens, layout);
+        let z = self.noted(z, "tri_out", notes, layer, |z| self.tri_mult_out.forward(z, layout, Direction::Outgoing));
+        let z = self.noted(z, "tri_in", notes, layer, |z| self.tri_mult_in.forward(z, layout, Direction::Incoming));
         let z = self.noted(z, "transition", notes, layer, |z| self.transition_out.forward(z));
         notes.add(NoteRows::TokenPairs, || format!("pair_after_update{layer}"), || z.clone());
         z

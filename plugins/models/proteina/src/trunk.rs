@@ -3,7 +3,7 @@
 use crate::{
     ProteinaConfig,
     features::Features,
-    layers::{AdaptiveNorm, Affine, Draw, Gated, LayerNorm, OutputScale},
+    layers::{AdaptiveNorm, Affine, Draw, EPSILON, Gated, LayerNorm, OutputScale},
     layout::Run,
     notes::{NoteRows, Notes},
     pairs::BiasMap,
@@ -12,7 +12,7 @@ use burn::{
     module::Module,
     tensor::{Tensor, activation::sigmoid},
 };
-use equivbench_kernels::{gated_residual, lookup_sum, pair_biased_attention, sigmoid_gate};
+use equivbench_kernels::{adaptive_layer_norm, gated_residual, lookup_sum, pair_biased_attention, sigmoid_gate};
 
 /// Attention among the tokens of a chain.
 #[derive(Module, Debug)]
@@ -90,10 +90,44 @@ pub(crate) struct Layer {
     transition: TransitionHalf,
 }
 
+/// What the conditioning says to half a layer, `[1 + times, d]` each.
+#[derive(Clone, Debug)]
+pub(crate) struct Modulation {
+    /// Of the norm in front of the branch.
+    scale: Tensor<2>,
+    shift: Tensor<2>,
+    /// Factors of what the branch gives, before the logistic function.
+    gates: Tensor<2>,
+}
+
+impl Modulation {
+    fn new(adaln: &AdaptiveNorm, scale_output: &OutputScale, conditioning: &Tensor<2>) -> Self {
+        let [scale, shift] = adaln.table(conditioning.clone());
+        Self { scale, shift, gates: scale_output.gates(conditioning.clone()) }
+    }
+
+    /// `[tokens, d]` to the same, normalised.
+    fn normed(&self, x: Tensor<2>, features: &Features) -> Tensor<2> {
+        adaptive_layer_norm(x, self.scale.clone(), self.shift.clone(), &features.groups, EPSILON)
+    }
+
+    /// `x` plus the scaled branch.
+    fn added(&self, x: Tensor<2>, branch: Tensor<2>, features: &Features) -> Tensor<2> {
+        gated_residual(x, branch, self.gates.clone(), &features.groups)
+    }
+
+    /// What [`added`](Self::added) adds.
+    fn scaled(&self, branch: &Tensor<2>, features: &Features) -> Tensor<2> {
+        branch.clone() * lookup_sum(vec![sigmoid(self.gates.clone())], std::slice::from_ref(&features.groups))
+    }
+}
+
+/// What the conditioning says to a layer: to its attention half and to its feed-forward half.
+pub(crate) type LayerModulation = [Modulation; 2];
+
 /// What a layer needs besides the tokens.
 pub(crate) struct LayerInputs<'a> {
-    /// `[1 + times, c]`.
-    pub(crate) conditioning: Tensor<2>,
+    pub(crate) modulation: &'a LayerModulation,
     pub(crate) biases: Vec<Tensor<4>>,
     pub(crate) features: &'a Features,
     pub(crate) notes: &'a Notes,
@@ -110,33 +144,33 @@ impl Layer {
         Self { mhba, transition: TransitionHalf { adaln, transition, scale_output: draw.output_scale(c, d) } }
     }
 
+    /// From the conditioning table `[1 + times, c]`.
+    pub(crate) fn modulation(&self, conditioning: &Tensor<2>) -> LayerModulation {
+        let Self { mhba, transition } = self;
+        [
+            Modulation::new(&mhba.adaln, &mhba.scale_output, conditioning),
+            Modulation::new(&transition.adaln, &transition.scale_output, conditioning),
+        ]
+    }
+
     /// `[tokens, d]` to the same.
     pub(crate) fn forward(&self, x: Tensor<2>, inputs: LayerInputs<'_>) -> Tensor<2> {
-        let LayerInputs { conditioning, biases, features, notes, layer } = inputs;
+        let LayerInputs { modulation: [of_attention, of_transition], biases, features, notes, layer } = inputs;
         let note = |name: &str, x: &Tensor<2>| notes.add(NoteRows::Tokens, || format!("l{layer}.{name}"), || x.clone());
-        let AttentionHalf { adaln, mha, scale_output } = &self.mhba;
-        let normed = adaln.forward(x.clone(), conditioning.clone(), features);
+        let normed = of_attention.normed(x.clone(), features);
         note("attn_adaln", &normed);
-        let branch = mha.forward(normed, biases, features);
+        let branch = self.mhba.mha.forward(normed, biases, features);
         note("attn_out", &branch);
-        let gates = scale_output.gates(conditioning.clone());
-        notes.add(NoteRows::Tokens, || format!("l{layer}.attn_scaled"), || scaled(&branch, &gates, features));
-        let x = gated_residual(x, branch, gates, &features.groups);
+        notes.add(NoteRows::Tokens, || format!("l{layer}.attn_scaled"), || of_attention.scaled(&branch, features));
+        let x = of_attention.added(x, branch, features);
 
-        let TransitionHalf { adaln, transition, scale_output } = &self.transition;
-        let normed = adaln.forward(x.clone(), conditioning.clone(), features);
+        let normed = of_transition.normed(x.clone(), features);
         note("tr_adaln", &normed);
-        let branch = transition.forward(normed);
+        let branch = self.transition.transition.forward(normed);
         note("tr_out", &branch);
-        let gates = scale_output.gates(conditioning);
-        notes.add(NoteRows::Tokens, || format!("l{layer}.tr_scaled"), || scaled(&branch, &gates, features));
-        let x = gated_residual(x, branch, gates, &features.groups);
+        notes.add(NoteRows::Tokens, || format!("l{layer}.tr_scaled"), || of_transition.scaled(&branch, features));
+        let x = of_transition.added(x, branch, features);
         notes.add(NoteRows::Tokens, || format!("seq_after_layer{layer}"), || x.clone());
         x
     }
-}
-
-/// What [`gated_residual`] adds.
-fn scaled(branch: &Tensor<2>, gates: &Tensor<2>, features: &Features) -> Tensor<2> {
-    branch.clone() * lookup_sum(vec![sigmoid(gates.clone())], std::slice::from_ref(&features.groups))
 }

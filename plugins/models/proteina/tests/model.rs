@@ -56,7 +56,7 @@ fn refusal(trainer: &mut Trainer<Proteina>, batch: &OwnedBatch) -> PluginError {
 }
 
 fn doubles(trainer: &Trainer<Proteina>) -> Vec<Vec<f64>> {
-    match &trainer.state().values {
+    match &trainer.values() {
         Flat::F64(values) => values.clone(),
         Flat::F32(values) => values.iter().map(|p| p.iter().map(|&v| f64::from(v)).collect()).collect(),
     }
@@ -388,4 +388,22 @@ fn fresh_triangles_and_pair_transitions_add_exactly_nothing() {
     let [out, scaled] = ["l0.attn_out", "l0.attn_scaled"].map(|name| trace.notes.iter().find(|note| note.name == name).unwrap());
     let scale = 1.0 / (1.0 + 2f64.exp());
     assert!(out.values.iter().zip(&scaled.values).all(|(a, b)| (scale * a - b).abs() < 1e-15));
+}
+
+#[test]
+fn steps_in_bf16_follow_those_in_f32_and_predictions_stay_in_f32() {
+    let batch = training_batch();
+    let run = |precision| {
+        let mut trainer = trainer(&small(), precision, r#"{"lr": 1e-3}"#, 5);
+        let fresh = predict(&mut trainer, &batch);
+        let losses: Vec<f64> = (0..3).map(|_| step(&mut trainer, &batch)[0]).collect();
+        (fresh, losses)
+    };
+    let (f32_fresh, f32_losses) = run("f32");
+    let (bf16_fresh, bf16_losses) = run("bf16");
+    assert_eq!(f32_fresh, bf16_fresh);
+    for (single, half) in f32_losses.iter().zip(&bf16_losses) {
+        // A few percent: sums of products of numbers with 8 significant bits, through some blocks.
+        assert!((half / single - 1.0).abs() < 0.05 && half != single, "{half} in bf16, {single} in f32");
+    }
 }

@@ -4,7 +4,7 @@ use burn::{
     module::{Module, Param},
     tensor::Tensor,
 };
-use equivbench_kernels::{Conv3d, Dropout, conv3d, group_norm_silu, masked_softmax};
+use equivbench_kernels::{Conv3d, Dropout, conv3d, group_norm_silu, softmax};
 use equivbench_plugin::Batch;
 
 use crate::{VoxmolConfig, draw::Draw, notes::Notes};
@@ -153,18 +153,9 @@ impl Attention {
         let [q, k, v] = [0, 1, 2].map(|third| qkv.clone().narrow(1, third * width, width));
         // Not a division by the root: its gradient would go through an f32, in an f64 model too.
         let scores = (q * (width as f64).sqrt().recip()).swap_dims(1, 2).matmul(k);
-        let mixed = v.matmul(over_keys(scores).swap_dims(1, 2)).reshape(shape);
+        let mixed = v.matmul(softmax(scores).swap_dims(1, 2)).reshape(shape);
         let y = x + self.output.forward(mixed, &pass.inside("output"));
         pass.notes.add(&y);
         y
     }
-}
-
-/// The softmax over the last axis of `scores [samples, voxels, voxels]`: a masked and biased one without mask and bias.
-fn over_keys(scores: Tensor<3>) -> Tensor<3> {
-    let [samples, voxels, _] = scores.dims();
-    let options = (&scores.device().inner(), scores.dtype());
-    let bias = Tensor::zeros([samples, voxels, voxels], options);
-    let (scale, valid) = (Tensor::zeros([1], options), Tensor::ones([samples, voxels], options));
-    masked_softmax(scores.unsqueeze_dim(1), bias, scale, valid).squeeze_dim(1)
 }

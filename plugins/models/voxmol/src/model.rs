@@ -75,7 +75,7 @@ impl Voxmol {
 
     /// The sum over the batch of the squared errors of all voxels and channels.
     fn squared_error(&self, batch: &Batch<'_>) -> PluginResult<Tensor<1>> {
-        let (prediction, target) = (self.forward(batch)?, batch.rows("target")?);
+        let (prediction, target) = (batch.in_full(self.forward(batch)?), batch.rows("target")?);
         let ([_, predicted], [_, given]) = (prediction.dims(), target.dims());
         if predicted != given {
             let message = format!("voxmol: a target of {given} numbers in a sample; the density has {predicted}");

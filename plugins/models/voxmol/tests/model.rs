@@ -49,7 +49,7 @@ fn refusal(trainer: &mut Trainer<Voxmol>, batch: &OwnedBatch) -> PluginError {
 }
 
 fn doubles(trainer: &Trainer<Voxmol>) -> Vec<Vec<f64>> {
-    match &trainer.state().values {
+    match &trainer.values() {
         Flat::F64(values) => values.clone(),
         Flat::F32(values) => values.iter().map(|p| p.iter().map(|&v| f64::from(v)).collect()).collect(),
     }
@@ -346,5 +346,23 @@ fn fresh_weights_and_biases_are_uniform_within_one_over_the_root_of_their_inputs
         assert!(edge > bound * (1.0 - 10.0 / (count + 1.0)), "{name}: {edge} of {bound}");
         let mean = values.iter().sum::<f64>() / count;
         assert!(mean.abs() < 5.0 * bound / (3.0 * count).sqrt(), "{name}: mean {mean}");
+    }
+}
+
+#[test]
+fn steps_in_bf16_follow_those_in_f32_and_predictions_stay_in_f32() {
+    let batch = training_batch();
+    let run = |precision| {
+        let mut trainer = trainer(&small(), precision, r#"{"lr": 1e-3}"#, 5);
+        let fresh = predict(&mut trainer, &batch);
+        let losses: Vec<f64> = (0..3).map(|_| step(&mut trainer, &batch)[0]).collect();
+        (fresh, losses)
+    };
+    let (f32_fresh, f32_losses) = run("f32");
+    let (bf16_fresh, bf16_losses) = run("bf16");
+    assert_eq!(f32_fresh, bf16_fresh);
+    for (single, half) in f32_losses.iter().zip(&bf16_losses) {
+        // A few percent: sums of products of numbers with 8 significant bits, through some blocks.
+        assert!((half / single - 1.0).abs() < 0.05 && half != single, "{half} in bf16, {single} in f32");
     }
 }

@@ -47,6 +47,20 @@ impl Chains {
         selected
     }
 
+    /// The chains, each rotated in its own way.
+    pub(crate) fn rotated(&self, rotations: &[Rotation]) -> Self {
+        Self { positions: self.rotate(&self.positions, rotations), ..self.clone() }
+    }
+
+    /// Vectors of residues `[residues, 3]`, those of each chain rotated in its own way.
+    pub(crate) fn rotate(&self, vectors: &[f64], rotations: &[Rotation]) -> Vec<f64> {
+        let of_chain = |chain: usize| {
+            let range = self.range(chain);
+            vectors[3 * range.start..3 * range.end].chunks_exact(3).flat_map(move |v| rotations[chain].map(|row| dot(&row, v)))
+        };
+        (0..self.sizes.len()).flat_map(of_chain).collect()
+    }
+
     /// Residues of a chain.
     pub(crate) fn range(&self, chain: usize) -> std::ops::Range<usize> {
         let first: usize = self.sizes[..chain].iter().sum();
@@ -93,6 +107,35 @@ fn centred(mut points: Vec<f64>) -> Vec<f64> {
         points.iter_mut().skip(axis).step_by(3).for_each(|x| *x -= mean);
     }
     points
+}
+
+/// A rotation matrix, row by row.
+pub(crate) type Rotation = [[f64; 3]; 3];
+
+/// Haar-random rotations.
+pub(crate) fn rotations(count: usize, seed: u64) -> Vec<Rotation> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    (0..count).map(|_| rotation(&mut rng)).collect()
+}
+
+/// From a random unit quaternion: a point of a cube that lies in the ball, brought to the sphere.
+fn rotation(rng: &mut ChaCha8Rng) -> Rotation {
+    loop {
+        let q: [f64; 4] = std::array::from_fn(|_| rng.random_range(-1.0..1.0));
+        let length = dot(&q, &q).sqrt();
+        if (0.1..1.0).contains(&length) {
+            let [w, x, y, z] = q.map(|component| component / length);
+            return [
+                [1.0 - 2.0 * (y * y + z * z), 2.0 * (x * y - w * z), 2.0 * (x * z + w * y)],
+                [2.0 * (x * y + w * z), 1.0 - 2.0 * (x * x + z * z), 2.0 * (y * z - w * x)],
+                [2.0 * (x * z - w * y), 2.0 * (y * z + w * x), 1.0 - 2.0 * (x * x + y * y)],
+            ];
+        }
+    }
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
 /// A batch that owns its arrays.
