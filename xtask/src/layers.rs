@@ -21,6 +21,10 @@ const MAY: &[(&str, &[&str])] = &[
         &["equivbench-conformance", "equivbench-core", "equivbench-host", "equivbench-protocols", "equivbench-report", "equivbench-runner"],
     ),
     ("equivbench-micro", &[]),
+    (
+        "equivbench-micro-plugins",
+        &["equivbench-host", "equivbench-micro", "equivbench-pdb", "equivbench-plugin", "equivbench-point-mlp", "equivbench-spice"],
+    ),
     ("equivbench-testkit", &[]),
     ("equivbench-e2e", &[]),
     ("xtask", &[]),

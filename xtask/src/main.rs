@@ -1,7 +1,9 @@
 //! Builds, runs, tests and checks the project. Depends on nothing of it.
 
+mod bench;
 mod layers;
 mod peers;
+mod profile;
 mod test;
 
 use anyhow::{Context, Result, bail};
@@ -17,8 +19,11 @@ cargo xtask check          formatting, lints, crate arrows, generated pages
 cargo xtask layers         crate arrows only
 cargo xtask docs           write the generated pages
 cargo xtask install [DIR]  install program and plugins into DIR/bin and DIR/lib/equivbench/plugins [default: ~/.local]
-cargo xtask peers [PAIRS [PART-OF-NAME]]
-                           training steps beside PyTorch, interleaved; writes benchmarks/peers/results.csv";
+cargo xtask bench [--save] [PART-OF-NAME]
+                           hot paths beside their floors, compared with benchmarks/micro/baseline.csv (or written to it)
+cargo xtask peers ...      steps, predictions and kernels beside PyTorch, interleaved (--help tells how)
+cargo xtask profile [PART-OF-NAME]
+                           where the time of a training step goes, in percent (needs perf)";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -30,7 +35,9 @@ fn main() -> ExitCode {
         "layers" => layers::check(),
         "docs" => test::write_pages(),
         "install" => install(rest),
+        "bench" => bench::run(rest),
         "peers" => peers::run(rest),
+        "profile" => profile::run(rest),
         _ => {
             println!("{HELP}");
             Ok(())

@@ -5,13 +5,18 @@
 On stdout one `ready {json}` line, then one JSON line per request line on stdin:
     step     graph, forward, force MSE, backward, clip, AdamW, moving average  ->  {"seconds": s, "loss": L}
     predict  graph and one forward in eval mode (no gradients)                 ->  {"seconds": s, "loss": L}
+    memory   the most memory since the last such request, in units of 10^6 bytes  ->  {"peak_mb": m, "base_mb": b}
     quit     (or the end of stdin) ends the program.
 Notes and errors go to stderr. Only the request's own work is timed, not reading, printing or waiting.
 """
 
 import argparse
-import os
+import sys
 from dataclasses import replace
+
+from threads import limit_threads
+
+NO_COMPILER = 69  # exit code, as in sysexits.h
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -21,19 +26,12 @@ def parse_arguments() -> argparse.Namespace:
     contents = "positions [N,3] f32, atomic_numbers [N] i64, offsets [G+1] i64, target [N,3] f32"
     parser.add_argument("--batch", required=True, help=contents)
     parser.add_argument("--weights", help="parameters under the reference names, [out, in]; a missing energy head is left out")
-    parser.add_argument("--compile", action="store_true", help="torch.compile the network, not the graph")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the network, not the graph; exits with 69 without a compiler")
     parser.add_argument("--adamw", choices=["fused", "loop"], default="fused", help="loop is torch's default on the CPU")
     parser.add_argument("--no-dropout", action="store_true", help="all dropout rates zero, for comparing losses step by step")
     parser.add_argument("--steps-per-epoch", type=int, default=14844, help="sets warm-up and cosine length")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
-
-
-def limit_threads(threads: int) -> None:
-    """Before torch is imported: its OpenMP reads these once. Idle workers must not spin on cores that others use."""
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = str(threads)
-    os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0", "OMP_DYNAMIC": "FALSE"}
 
 
 ARGUMENTS = parse_arguments()
@@ -43,7 +41,7 @@ import torch  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
 import escaip  # noqa: E402
-from serving import serve  # noqa: E402
+from serving import compiler_works, serve  # noqa: E402
 
 
 class Peer:
@@ -75,20 +73,23 @@ class Peer:
             **{name: getattr(self.arguments, name) for name in ("size", "compile", "adamw", "no_dropout")},
         }
 
-    def loss(self) -> torch.Tensor:
+    def forces(self) -> torch.Tensor:
         graph = self.model.graph(self.batch["positions"], self.batch["atomic_numbers"], self.batch["offsets"])
-        return escaip.force_mse(self.network(graph).forces, self.batch["target"])
+        return self.network(graph).forces
 
     def step(self) -> float:
         self.model.train()
-        loss = self.loss()
+        loss = escaip.force_mse(self.forces(), self.target())
         self.trainer.update(loss)
         return loss.item()
 
     @torch.no_grad()
-    def predict(self) -> float:
+    def predict(self) -> torch.Tensor:
         self.model.eval()
-        return self.loss().item()
+        return self.forces()
+
+    def target(self) -> torch.Tensor:
+        return self.batch["target"]
 
 
 def load_weights(path: str) -> dict:
@@ -98,7 +99,14 @@ def load_weights(path: str) -> dict:
     return {name: value.float() for name, value in (fixture or tensors).items()}
 
 
-if __name__ == "__main__":
+def main() -> int:
     torch.set_num_threads(ARGUMENTS.threads)
     torch.set_num_interop_threads(1)
+    if ARGUMENTS.compile and not compiler_works():
+        return NO_COMPILER
     serve(Peer(ARGUMENTS))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

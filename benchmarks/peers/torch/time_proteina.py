@@ -5,6 +5,7 @@
 On stdout one `ready {json}` line, then one JSON line per request line on stdin:
     step     forward, flow-matching loss, backward, clip 1, Adam, moving average  ->  {"seconds": s, "loss": L}
     predict  one forward without gradients                                        ->  {"seconds": s, "loss": L}
+    memory   the most memory since the last such request, in units of 10^6 bytes  ->  {"peak_mb": m, "base_mb": b}
     quit     (or the end of stdin) ends the program.
 Neither request uses self-conditioning. Networks with pair updates add the distogram loss, as in the reference.
 Notes and errors go to stderr. Only the request's own work is timed, not reading, printing or waiting.
@@ -16,8 +17,9 @@ them for a fresh initialisation; and in its metadata `config`, a JSON object of 
 
 import argparse
 import json
-import os
 import sys
+
+from threads import limit_threads
 
 INPUT_ERROR, NO_COMPILER = 65, 69  # exit codes, as in sysexits.h
 
@@ -31,13 +33,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--adam", choices=["fused", "loop"], default="fused", help="loop is torch's default on the CPU")
     parser.add_argument("--seed", type=int, default=0, help="of the weights, when the file has none")
     return parser.parse_args()
-
-
-def limit_threads(threads: int) -> None:
-    """Before torch is imported: its OpenMP reads these once. Idle workers must not spin on cores that others use."""
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = str(threads)
-    os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0", "OMP_DYNAMIC": "FALSE"}
 
 
 ARGUMENTS = parse_arguments()
@@ -89,6 +84,11 @@ class Problem:
         if self.target.shape != self.batch.x_t.shape:
             raise InputError(f"`in.target` is {list(self.target.shape)}, `in.x_t` is {list(self.batch.x_t.shape)}")
 
+    def forget_weights(self) -> None:
+        """A copy beside the model's own, which training does not need."""
+        self.weights = {}
+        self.tensors = {name: value for name, value in self.tensors.items() if not name.startswith("w.")}
+
     def model(self, savings: bool) -> proteina.Proteina:
         model = proteina.Proteina(self.config, savings)
         if self.weights:
@@ -105,7 +105,9 @@ class Peer:
     def __init__(self, arguments: argparse.Namespace):
         torch.manual_seed(arguments.seed)
         self.problem, self.arguments = Problem(arguments.batch), arguments
+        self.weights = "file" if self.problem.weights else "fresh"
         self.model = self.problem.model(arguments.savings)
+        self.problem.forget_weights()
         self.network = torch.compile(self.model) if arguments.compile else self.model
         self.trainer = proteina.Trainer(self.model, **({"fused": True} if arguments.adam == "fused" else {}))
 
@@ -118,22 +120,22 @@ class Peer:
             "proteins": mask.shape[0],
             "padded_residues": mask.shape[1],
             "residues": int(mask.sum()),
-            "weights": "file" if self.problem.weights else "fresh",
+            "weights": self.weights,
             **{name: getattr(self.arguments, name) for name in ("savings", "compile", "adam")},
         }
 
-    def loss(self) -> torch.Tensor:
-        problem = self.problem
-        return proteina.training_loss(self.network(problem.batch), problem.batch, problem.target, problem.config)
-
     def step(self) -> float:
-        loss = self.loss()
+        problem = self.problem
+        loss = proteina.training_loss(self.network(problem.batch), problem.batch, problem.target, problem.config)
         self.trainer.update(loss)
         return loss.item()
 
     @torch.no_grad()
-    def predict(self) -> float:
-        return self.loss().item()
+    def predict(self) -> torch.Tensor:
+        return self.network(self.problem.batch).velocity
+
+    def target(self) -> torch.Tensor:
+        return self.problem.target
 
 
 def main() -> int:

@@ -6,8 +6,8 @@
 On stdout one `ready {json}` line, then one JSON line per request line on stdin:
     step     forward, summed squared error, backward, AdamW, moving average  ->  {"seconds": s, "loss": L}
     predict  one forward in eval mode, without gradients                     ->  {"seconds": s, "loss": L}
+    memory   the most memory since the last such request, in units of 10^6 bytes  ->  {"peak_mb": m, "base_mb": b}
     quit     (or the end of stdin) ends the program.
-The loss that is answered is the mean over components, before the update.
 Notes and errors go to stderr. Only the request's own work is timed, not reading, printing or waiting.
 
 The file holds `in.noisy` and `in.target` [B,C,G,G,G] in f32; the weights as `w.NAME` under the reference names and in the
@@ -17,8 +17,9 @@ voxmol.Config). Without a file, weights and a synthetic batch are drawn from --s
 
 import argparse
 import json
-import os
 import sys
+
+from threads import limit_threads
 
 INPUT_ERROR, NO_COMPILER = 65, 69  # exit codes, as in sysexits.h
 
@@ -36,13 +37,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--compile", action="store_true", help="torch.compile the network; exits with 69 without a compiler")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
-
-
-def limit_threads(threads: int) -> None:
-    """Before torch is imported: its OpenMP reads these once. Idle workers must not spin on cores that others use."""
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = str(threads)
-    os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0", "OMP_DYNAMIC": "FALSE"}
 
 
 ARGUMENTS = parse_arguments()
@@ -115,7 +109,9 @@ class Peer:
         self.arguments = arguments
         drawn = arguments.size, arguments.samples, arguments.grid
         self.problem = Problem.read(arguments.batch) if arguments.batch else Problem.draw(*drawn)
+        self.weights = "file" if self.problem.weights else "fresh"
         self.model = self.problem.model(not arguments.no_dropout)
+        self.problem.weights = {}  # a copy beside the model's own
         if arguments.channels_last:
             self.model.to(memory_format=torch.channels_last_3d)
             self.problem.noisy = self.problem.noisy.to(memory_format=torch.channels_last_3d)
@@ -129,26 +125,23 @@ class Peer:
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "samples": self.problem.noisy.shape[0],
             "grid": self.problem.noisy.shape[-1],
-            "weights": "file" if self.problem.weights else "fresh",
+            "weights": self.weights,
             **{name: getattr(self.arguments, name) for name in ("no_dropout", "optimiser", "channels_last", "compile")},
         }
 
-    def loss(self) -> torch.Tensor:
-        return voxmol.squared_error(self.network(self.problem.noisy), self.problem.target)
-
-    def per_component(self, loss: torch.Tensor) -> float:
-        return loss.item() / self.problem.target.numel()
-
     def step(self) -> float:
         self.model.train()
-        loss = self.loss()
+        loss = voxmol.squared_error(self.network(self.problem.noisy), self.problem.target)
         self.trainer.update(loss)
-        return self.per_component(loss)
+        return loss.item() / self.problem.target.numel()
 
     @torch.no_grad()
-    def predict(self) -> float:
+    def predict(self) -> torch.Tensor:
         self.model.eval()
-        return self.per_component(self.loss())
+        return self.network(self.problem.noisy)
+
+    def target(self) -> torch.Tensor:
+        return self.problem.target
 
 
 def main() -> int:

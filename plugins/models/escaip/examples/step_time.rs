@@ -2,9 +2,11 @@
 //!
 //! `step_time` trains `6M` (2 molecules, 44 atoms) and `1M` (8 molecules, 185 atoms) and prints seconds of a step.
 //! `step_time --serve --size 6M [--write-batch FILE] [--write-weights FILE]` takes turns with another program: it prints
-//! `ready`, and does one step for each line `step` on its standard input, answering `{"seconds": ..., "loss": ...}`.
+//! `ready` and answers `step`, `predict` and `memory` on its standard input, as `benchmarks/peers/README.md` says.
 //! Options: `--steps N`, `--size NAME`, `--precision f32|f64`, `--threads N`, `--loss mse|reference`, `--recipe JSON`.
 
+#[path = "../../../../benchmarks/peers/ours/serving.rs"]
+mod serving;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
@@ -15,14 +17,15 @@ use equivbench_testkit::transpose;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use safetensors::{Dtype, tensor::TensorView};
-use std::{io::BufRead, time::Instant};
+use std::time::Instant;
 use support::{OwnedBatch, is_transposed};
 
 fn main() {
+    let base = serving::Base::now();
     equivbench_kernels::tune_allocator();
     let options = Options::from_arguments();
     if options.serve {
-        return serve(&options);
+        return serve(&options, base);
     }
     let sizes = options.size.as_ref().map_or(vec!["6M", "1M"], |s| vec![s.as_str()]);
     for size in sizes {
@@ -165,7 +168,7 @@ fn user_seconds() -> f64 {
     ticks.unwrap_or(0.0) / 100.0
 }
 
-fn serve(options: &Options) {
+fn serve(options: &Options, base: serving::Base) {
     let size = options.size.as_deref().unwrap_or("6M");
     let mut trainer = options.trainer(size);
     let molecules = Molecules::new(molecule_sizes(size));
@@ -176,15 +179,7 @@ fn serve(options: &Options) {
         write_weights(path, &trainer);
     }
     let batch = molecules.batch();
-    println!("ready");
-    for line in std::io::stdin().lock().lines() {
-        if line.unwrap_or_default().trim() != "step" {
-            break;
-        }
-        let start = Instant::now();
-        let figures = batch.lend(|raw| trainer.train_step(raw).unwrap_or_else(|e| panic!("{e}")));
-        println!("{{\"seconds\": {}, \"loss\": {}}}", start.elapsed().as_secs_f64(), figures[0]);
-    }
+    serving::serve(&mut trainer, |work| batch.lend(|raw| work(raw)), &molecules.target, base);
 }
 
 fn floats(values: &[f64]) -> Vec<u8> {
@@ -212,7 +207,7 @@ fn write_batch(path: &str, molecules: &Molecules) {
 
 /// Under the names of the reference and in its layout.
 fn write_weights(path: &str, trainer: &Trainer<Escaip>) {
-    let Flat::F32(values) = &trainer.state().values else { panic!("weights are written from an f32 instance") };
+    let Flat::F32(values) = &trainer.values() else { panic!("weights are written from an f32 instance") };
     let arrays: Vec<_> = trainer
         .parameters()
         .iter()

@@ -2,13 +2,15 @@
 //!
 //! `proteina_step_time [SIZE [CHAINS RESIDUES]]` trains (`60M`, 3 chains of 128 residues by default; 4 of 70 for `nano`) and prints
 //! seconds of a step. `proteina_step_time --serve --size 60M [--write-problem FILE]` takes turns with another program: it prints
-//! `ready`, and does one step for each line `step` on its standard input, answering `{"seconds": ..., "loss": ...}`; `FILE` holds its
+//! `ready` and answers `step`, `predict` and `memory` on its standard input, as `benchmarks/peers/README.md` says; `FILE` holds its
 //! weights and its batch under the names and in the layout of the reference implementation.
 //!
 //! Options: `--steps N`, `--size NAME`, `--chains N`, `--residues N`, `--predict N` (predictions of N chains at once instead of
 //! steps), `--self-conditioning P` (share of steps with a first prediction; 0 by default), `--precision f32|f64`, `--threads N`,
 //! `--recipe JSON`, `--config JSON`.
 
+#[path = "../../../../benchmarks/peers/ours/serving.rs"]
+mod serving;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
@@ -17,14 +19,15 @@ use equivbench_plugin::{Trainer, parameters::Flat};
 use equivbench_proteina::{Proteina, ProteinaConfig};
 use equivbench_testkit::transpose;
 use safetensors::{Dtype, tensor::TensorView};
-use std::{collections::HashMap, io::BufRead, time::Instant};
+use std::{collections::HashMap, time::Instant};
 use support::{Chains, OwnedBatch, is_transposed, noisy_chains};
 
 fn main() {
+    let base = serving::Base::now();
     equivbench_kernels::tune_allocator();
     let options = Options::from_arguments();
     if options.serve {
-        return serve(&options);
+        return serve(&options, base);
     }
     measure(&options);
 }
@@ -169,22 +172,14 @@ fn user_seconds() -> f64 {
     ticks.unwrap_or(0.0) / 100.0
 }
 
-fn serve(options: &Options) {
+fn serve(options: &Options, base: serving::Base) {
     let mut trainer = options.trainer();
     let problem = options.problem(options.batch_size());
     if let Some(path) = &options.write_problem {
         write_problem(path, &trainer, &problem);
     }
     let batch = with_target(&problem);
-    println!("ready");
-    for line in std::io::stdin().lock().lines() {
-        if line.unwrap_or_default().trim() != "step" {
-            break;
-        }
-        let start = Instant::now();
-        let figures = batch.lend(|raw| trainer.train_step(raw).unwrap_or_else(|e| panic!("{e}")));
-        println!("{{\"seconds\": {}, \"loss\": {}}}", start.elapsed().as_secs_f64(), figures[0]);
-    }
+    serving::serve(&mut trainer, |work| batch.lend(|raw| work(raw)), &problem.1, base);
 }
 
 /// Name, element type, shape and bytes of an array of a file.
@@ -211,7 +206,7 @@ fn write_problem(path: &str, trainer: &Trainer<Proteina>, (chains, target): &(Ch
 
 /// Under the names of the reference and in its layout.
 fn weights(trainer: &Trainer<Proteina>) -> Vec<Array> {
-    let Flat::F32(values) = &trainer.state().values else { panic!("weights are written from an f32 instance") };
+    let Flat::F32(values) = &trainer.values() else { panic!("weights are written from an f32 instance") };
     let pairs = trainer.parameters().iter().zip(values);
     pairs
         .map(|(parameter, values)| {

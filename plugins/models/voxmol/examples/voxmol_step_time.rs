@@ -1,14 +1,16 @@
 //! Times training steps and predictions of VoxMol on synthetic density grids.
 //!
 //! `voxmol_step_time [SIZE [BATCH GRID]]` trains (`7M`, 4 samples on grids of side 32 by default; 8 of 16 for `nano`) and prints
-//! seconds of a step. `voxmol_step_time --serve --size 7M [--write-problem FILE]` takes turns with another program: it prints `ready`,
-//! and does one step for each line `step` on its standard input, answering `{"seconds": ..., "loss": ...}` with the mean squared error
-//! of a component; `FILE` holds its weights and its batch under the names and in the layout of the reference implementation.
+//! seconds of a step. `voxmol_step_time --serve --size 7M [--write-problem FILE]` takes turns with another program: it prints `ready`
+//! and answers `step`, `predict` and `memory` on its standard input, as `benchmarks/peers/README.md` says; `FILE` holds its weights and
+//! its batch under the names and in the layout of the reference implementation.
 //!
 //! Options: `--steps N`, `--size NAME`, `--batch N`, `--grid N`, `--predict N` (predictions of N samples at once instead of steps),
 //! `--dropout P` (0 by default, so that two programs can compare losses), `--precision f32|f64`, `--threads N`, `--recipe JSON`,
 //! `--config JSON`.
 
+#[path = "../../../../benchmarks/peers/ours/serving.rs"]
+mod serving;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
@@ -16,14 +18,15 @@ use equivbench_abi::{Weights, descriptor::ModelRequest};
 use equivbench_plugin::{Trainer, parameters::Flat};
 use equivbench_voxmol::{Voxmol, VoxmolConfig};
 use safetensors::{Dtype, tensor::TensorView};
-use std::{collections::HashMap, io::BufRead, time::Instant};
+use std::{collections::HashMap, time::Instant};
 use support::{Grids, OwnedBatch, noisy_blobs};
 
 fn main() {
+    let base = serving::Base::now();
     equivbench_kernels::tune_allocator();
     let options = Options::from_arguments();
     if options.serve {
-        return serve(&options);
+        return serve(&options, base);
     }
     measure(&options);
 }
@@ -181,22 +184,14 @@ fn peak_gib() -> f64 {
     kib.unwrap_or(0.0) / f64::from(1 << 20)
 }
 
-fn serve(options: &Options) {
+fn serve(options: &Options, base: serving::Base) {
     let mut trainer = options.trainer();
     let problem = options.problem(options.batch_size(), trainer.model().config());
     if let Some(path) = &options.write_problem {
         write_problem(path, &trainer, &problem);
     }
     let batch = with_target(&problem);
-    println!("ready");
-    for line in std::io::stdin().lock().lines() {
-        if line.unwrap_or_default().trim() != "step" {
-            break;
-        }
-        let start = Instant::now();
-        let figures = batch.lend(|raw| trainer.train_step(raw).unwrap_or_else(|e| panic!("{e}")));
-        println!("{{\"seconds\": {}, \"loss\": {}}}", start.elapsed().as_secs_f64(), figures[0]);
-    }
+    serving::serve(&mut trainer, |work| batch.lend(|raw| work(raw)), &problem.1.values, base);
 }
 
 /// Name, shape and bytes of an array of a file.
@@ -204,7 +199,7 @@ type Array = (String, Vec<usize>, Vec<u8>);
 
 /// Weights as `w.NAME`, the batch as `in.noisy` and `in.target`, sizes in the metadata.
 fn write_problem(path: &str, trainer: &Trainer<Voxmol>, (noisy, clean): &(Grids, Grids)) {
-    let Flat::F32(values) = &trainer.state().values else { panic!("weights are written from an f32 instance") };
+    let Flat::F32(values) = &trainer.values() else { panic!("weights are written from an f32 instance") };
     let pairs = trainer.parameters().iter().zip(values);
     let mut arrays: Vec<Array> = pairs.map(|(p, v)| (format!("w.{}", p.name), p.shape.clone(), bytemuck::cast_slice(v).to_vec())).collect();
     for (name, grids) in [("in.noisy", noisy), ("in.target", clean)] {
