@@ -1,0 +1,141 @@
+//! Two pieces of work timed in one run, in turns.
+
+use std::{fmt, time::Instant};
+
+/// The ratio of two durations, over pairs that ran one after the other.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ratio {
+    /// Lower quartile, median, upper quartile.
+    pub quartiles: [f64; 3],
+    /// Median seconds of the first and of the second.
+    pub medians_s: [f64; 2],
+    /// Number of pairs.
+    pub pairs: usize,
+}
+
+/// What a stretch of calls lasts at least: short work is repeated, so that the clock (some 30 ns a reading) does not count.
+const STRETCH_S: f64 = 1e-3;
+/// What is spent on a timing of work that is shorter. The best stretch counts: whoever else uses the machine only ever adds time.
+const TIMING_S: f64 = 10e-3;
+
+/// Runs both in turns; the order within a pair alternates. Seconds are those of one call.
+///
+/// # Panics
+/// With no pairs.
+pub fn interleaved(pairs: usize, mut first: impl FnMut(), mut second: impl FnMut()) -> Ratio {
+    assert!(pairs > 0, "a ratio needs a pair");
+    // A single pair is a trial of the code, not a measurement.
+    let timings = if pairs == 1 { [Timing::ONCE; 2] } else { [Timing::of(&mut first), Timing::of(&mut second)] };
+    let mut seconds = [Vec::new(), Vec::new()];
+    for pair in 0..pairs {
+        if pair % 2 == 0 {
+            seconds[0].push(timings[0].run(&mut first));
+            seconds[1].push(timings[1].run(&mut second));
+        } else {
+            seconds[1].push(timings[1].run(&mut second));
+            seconds[0].push(timings[0].run(&mut first));
+        }
+    }
+    let mut ratios: Vec<f64> = seconds[0].iter().zip(&seconds[1]).map(|(a, b)| a / b).collect();
+    let quartiles = [0.25, 0.5, 0.75].map(|q| quantile(&mut ratios, q));
+    let medians_s = seconds.map(|mut own| quantile(&mut own, 0.5));
+    Ratio { quartiles, medians_s, pairs }
+}
+
+/// How often work is called for one timing.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Timing {
+    /// Calls of one stretch.
+    calls: u32,
+    stretches: u32,
+}
+
+impl Timing {
+    const ONCE: Self = Self { calls: 1, stretches: 1 };
+
+    /// That of some work; warms up on the way.
+    fn of(work: &mut impl FnMut()) -> Self {
+        let mut calls = 1;
+        loop {
+            let stretch_s = f64::from(calls) * seconds_of_a_call(calls, work);
+            if stretch_s >= STRETCH_S {
+                return Self { calls, stretches: (TIMING_S / stretch_s).ceil() as u32 };
+            }
+            // The first stretches are cold and long, so the number grows in steps.
+            calls = (f64::from(calls) * (STRETCH_S / stretch_s.max(1e-9)).clamp(1.2, 8.0)).ceil() as u32;
+        }
+    }
+
+    /// Seconds of one call in the best stretch.
+    fn run(self, work: &mut impl FnMut()) -> f64 {
+        (0..self.stretches).map(|_| seconds_of_a_call(self.calls, work)).fold(f64::INFINITY, f64::min)
+    }
+}
+
+fn seconds_of_a_call(calls: u32, work: &mut impl FnMut()) -> f64 {
+    let start = Instant::now();
+    for _ in 0..calls {
+        work();
+    }
+    start.elapsed().as_secs_f64() / f64::from(calls)
+}
+
+fn quantile(values: &mut [f64], q: f64) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    values[((values.len() - 1) as f64 * q).round() as usize]
+}
+
+/// Seconds in the unit that a person would choose.
+pub(crate) fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 1e-6 => format!("{:.1} ns", s * 1e9),
+        s if s < 1e-3 => format!("{:.2} us", s * 1e6),
+        s => format!("{:.3} ms", s * 1e3),
+    }
+}
+
+impl fmt::Display for Ratio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ([low, median, high], [a, b]) = (self.quartiles, self.medians_s.map(duration));
+        write!(f, "{a} against {b}, ratio {median:.2} [{low:.2}, {high:.2}] over {} pairs", self.pairs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{cell::Cell, thread::sleep, time::Duration};
+
+    #[test]
+    fn the_ratio_of_two_waits_is_that_of_their_lengths() {
+        let wait = |ms| move || sleep(Duration::from_millis(ms));
+        let ratio = interleaved(5, wait(20), wait(5));
+        // A wait is never shorter than asked for, and some milliseconds longer on a busy machine.
+        assert!(ratio.medians_s[0] >= 0.020 && ratio.medians_s[1] >= 0.005, "{ratio}");
+        assert!(ratio.quartiles[0] <= ratio.quartiles[1] && ratio.quartiles[1] <= ratio.quartiles[2]);
+        assert!(ratio.quartiles[2] > 1.0, "{ratio}");
+    }
+
+    #[test]
+    fn short_work_is_repeated_and_its_time_is_that_of_one_call() {
+        let wait = |us| move || sleep(Duration::from_micros(us));
+        let ratio = interleaved(3, wait(100), wait(4000));
+        // A sleep of 100 us that took 4 ms would be no time of one call.
+        assert!(ratio.medians_s[0] >= 1e-4 && ratio.medians_s[0] < 4e-3, "{ratio}");
+        assert!(Timing::of(&mut wait(100)).calls > 1);
+        assert_eq!(Timing::of(&mut wait(11_000)), Timing::ONCE);
+    }
+
+    #[test]
+    fn one_pair_is_one_call_of_each() {
+        let calls = [Cell::new(0), Cell::new(0)];
+        let count = |i: usize| calls[i].set(calls[i].get() + 1);
+        interleaved(1, || count(0), || count(1));
+        assert_eq!(calls.map(Cell::into_inner), [1, 1]);
+    }
+
+    #[test]
+    fn durations_have_the_unit_of_their_size() {
+        assert_eq!([2.5e-8, 3.21e-5, 0.25].map(duration), ["25.0 ns", "32.10 us", "250.000 ms"]);
+    }
+}
