@@ -2,7 +2,7 @@
 # Runs on the machine with the GPU, out of the unpacked folder: measure.sh DEVICE OUT [STEPS [quick]]
 #
 # For each model: throughput of every size in f32 and bf16 (training; evaluation is always in full precision), once short to fill the
-# caches of the kernel compiler and the autotuner, then for the tables. Where python3 has torch for that device, its steps beside.
+# caches of the kernel compiler and the autotuner, then for the tables.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -31,7 +31,6 @@ fi
     grep -m1 'model name' /proc/cpuinfo || true
     nproc
     if [[ $device != cpu ]]; then nvidia-smi || echo "nvidia-smi is not here"; fi
-    python3 -c 'import torch; print("torch", torch.__version__, torch.version.cuda)' 2> /dev/null || echo "no torch"
 } > "$out/machine.txt"
 
 if [[ $device != cpu && -z ${CUDA_PATH:-} && ! -d /usr/local/cuda/include ]]; then
@@ -48,7 +47,7 @@ for model in escaip proteina voxmol; do
             --set "model.size=${sizes[$model]}" --set 'run.precision=["f32","bf16"]' --set "${set[$model]}" "$@"
     }
     echo "== $model: warming up" >&2
-    run --set train.steps=2 --out "$out/warm-up/$model" > "$out/$model.warm-up.log" 2>&1 || true
+    run --set train.steps=2 --out "$out/warm-up/$model" > "$out/$model.warm-up.log" 2>&1 || echo "   failed; see $out/$model.warm-up.log" >&2
     echo "== $model: measuring" >&2
     run --set "train.steps=$steps" --out "$out/$model" 2>&1 | tee "$out/$model.log" || failed+=("$model")
 done

@@ -14,18 +14,18 @@ set -euo pipefail
 readonly limit=$((64 * 1024 * 1024))
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
-device=cuda:0 where=local out="" steps=60 quick=""
+device=cuda:0 where=local host="" out="" steps=60 quick=""
 
 usage() { sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 fail() { echo "run.sh: $*" >&2; exit 2; }
 
 while (($#)); do
     case $1 in
-        --ssh) [[ $# -ge 2 ]] || fail "--ssh needs a host"; where=$2; shift ;;
+        --ssh) [[ $# -ge 2 && -n $2 ]] || fail "--ssh needs a host"; where=ssh host=$2; shift ;;
         --pack) where=pack ;;
         --device) [[ $# -ge 2 ]] || fail "--device needs cuda:N or cpu"; device=$2; shift ;;
-        --out) [[ $# -ge 2 ]] || fail "--out needs a folder"; out=$2; shift ;;
-        --steps) [[ $# -ge 2 && $2 =~ ^[1-9][0-9]*$ ]] || fail "--steps needs a number"; steps=$2; shift ;;
+        --out) [[ $# -ge 2 && -n $2 ]] || fail "--out needs a folder"; out=$2; shift ;;
+        --steps) [[ $# -ge 2 && $2 =~ ^[1-9][0-9]+$ && $2 -gt 10 ]] || fail "--steps needs a number above 10: the first ten are not timed"; steps=$2; shift ;;
         --quick) quick=quick ;;
         -h | --help) usage; exit ;;
         *) usage >&2; fail "$1 is not an option" ;;
@@ -42,16 +42,15 @@ pack=$work/equivbench-gpu
 features=()
 [[ $device == cpu ]] || features=(--features cuda)
 
-echo "== build (${features[*]:-no CUDA})" >&2
-(cd "$root" && cargo build --release --workspace "${features[@]}")
+echo "== build (${features[*]-no CUDA})" >&2
+(cd "$root" && cargo build --release --workspace ${features[@]+"${features[@]}"})
 
 echo "== pack" >&2
-rm -rf "$pack" && mkdir -p "$pack/bin" "$pack/plugins" "$pack/torch"
+rm -rf "$pack" && mkdir -p "$pack/bin" "$pack/plugins"
 cp "$target/release/equivbench" "$pack/bin/"
 for plugin in escaip proteina voxmol spice pdb geom; do cp "$target/release/libequivbench_$plugin.so" "$pack/plugins/"; done
 if command -v strip > /dev/null; then strip "$pack"/bin/* "$pack"/plugins/*; fi
 cp "$here/measure.sh" "$pack/"
-cp "$root"/benchmarks/peers/torch/*.py "$root/benchmarks/peers/requirements.txt" "$pack/torch/"
 tar -C "$work" -c equivbench-gpu | xz -T0 -6 > "$pack.tar.xz"
 bytes=$(stat -c %s "$pack.tar.xz")
 echo "   $pack.tar.xz: $((bytes / 1024 / 1024)) MiB" >&2
@@ -64,16 +63,16 @@ case $where in
         "$pack/measure.sh" "$device" "$out" "$steps" $quick
         ;;
     *)
-        echo "== run on $where, $device" >&2
-        folder=$(ssh "$where" 'mktemp -d')
-        ssh "$where" "tar -C '$folder' -xJf -" < "$pack.tar.xz"
+        echo "== run on $host, $device" >&2
+        folder=$(ssh "$host" 'mktemp -d')
+        trap 'ssh "$host" "rm -rf '"'$folder'"'"' EXIT
+        ssh "$host" "tar -C '$folder' -xJf -" < "$pack.tar.xz"
         # What was measured comes back also where the end was not reached.
         code=0
-        ssh "$where" "'$folder/equivbench-gpu/measure.sh' '$device' '$folder/results' '$steps' $quick" || code=$?
+        ssh "$host" "'$folder/equivbench-gpu/measure.sh' '$device' '$folder/results' '$steps' $quick" || code=$?
         mkdir -p "$out"
-        ssh "$where" "tar -C '$folder/results' -c ." | tar -C "$out" -x
-        ssh "$where" "rm -rf '$folder'"
-        ((code == 0)) || fail "measure.sh ended with $code on $where; what it wrote lies in $out"
+        ssh "$host" "tar -C '$folder/results' --exclude ./cache -c ." | tar -C "$out" -x
+        ((code == 0)) || fail "measure.sh ended with $code on $host; what it wrote lies in $out"
         ;;
 esac
 echo "== tables in $out" >&2

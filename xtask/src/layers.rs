@@ -23,7 +23,15 @@ const MAY: &[(&str, &[&str])] = &[
     ("equivbench-micro", &[]),
     (
         "equivbench-micro-plugins",
-        &["equivbench-host", "equivbench-micro", "equivbench-pdb", "equivbench-plugin", "equivbench-point-mlp", "equivbench-spice"],
+        &[
+            "equivbench-escaip",
+            "equivbench-host",
+            "equivbench-micro",
+            "equivbench-pdb",
+            "equivbench-plugin",
+            "equivbench-point-mlp",
+            "equivbench-spice",
+        ],
     ),
     ("equivbench-testkit", &[]),
     ("equivbench-e2e", &[]),

@@ -36,14 +36,15 @@ const STEPS: &[Step] = &[
 /// Parts of a step by what their symbols hold; the first that fits counts.
 const PARTS: &[(&str, &[&str])] = &[
     ("convolution", &["conv3d"]),
-    ("attention", &["attention", "softmax"]),
+    ("fused affine maps, element by element", &["kernels::affine"]),
+    ("attention", &["attention", "kernels::softmax"]),
     ("norms", &["layer_norm", "group_norm", "equivbench_kernels::norm", "residual"]),
-    ("activations, gates, dropout", &["activation", "gate", "dropout"]),
-    ("gather, sums, look-ups, radial", &["gather", "lookup", "segment", "radial"]),
-    ("optimiser", &["optimiser"]),
+    ("activations, gates, dropout", &["kernels::activation", "kernels::gate", "kernels::dropout"]),
+    ("gather, sums, look-ups, radial", &["kernels::gather", "kernels::lookup", "kernels::radial"]),
+    ("optimiser", &["kernels::optimiser"]),
     ("matrix products", &["gemm", "matmul"]),
     ("copies, zeros, transposes", &["memmove", "memset", "memcpy", "copy_", "to_contiguous", "flatten"]),
-    ("allocation", &["malloc", "free", "page_fault", "clear_page", "mmap", "munmap", "brk", "zap_", "folio"]),
+    ("allocation", &["malloc", "_int_free", "cfree", "page_fault", "clear_page", "mmap", "munmap", "brk", "zap_", "folio"]),
     (
         "waiting and scheduling",
         &["sched", "yield", "futex", "crossbeam", "rayon_core", "spin", "task_switch", "syscall", "hrtimer", "idle"],

@@ -1,12 +1,12 @@
 //! An evaluation of EScAIP, 64 molecules in 10 orientations each, from work that the orientations share, beside ten full passes over the
 //! same molecules and beside the blind evaluation: `escaip_evaluation [PAIRS [SIZE]]` (7 pairs of size 6M; minutes).
 //!
-//! The evaluation is a whole one: it rotates, predicts, un-rotates, gathers, and predicts one random batch both ways.
+//! The evaluation is a whole one: it rotates, predicts, un-rotates, gathers, and predicts four random molecules both ways.
 
 use equivbench_abi::descriptor::ModelRequest;
 use equivbench_core::{
-    Batch, Deviation, Estimator, Field, FieldKind, ForceField, Measurement, Model, PointLoss, RotationPlan, Rows, Scheme, Seed, Supervised,
-    Values, Variant, Weights, measure_shared, measure_variants,
+    Batch, Checked, Deviation, Estimator, Field, FieldKind, ForceField, Measurement, Model, PointLoss, RotationPlan, Rows, Scheme, Seed,
+    Supervised, Values, Variant, Weights, measure_shared, measure_variants,
 };
 use equivbench_host::LoadedModel;
 use equivbench_micro::interleaved;
@@ -62,8 +62,9 @@ impl Evaluation {
     fn shared(&mut self) -> Deviation {
         let mut deviation = Deviation::default();
         for (at, (samples, plans)) in self.batches.iter().enumerate() {
-            let checked = (at == 0).then_some(3);
-            let done = measure_shared(&mut self.model, &ForceField, samples, plans, self.how, &[Variant::Plain], checked);
+            // As much as a session checks.
+            let checked = (at == 0).then(|| Checked { pass: 3, samples: vec![2, 5, 7, 11] });
+            let done = measure_shared(&mut self.model, &ForceField, samples, plans, self.how, &[Variant::Plain], checked.as_ref());
             let (terms, found) = done.unwrap_or_else(|e| panic!("{e}"));
             black_box(terms);
             deviation.add(found);

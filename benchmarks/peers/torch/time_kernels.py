@@ -156,7 +156,59 @@ def masked_softmax_slots(i: Inputs):
     return function, (scores, scale)
 
 
-def masked_softmax_voxels(i: Inputs):
+def affine_map(i: Inputs, inputs: int, outputs: int):
+    """A weight whose products with numbers of size one have size one, as a model's have, and a bias."""
+    weight = (i.constant(inputs, outputs) * float(np.float32(1 / np.sqrt(inputs)))).requires_grad_()
+    return weight, i.leaf(outputs)
+
+
+def affine(i: Inputs):
+    x, (weight, bias) = i.leaf(EDGES, 128), affine_map(i, 128, 384)
+    return lambda x, weight, bias: torch.addmm(bias, x, weight), (x, weight, bias)
+
+
+def activated_affine(i: Inputs):
+    x, (weight, bias) = i.leaf(EDGES, 128), affine_map(i, 128, 128)
+    return lambda x, weight, bias: F.gelu(torch.addmm(bias, x, weight)), (x, weight, bias)
+
+
+def feed_forward(i: Inputs):
+    x, gain, first, second = i.leaf(EDGES, 128), i.leaf(128), affine_map(i, 128, 256), affine_map(i, 256, 128)
+
+    def function(x, gain, w1, b1, w2, b2):
+        hidden = F.gelu(torch.addmm(b1, F.rms_norm(x, (128,), gain, 1e-7), w1))
+        return x + torch.addmm(b2, hidden, w2)
+
+    return function, (x, gain, *first, *second)
+
+
+def edge_ends():
+    return scattered(EDGES, 3) % ATOMS, torch.arange(EDGES) // SLOTS
+
+
+def edge_attributes(i: Inputs):
+    pairs, (senders, receivers) = torch.arange(EDGES) // 2, edge_ends()
+    embedding, source, target = i.leaf(EDGES // 2, 512), i.leaf(ATOMS, 192), i.leaf(ATOMS, 192)
+
+    def function(embedding, source, target, weight, bias):
+        wide = torch.cat([F.gelu(embedding)[pairs], source[senders], target[receivers]], 1)
+        return F.gelu(torch.addmm(bias, wide, weight))
+
+    return function, (embedding, source, target, *affine_map(i, 896, 128))
+
+
+def edge_messages(i: Inputs):
+    senders, receivers = edge_ends()
+    attributes, node = i.leaf(EDGES, 128), i.leaf(ATOMS, 128)
+
+    def function(attributes, node, w1, b1, w2, b2, w3, b3):
+        ends = F.gelu(torch.addmm(b1, torch.cat([node[senders], node[receivers]], 1), w1))
+        return torch.addmm(b3, F.gelu(torch.addmm(b2, torch.cat([attributes, ends], 1), w2)), w3)
+
+    return function, (attributes, node, *affine_map(i, 256, 128), *affine_map(i, 256, 128), *affine_map(i, 128, 384))
+
+
+def softmax(i: Inputs):
     return lambda scores: torch.softmax(scores, -1), (i.leaf(4, 1, 512, 512),)
 
 
@@ -177,12 +229,12 @@ def slot_attention(probability: float = 0.0):
 
 
 def pair_biased_attention(i: Inputs):
-    def function(packed, bias):
-        query, key, value = packed.view(CHAINS, TOKENS, 3, 8, 64).permute(2, 0, 3, 1, 4)
+    def function(query, key, value, bias):
+        query, key, value = (x.view(CHAINS, TOKENS, 8, 64).transpose(1, 2) for x in (query, key, value))
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.permute(0, 3, 1, 2))
         return mixed.transpose(1, 2).reshape(CHAINS * TOKENS, 512)
 
-    return function, (i.leaf(414, 1536), i.leaf(CHAINS, TOKENS, TOKENS, 8))
+    return function, (*(i.leaf(CHAINS * TOKENS, 512) for _ in range(3)), i.leaf(CHAINS, TOKENS, TOKENS, 8))
 
 
 def gather_rows(i: Inputs):
@@ -253,7 +305,12 @@ KERNELS = {
     "group_norm_silu_64": Kernel("F.silu(F.group_norm)", group_norm(64, 16, 16)),
     "group_norm_silu_dropout": Kernel("F.dropout(F.silu(F.group_norm))", group_norm(32, 32, 16, 0.1), random=True),
     "masked_softmax_slots": Kernel("torch.softmax of scores + scale * bias, masked", masked_softmax_slots),
-    "masked_softmax_voxels": Kernel("torch.softmax", masked_softmax_voxels),
+    "softmax": Kernel("torch.softmax", softmax),
+    "affine": Kernel("torch.addmm", affine),
+    "activated_affine": Kernel("F.gelu(torch.addmm)", activated_affine),
+    "feed_forward": Kernel("F.rms_norm, torch.addmm, F.gelu, torch.addmm, +", feed_forward),
+    "edge_attributes": Kernel("F.gelu, gathers, torch.cat, torch.addmm, F.gelu", edge_attributes),
+    "edge_messages": Kernel("gathers, torch.cat, torch.addmm and F.gelu twice, torch.addmm", edge_messages),
     "slot_attention": Kernel(ATTENTION, slot_attention()),
     "slot_attention_dropout": Kernel(f"{ATTENTION} and dropout", slot_attention(0.1), random=True),
     "pair_biased_attention": Kernel(ATTENTION, pair_biased_attention),

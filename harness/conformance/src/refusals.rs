@@ -3,7 +3,7 @@
 use crate::{
     check::{Stop, Verdict, fail},
     subject::ModelSubject,
-    toy::{Toy, select},
+    toy::Toy,
     values::predict,
 };
 use equivbench_abi::{self as abi, ElementType, ModelBox, Weights, code};
@@ -76,7 +76,7 @@ fn all_finite(model: &LoadedModel, bytes: &[u8]) -> bool {
 /// No samples, no answer.
 pub(crate) fn empty(subject: &ModelSubject<'_>) -> Verdict {
     let mut model = subject.open()?;
-    let nothing = select(&Toy::of(subject.descriptor, 1).training, &[]);
+    let nothing = Toy::of(subject.descriptor, 1).training.select(&[]);
     let mut parameters = Buffer::of(all_scalars(&model) * number_bytes(&model));
     expect_refusal(raw_prediction(&mut model, &nothing, &mut Buffer::of(0)), "a prediction of an empty batch")?;
     let mut report = [0.0; 3];

@@ -33,26 +33,6 @@ impl Toy {
     }
 }
 
-/// A batch of some samples of another, in the order that is given.
-pub(crate) fn select(batch: &Batch, samples: &[usize]) -> Batch {
-    let mut offsets = vec![0];
-    samples.iter().for_each(|&s| offsets.push(offsets[offsets.len() - 1] + batch.offsets[s + 1] - batch.offsets[s]));
-    let fields = batch.fields.iter().map(|field| select_field(batch, field, samples)).collect();
-    Batch { offsets, fields }
-}
-
-fn select_field(batch: &Batch, field: &Field, samples: &[usize]) -> Field {
-    let width = field.width();
-    let ranges = || samples.iter().map(|&s| batch.rows_of(field.rows, s)).map(|rows| rows.start * width..rows.end * width);
-    let values = match &field.values {
-        Values::Real(v) => Values::Real(ranges().flat_map(|r| v[r].iter().copied()).collect()),
-        Values::Index(v) => Values::Index(ranges().flat_map(|r| v[r].iter().copied()).collect()),
-    };
-    let mut shape = field.shape.clone();
-    shape[0] = samples.iter().map(|&s| batch.rows_of(field.rows, s).len()).sum();
-    Field { values, shape, ..field.clone() }
-}
-
 /// A number from [0, 1).
 pub(crate) fn uniform(stream: &mut Stream) -> f64 {
     (stream.next_u64() >> 11) as f64 / (1u64 << 53) as f64
@@ -215,8 +195,8 @@ mod tests {
     fn selecting_all_samples_in_order_changes_nothing() {
         let model = ModelDescriptor { inputs: vec![field("positions", "vector", "point", "f32", &[3])], ..ModelDescriptor::default() };
         let toy = Toy::of(&model, 2);
-        assert_eq!(select(&toy.inputs, &[0, 1, 2, 3]), toy.inputs);
-        let twice = select(&select(&toy.inputs, &[3, 1, 0, 2]), &[2, 1, 3, 0]);
+        assert_eq!(toy.inputs.select(&[0, 1, 2, 3]), toy.inputs);
+        let twice = toy.inputs.select(&[3, 1, 0, 2]).select(&[2, 1, 3, 0]);
         assert_eq!(twice, toy.inputs);
     }
 }

@@ -3,7 +3,7 @@
 use crate::{
     check::{Stop, Verdict, fail, skip},
     subject::ModelSubject,
-    toy::{Toy, select},
+    toy::Toy,
     values::predict,
 };
 use equivbench_core::{Batch, Model, Weights};
@@ -156,7 +156,7 @@ pub(crate) fn independence(subject: &ModelSubject<'_>) -> Verdict {
 /// Evaluation in between does not disturb.
 pub(crate) fn evaluation(subject: &ModelSubject<'_>) -> Verdict {
     let toy = Toy::of(subject.descriptor, 1);
-    let other = select(&toy.inputs, &[1]);
+    let other = toy.inputs.select(&[1]);
     let batches = batches(subject, STEPS);
     let (mut plain, mut watched) = (subject.open()?, subject.open()?);
     let losses = train(&mut plain, &batches)?;

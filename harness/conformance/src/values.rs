@@ -3,7 +3,7 @@
 use crate::{
     check::{Stop, Verdict, fail},
     subject::ModelSubject,
-    toy::{Toy, select},
+    toy::Toy,
 };
 use equivbench_core::{Batch, Model, Rows, Weights};
 use equivbench_host::LoadedModel;
@@ -72,7 +72,7 @@ pub(crate) fn shapes(subject: &ModelSubject<'_>) -> Verdict {
     let all: Vec<usize> = (0..toy.inputs.samples()).collect();
     let mut numbers = 0;
     for samples in [&all[..], &all[..1], &all[2..3], &all[1..], &[all.as_slice(), &all, &all].concat()] {
-        let batch = select(&toy.inputs, samples);
+        let batch = toy.inputs.select(samples);
         let rows = match model.output_rows() {
             Rows::Sample => batch.samples(),
             Rows::Point => batch.points(),
@@ -112,7 +112,7 @@ pub(crate) fn order(subject: &ModelSubject<'_>) -> Verdict {
     let toy = Toy::of(subject.descriptor, 1);
     let whole = predict(&mut model, &toy.inputs)?;
     let order = [2, 0, 3, 1];
-    let found = predict(&mut model, &select(&toy.inputs, &order))?;
+    let found = predict(&mut model, &toy.inputs.select(&order))?;
     let expected: Vec<f64> = order.iter().flat_map(|&s| part(&model, &toy.inputs, &whole, s).to_vec()).collect();
     judge(&model, relative_difference(&found, &expected), "a sample's prediction depends on its place in the batch")
 }
@@ -124,7 +124,7 @@ pub(crate) fn company(subject: &ModelSubject<'_>) -> Verdict {
     let whole = predict(&mut model, &toy.inputs)?;
     let mut worst: f64 = 0.0;
     for sample in 0..toy.inputs.samples() {
-        let alone = predict(&mut model, &select(&toy.inputs, &[sample]))?;
+        let alone = predict(&mut model, &toy.inputs.select(&[sample]))?;
         let own = part(&model, &toy.inputs, &whole, sample);
         // Relative to the whole batch: one sample alone may have a vanishing prediction.
         let size = rms(&whole);

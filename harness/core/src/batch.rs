@@ -113,6 +113,27 @@ impl Batch {
         })
     }
 
+    /// A batch of some of the samples, in the order that is given.
+    #[must_use]
+    pub fn select(&self, samples: &[usize]) -> Self {
+        let mut offsets = vec![0];
+        samples.iter().for_each(|&s| offsets.push(offsets[offsets.len() - 1] + self.offsets[s + 1] - self.offsets[s]));
+        let fields = self.fields.iter().map(|field| self.select_field(field, samples)).collect();
+        Self { offsets, fields }
+    }
+
+    fn select_field(&self, field: &Field, samples: &[usize]) -> Field {
+        let width = field.width();
+        let ranges = || samples.iter().map(|&s| self.rows_of(field.rows, s)).map(|rows| rows.start * width..rows.end * width);
+        let values = match &field.values {
+            Values::Real(v) => Values::Real(ranges().flat_map(|r| v[r].iter().copied()).collect()),
+            Values::Index(v) => Values::Index(ranges().flat_map(|r| v[r].iter().copied()).collect()),
+        };
+        let mut shape = field.shape.clone();
+        shape[0] = samples.iter().map(|&s| self.rows_of(field.rows, s).len()).sum();
+        Field { name: field.name.clone(), kind: field.kind, rows: field.rows, shape, values }
+    }
+
     /// Takes a field out.
     ///
     /// # Errors

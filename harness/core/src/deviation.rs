@@ -5,6 +5,7 @@
 pub struct Deviation {
     difference: f64,
     power: f64,
+    numbers: u64,
     /// Predictions that were compared: samples, each rotation for itself.
     pub predictions: u64,
 }
@@ -14,6 +15,7 @@ impl Deviation {
     pub fn compare(&mut self, shared: &[f64], blind: &[f64], samples: usize) {
         self.difference += shared.iter().zip(blind).map(|(a, b)| (a - b).powi(2)).sum::<f64>();
         self.power += blind.iter().map(|b| b * b).sum::<f64>();
+        self.numbers += blind.len() as u64;
         self.predictions += samples as u64;
     }
 
@@ -21,7 +23,14 @@ impl Deviation {
     pub fn add(&mut self, other: Self) {
         self.difference += other.difference;
         self.power += other.power;
+        self.numbers += other.numbers;
         self.predictions += other.predictions;
+    }
+
+    /// Mean square of the difference of a number; `None` where nothing was compared.
+    #[must_use]
+    pub fn mean_square(&self) -> Option<f64> {
+        (self.numbers > 0).then(|| self.difference / self.numbers as f64)
     }
 
     /// `sqrt(Σ (shared - blind)² / Σ blind²)`; `None` where nothing was compared, 0 where all predictions are 0 both ways.
@@ -48,6 +57,8 @@ mod tests {
         // 0.3 of 5, two roundings of 4.3 - 4.
         assert!((deviation.relative().unwrap() - 0.06).abs() < 1e-15);
         assert_eq!(deviation.predictions, 3);
+        // 0.3² over three numbers.
+        assert!((deviation.mean_square().unwrap() - 0.03).abs() < 1e-15);
         deviation.compare(&[f64::MIN_POSITIVE], &[0.0], 1);
         assert!(deviation.relative().unwrap().is_finite());
     }

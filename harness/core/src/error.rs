@@ -36,14 +36,14 @@ pub enum CoreError {
     NotFinite(String),
     /// Predictions from work that rotated copies share, which are not those of the blind path.
     #[error(
-        "predictions from shared work differ from blind ones by {relative:.1e} of their size, {tolerated:.0e} is tolerated: what the model \
-         shares among rotated copies changes with rotation. Measure with measure.sharing = false, or mend the plugin's `share`"
+        "predictions from shared work differ from blind ones by {relative:.1e} of their size ({of_equiv:.1e} of the equivariance error): what \
+         the model shares among rotated copies changes with rotation. Measure with measure.sharing = false, or mend the plugin's `share`"
     )]
     Sharing {
         /// The relative root-mean-square difference.
         relative: f64,
-        /// What is tolerated.
-        tolerated: f64,
+        /// The mean square of the difference over the measured equivariance error.
+        of_equiv: f64,
     },
     /// A name that is not known.
     #[error("{what} \"{name}\" is not known; there are: {known}")]

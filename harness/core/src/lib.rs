@@ -43,7 +43,7 @@ pub use error::CoreError;
 pub use estimate::{Estimate, Estimator, SampleTerms, pool};
 pub use grid::GridRotation;
 pub use group::{FiniteGroup, cube16_a, cube16_b};
-pub use measure::{Measurement, measure, measure_shared, measure_variants};
+pub use measure::{Checked, Measurement, measure, measure_shared, measure_variants};
 pub use rotation::Rotation;
 pub use scheme::{RotationPlan, Scheme};
 pub use seed::{Seed, Stream};

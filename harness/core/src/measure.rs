@@ -38,7 +38,7 @@ pub fn measure(
     plans: &[RotationPlan],
     how: Measurement,
 ) -> Result<Vec<SampleTerms>, CoreError> {
-    let passes = Passes { samples, plans, how, feeding: None, kept_pass: None };
+    let passes = Passes { samples, plans, how, feeding: None, checked: None };
     Ok(passes.run(model)?.0.swap_remove(0))
 }
 
@@ -55,12 +55,21 @@ pub fn measure_variants(
     how: Measurement,
     variants: &[Variant],
 ) -> Result<Vec<Vec<SampleTerms>>, CoreError> {
-    let passes = Passes { samples, plans, how, feeding: feeding(task, variants), kept_pass: None };
+    let passes = Passes { samples, plans, how, feeding: feeding(task, variants), checked: None };
     Ok(by_variant(passes.run(model)?.0, variants))
 }
 
-/// As [`measure_variants`] with a model that shares work among rotated copies. The predictions of `checked_pass` are then made again
-/// by the blind path, each rotated copy for itself, and compared.
+/// What a measurement from shared work predicts by the blind path as well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checked {
+    /// The pass, an index into the rotations of a plan.
+    pub pass: usize,
+    /// Samples of the batch.
+    pub samples: Vec<usize>,
+}
+
+/// As [`measure_variants`] with a model that shares work among rotated copies. What is checked is then predicted again by the blind path,
+/// each rotated copy for itself, and compared.
 ///
 /// # Errors
 /// As [`measure_variants`].
@@ -71,9 +80,9 @@ pub fn measure_shared(
     plans: &[RotationPlan],
     how: Measurement,
     variants: &[Variant],
-    checked_pass: Option<usize>,
+    checked: Option<&Checked>,
 ) -> Result<(Vec<Vec<SampleTerms>>, Deviation), CoreError> {
-    let passes = Passes { samples, plans, how, feeding: feeding(task, variants), kept_pass: checked_pass };
+    let passes = Passes { samples, plans, how, feeding: feeding(task, variants), checked };
     model.share(&samples.inputs, how.weights)?;
     let outcome = passes.run(model);
     let ended = model.end_sharing();
@@ -109,8 +118,8 @@ struct Passes<'a> {
     how: Measurement,
     /// What makes the input of a second pass, where there is one.
     feeding: Option<&'a dyn Task>,
-    /// The pass whose copies and predictions are kept.
-    kept_pass: Option<usize>,
+    /// Whose copies and predictions are kept.
+    checked: Option<&'a Checked>,
 }
 
 impl Passes<'_> {
@@ -132,18 +141,19 @@ impl Passes<'_> {
     /// Predicts every copy and hands the predictions on.
     fn predict(&self, model: &mut dyn Model, passes: usize, copies: &Copies, gatherer: &Gatherer<'_>) -> Result<Vec<Kept>, CoreError> {
         let mut kept = Vec::new();
+        let rows = (model.output_rows(), model.output_width(&self.samples.inputs));
         for pass in 0..passes {
             let mut copy = copies.next()?;
             let mut prediction = gatherer.buffer();
             self.predict_one(model, &copy, &mut prediction)?;
-            self.keep(pass, &copy, &prediction, &mut kept);
+            self.keep(pass, &copy, &prediction, rows, &mut kept);
             let fed = self.feeding.map(|task| fed_field(task, &copy, &prediction)).transpose()?;
             gatherer.push(0, pass, prediction)?;
             if let Some(fed) = fed {
                 copy.fields.push(fed);
                 let mut prediction = gatherer.buffer();
                 self.predict_one(model, &copy, &mut prediction)?;
-                self.keep(pass, &copy, &prediction, &mut kept);
+                self.keep(pass, &copy, &prediction, rows, &mut kept);
                 gatherer.push(1, pass, prediction)?;
             }
             copies.give_back(copy);
@@ -160,10 +170,10 @@ impl Passes<'_> {
         Ok(())
     }
 
-    fn keep(&self, pass: usize, copy: &Batch, prediction: &[f64], kept: &mut Vec<Kept>) {
-        if self.kept_pass == Some(pass) {
-            kept.push((copy.clone(), prediction.to_vec()));
-        }
+    fn keep(&self, pass: usize, copy: &Batch, prediction: &[f64], (rows, width): (Rows, usize), kept: &mut Vec<Kept>) {
+        let Some(checked) = self.checked.filter(|checked| checked.pass == pass) else { return };
+        let own = checked.samples.iter().flat_map(|&s| &prediction[prediction_range(copy, rows, width, s)]);
+        kept.push((copy.select(&checked.samples), own.copied().collect()));
     }
 }
 
@@ -442,7 +452,8 @@ mod tests {
         let blind = measure_variants(&mut model, &FlowMatching, &samples, &plans, how, &Variant::ALL).unwrap();
         let shared = |wrong_by, checked| {
             let mut model = Linear { wrong_by, ..Linear::default() };
-            let found = measure_shared(&mut model, &FlowMatching, &samples, &plans, how, &Variant::ALL, checked).unwrap();
+            let checked = checked.map(|pass| Checked { pass, samples: vec![0] });
+            let found = measure_shared(&mut model, &FlowMatching, &samples, &plans, how, &Variant::ALL, checked.as_ref()).unwrap();
             assert!(!model.sharing);
             found
         };

@@ -7,6 +7,7 @@ use equivbench_abi::{
     abi_stable::std_types::{RSlice, RStr},
 };
 use equivbench_core::{Batch, CoreError, Field, FieldKind, Rows, Values};
+use rayon::prelude::*;
 
 /// The precision in which floats cross.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,9 +93,9 @@ impl Staging {
         self.shapes.extend(batch.fields.iter().flat_map(|f| &f.shape).map(|&n| n as u64));
         self.singles.resize_with(self.singles.len().max(batch.fields.len()), Vec::new);
         for (field, single) in batch.fields.iter().zip(&mut self.singles) {
-            single.clear();
-            if let (Values::Real(values), Precision::Single, true) = (&field.values, precision, keep(&field.name)) {
-                single.extend(values.iter().map(|&v| v as f32));
+            match (&field.values, precision, keep(&field.name)) {
+                (Values::Real(values), Precision::Single, true) => map_into(values, single, |v| v as f32),
+                _ => single.clear(),
             }
         }
     }
@@ -137,13 +138,36 @@ fn lent_field<'a>(field: &'a Field, shape: &'a [u64], single: &'a [f32], precisi
     }
 }
 
+/// Numbers of one task: grids have millions.
+const CHUNK: usize = 1 << 15;
+
+/// Replaces `to` by the images of `from`.
+fn map_into<A: Copy + Sync, B: Copy + Default + Send>(from: &[A], to: &mut Vec<B>, map: impl Fn(A) -> B + Sync) {
+    // All of it is overwritten, so what a reused buffer holds may stay.
+    to.resize(from.len(), B::default());
+    let convert = |(to, from): (&mut [B], &[A])| to.iter_mut().zip(from).for_each(|(to, &from)| *to = map(from));
+    if from.len() <= CHUNK {
+        convert((to, from));
+    } else {
+        to.par_chunks_mut(CHUNK).zip(from.par_chunks(CHUNK)).for_each(convert);
+    }
+}
+
+/// The first number of a kind.
+pub(crate) fn first_that(values: &[f64], is_it: impl Fn(f64) -> bool + Sync) -> Option<usize> {
+    // Without a way out in the middle, a loop that compilers turn into vector instructions.
+    let has_one = |chunk: &[f64]| chunk.iter().fold(false, |found, &v| found | is_it(v));
+    let chunk = if values.len() <= CHUNK { has_one(values).then_some(0)? } else { values.par_chunks(CHUNK).position_first(has_one)? };
+    let first = chunk * CHUNK;
+    values[first..].iter().position(|&v| is_it(v)).map(|at| first + at)
+}
+
 /// Numbers on their way to a plugin, as bytes in its precision.
 pub(crate) fn outgoing<'a>(values: &'a [f64], precision: Precision, single: &'a mut Vec<f32>) -> &'a [u8] {
     match precision {
         Precision::Double => bytemuck::cast_slice(values),
         Precision::Single => {
-            single.clear();
-            single.extend(values.iter().map(|&v| v as f32));
+            map_into(values, single, |v| v as f32);
             bytemuck::cast_slice(single)
         }
     }
@@ -161,9 +185,9 @@ pub(crate) fn incoming<E>(
     out: &mut Vec<f64>,
     call: impl FnOnce(&mut [u8]) -> Result<(), E>,
 ) -> Result<(), E> {
-    out.clear();
     match precision {
         Precision::Double => {
+            out.clear();
             out.resize(count, f64::from_bits(UNWRITTEN_F64));
             call(bytemuck::cast_slice_mut(out))
         }
@@ -171,8 +195,8 @@ pub(crate) fn incoming<E>(
             single.clear();
             single.resize(count, f32::from_bits(UNWRITTEN_F32));
             call(bytemuck::cast_slice_mut(single))?;
-            let widen = |&v: &f32| if v.to_bits() == UNWRITTEN_F32 { f64::from_bits(UNWRITTEN_F64) } else { f64::from(v) };
-            out.extend(single.iter().map(widen));
+            let widen = |v: f32| if v.to_bits() == UNWRITTEN_F32 { f64::from_bits(UNWRITTEN_F64) } else { f64::from(v) };
+            map_into(single, out, widen);
             Ok(())
         }
     }
@@ -187,11 +211,11 @@ pub(crate) fn name_of(value: f64) -> String {
 pub(crate) fn check_inputs(batch: &Batch, precision: Precision, keep: impl Fn(&str) -> bool) -> Result<(), CoreError> {
     for field in batch.fields.iter().filter(|f| keep(&f.name)) {
         let Values::Real(values) = &field.values else { continue };
-        let is_bad = |v: &f64| match precision {
-            Precision::Double => !v.is_finite(),
-            Precision::Single => !(*v as f32).is_finite(),
+        let found = match precision {
+            Precision::Double => first_that(values, |v| !v.is_finite()),
+            Precision::Single => first_that(values, |v| !(v as f32).is_finite()),
         };
-        if let Some(at) = values.iter().position(is_bad) {
+        if let Some(at) = found {
             let row = at / field.width().max(1);
             let sample = sample_of(&batch.offsets, field.rows, row);
             let what = format!("field \"{}\" holds {} in row {row} (sample {sample} of the batch)", field.name, values[at]);
@@ -199,4 +223,25 @@ pub(crate) fn check_inputs(batch: &Batch, precision: Precision, keep: impl Fn(&s
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conversions_and_searches_do_not_depend_on_where_work_is_cut() {
+        for count in [0, 1, CHUNK, CHUNK + 1, 3 * CHUNK + 7] {
+            let from: Vec<f64> = (0..count).map(|i| i as f64 * 0.1).collect();
+            let mut to = vec![7.0_f32; 5];
+            map_into(&from, &mut to, |v| v as f32);
+            assert_eq!(to, from.iter().map(|&v| v as f32).collect::<Vec<_>>());
+            assert_eq!(first_that(&from, f64::is_nan), None);
+            for at in [0, count / 2, count.saturating_sub(1)].into_iter().filter(|at| *at < count) {
+                let mut bad = from.clone();
+                bad[at..].fill(f64::NAN);
+                assert_eq!(first_that(&bad, f64::is_nan), Some(at));
+            }
+        }
+    }
 }

@@ -2,14 +2,17 @@
 
 use crate::{
     HostError,
-    convert::{Precision, Staging, check_inputs, incoming, kind_of, name_of, outgoing, rows_of, sample_of},
+    convert::{Precision, Staging, check_inputs, first_that, incoming, kind_of, name_of, outgoing, rows_of, sample_of},
 };
 use equivbench_abi::{
     self as abi, AbiError, ModelBox,
     descriptor::{GroupDescriptor, InstanceDescriptor, ModelDescriptor},
 };
 use equivbench_core::{Batch, CoreError, FieldKind, Model, Rows, StepFigures, Weights};
-use std::time::{Duration, Instant};
+use std::{
+    cell::Cell,
+    time::{Duration, Instant},
+};
 
 /// What a model must not see while it predicts: the answers. [`Model::train_step`] passes everything.
 const LABELS: [&str; 3] = ["target", "energy", "forces"];
@@ -103,7 +106,7 @@ impl LoadedModel {
     /// An ability that the model does not offer, or whatever it reports.
     pub fn capability(&mut self, name: &str, batch: &Batch, input: &[f64], length: usize) -> Result<Vec<f64>, HostError> {
         self.staging.fill(batch, self.precision, is_input);
-        let (staging, object, busy, precision) = (&self.staging, &mut self.object, &mut self.busy, self.precision);
+        let (staging, object, busy, precision) = (&self.staging, &mut self.object, &self.busy, self.precision);
         let mut values = Vec::new();
         let mut written = 0;
         let call = |bytes: &mut [u8]| {
@@ -203,7 +206,7 @@ impl LoadedModel {
     }
 
     fn check_prediction(&self, batch: &Batch, width: usize, out: &[f64]) -> Result<(), CoreError> {
-        let Some(at) = out.iter().position(|v| !v.is_finite()) else { return Ok(()) };
+        let Some(at) = first_that(out, |v| !v.is_finite()) else { return Ok(()) };
         let row = at / width.max(1);
         let sample = sample_of(&batch.offsets, self.output_rows, row);
         let place = format!("row {row}, column {} (sample {sample} of the batch)", at % width.max(1));
@@ -231,14 +234,14 @@ const fn weights_code(weights: Weights) -> u32 {
 }
 
 /// Time spent inside calls.
-#[derive(Clone, Copy, Debug, Default)]
-struct Busy(Duration);
+#[derive(Debug, Default)]
+struct Busy(Cell<Duration>);
 
 impl Busy {
-    fn during<R>(&mut self, call: impl FnOnce() -> R) -> R {
+    fn during<R>(&self, call: impl FnOnce() -> R) -> R {
         let start = Instant::now();
         let answer = call();
-        self.0 += start.elapsed();
+        self.0.set(self.0.get() + start.elapsed());
         answer
     }
 }
@@ -269,7 +272,7 @@ impl Model for LoadedModel {
         let width = self.output_width(batch);
         let count = self.row_count(batch) * width;
         self.staging.fill(batch, self.precision, is_input);
-        let (staging, object, busy, precision) = (&self.staging, &mut self.object, &mut self.busy, self.precision);
+        let (staging, object, busy, precision) = (&self.staging, &mut self.object, &self.busy, self.precision);
         let call = |bytes: &mut [u8]| {
             staging.lend(batch, precision, is_input, |raw| {
                 busy.during(|| object.predict_into(raw, weights_code(weights), bytes.into()).into_result())
@@ -283,7 +286,7 @@ impl Model for LoadedModel {
     fn train_step(&mut self, batch: &Batch) -> Result<StepFigures, CoreError> {
         check_inputs(batch, self.precision, is_any)?;
         self.staging.fill(batch, self.precision, is_any);
-        let (object, busy) = (&mut self.object, &mut self.busy);
+        let (object, busy) = (&mut self.object, &self.busy);
         let mut report = [0.0; 3];
         let answer = self
             .staging
@@ -302,9 +305,11 @@ impl Model for LoadedModel {
         let scalars = self.group(group)?.scalars as usize;
         self.staging.fill(batch, self.precision, is_input);
         let cotangent = outgoing(cotangent, self.precision, &mut self.sent);
-        let (staging, object, precision) = (&self.staging, &mut self.object, self.precision);
+        let (staging, object, busy, precision) = (&self.staging, &mut self.object, &self.busy, self.precision);
         let call = |bytes: &mut [u8]| {
-            staging.lend(batch, precision, is_input, |raw| object.vjp_into(raw, cotangent.into(), group.into(), bytes.into()).into_result())
+            staging.lend(batch, precision, is_input, |raw| {
+                busy.during(|| object.vjp_into(raw, cotangent.into(), group.into(), bytes.into()).into_result())
+            })
         };
         incoming(scalars, precision, &mut self.received, out, call).map_err(|e| self.failed(e).of_model())?;
         let Some(at) = out.iter().position(|v| !v.is_finite()) else { return Ok(()) };
@@ -328,7 +333,7 @@ impl Model for LoadedModel {
     }
 
     fn busy_s(&self) -> Option<f64> {
-        Some(self.busy.0.as_secs_f64())
+        Some(self.busy.0.get().as_secs_f64())
     }
 
     fn parameters_into(&self, group: &str, out: &mut Vec<f64>) -> Result<(), CoreError> {
@@ -345,16 +350,18 @@ impl Model for LoadedModel {
     }
 
     fn save(&self) -> Result<Vec<u8>, CoreError> {
-        let state = self.object.save().into_result().map_err(|e| self.failed(e).of_model())?;
+        let state = self.busy.during(|| self.object.save()).into_result().map_err(|e| self.failed(e).of_model())?;
         // `into_vec` of a vector that another library allocated copies as well.
         Ok(state.as_slice().to_vec())
     }
 
     fn load(&mut self, state: &[u8]) -> Result<(), CoreError> {
-        self.object.load(state.into()).into_result().map_err(|e| self.failed(e).of_model())
+        let object = &mut self.object;
+        self.busy.during(|| object.load(state.into())).into_result().map_err(|e| self.failed(e).of_model())
     }
 
     fn synchronise(&mut self) -> Result<(), CoreError> {
-        self.object.synchronise().into_result().map_err(|e| self.failed(e).of_model())
+        let object = &mut self.object;
+        self.busy.during(|| object.synchronise()).into_result().map_err(|e| self.failed(e).of_model())
     }
 }

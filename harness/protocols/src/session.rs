@@ -8,8 +8,8 @@ use crate::{
     preparer::{Prepared, Preparer},
 };
 use equivbench_core::{
-    Balance, Batch, Clock, Condition, CoreError, Dataset, Deviation, Estimate, Estimator, Evaluation, Measurement, Model, PointLoss,
-    RotationPlan, SampleTerms, Scheme, Seed, Sink, StepFigures, Task, Variant, Weights, measure_shared, measure_variants, pool,
+    Balance, Batch, Checked, Clock, Condition, CoreError, Dataset, Deviation, Estimate, Estimator, Evaluation, Measurement, Model,
+    PointLoss, RotationPlan, SampleTerms, Scheme, Seed, Sink, StepFigures, Task, Variant, Weights, measure_shared, measure_variants, pool,
 };
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, mpsc::Receiver};
@@ -136,16 +136,21 @@ pub enum SessionError {
     },
 }
 
-/// Relative difference between shared and blind predictions beyond which a run fails. Rounding is 1e-5 of f32 predictions, distances at
-/// the edges of bins some 1e-3; what changes with rotation differs by its whole equivariance error.
+/// Relative difference between shared and blind predictions that is always too much.
 const TOLERATED_DEVIATION: f64 = 1e-2;
+/// Relative difference that rounding of f32 predictions may cause at most, with a distance or two at the edge of a bin.
+const ROUNDING: f64 = 1e-4;
+/// Beyond rounding: share of the equivariance error that sharing may account for, as a mean square.
+const TOLERATED_OF_EQUIV: f64 = 0.1;
 
-/// The measured batch and the pass of an evaluation that are predicted both ways.
-#[derive(Clone, Copy)]
-struct Checked {
+/// Samples that an evaluation predicts both ways at most: a random few, as each costs a whole pass of its own.
+const CHECKED_SAMPLES: usize = 4;
+
+/// What an evaluation predicts both ways, and where.
+struct CheckedAt {
     flow_time: usize,
     batch: usize,
-    pass: usize,
+    what: Checked,
 }
 
 /// Some measured samples as the dataset gave them, with their rotations. What a task makes of them may be a thousand times larger
@@ -316,7 +321,7 @@ impl<'a> Session<'a> {
         let mut deviation = Deviation::default();
         let checked = self.checked(weights);
         for (index, flow_time) in self.config.flow_times.clone().into_iter().enumerate() {
-            let checked = checked.filter(|c| c.flow_time == index);
+            let checked = checked.as_ref().filter(|c| c.flow_time == index);
             let terms = self.terms(weights, flow_time, checked, &mut deviation, observer)?;
             for (&variant, terms) in self.config.variants.iter().zip(&terms) {
                 let estimate = pool(terms, self.config.loss == PointLoss::Mse, &mut self.config.seed.stream("bootstrap"));
@@ -326,21 +331,35 @@ impl<'a> Session<'a> {
                 found.push((Condition { flow_time, variant }, estimate));
             }
         }
-        match deviation.relative() {
-            Some(relative) if relative > TOLERATED_DEVIATION => Err(CoreError::Sharing { relative, tolerated: TOLERATED_DEVIATION }),
-            _ => Ok((found, deviation)),
+        self.trust(checked.as_ref(), &found, &deviation)?;
+        Ok((found, deviation))
+    }
+
+    /// Whether shared predictions are close enough to blind ones for the equivariance error that was found.
+    fn trust(&self, checked: Option<&CheckedAt>, found: &[(Condition, Estimate)], deviation: &Deviation) -> Result<(), CoreError> {
+        let (Some(relative), Some(square), Some(checked)) = (deviation.relative(), deviation.mean_square(), checked) else { return Ok(()) };
+        let of_flow_time = found.iter().skip(checked.flow_time * self.config.variants.len()).take(self.config.variants.len());
+        // Another loss than the squared error has no scale in common with the difference.
+        let equiv = of_flow_time.map(|(_, e)| e.pooled.equivariance).fold(f64::INFINITY, f64::min);
+        let of_equiv = if self.config.loss == PointLoss::Mse { square / equiv.max(f64::MIN_POSITIVE) } else { 0.0 };
+        // Written so that what is not a number is not trusted.
+        if relative <= ROUNDING || (relative <= TOLERATED_DEVIATION && of_equiv <= TOLERATED_OF_EQUIV) {
+            return Ok(());
         }
+        Err(CoreError::Sharing { relative, of_equiv })
     }
 
     /// What an evaluation with these weights predicts both ways: another batch and rotation each time, chosen by seed.
-    fn checked(&self, weights: Weights) -> Option<Checked> {
+    fn checked(&self, weights: Weights) -> Option<CheckedAt> {
         let seed = &self.config.seed;
-        let draw = |what: &str, count: usize| {
-            (seed.derived(&format!("shared/{}/{}/{what}", self.state.step, weights.name())) % count.max(1) as u64) as usize
-        };
+        let name = |what: &str| format!("shared/{}/{}/{what}", self.state.step, weights.name());
+        let draw = |what: &str, count: usize| (seed.derived(&name(what)) % count.max(1) as u64) as usize;
         let batch = draw("batch", self.measured.len());
-        let passes = self.measured.get(batch)?.plans.first()?.rotations.len();
-        Some(Checked { flow_time: draw("flow time", self.config.flow_times.len()), batch, pass: draw("pass", passes) })
+        let plans = &self.measured.get(batch)?.plans;
+        let mut samples: Vec<usize> = seed.permutation(&name("samples"), plans.len()).into_iter().map(|s| s as usize).collect();
+        samples.truncate(CHECKED_SAMPLES);
+        let what = Checked { pass: draw("pass", plans.first()?.rotations.len()), samples };
+        Some(CheckedAt { flow_time: draw("flow time", self.config.flow_times.len()), batch, what })
     }
 
     /// The terms of every measured sample at a flow time, one list for each variant.
@@ -348,7 +367,7 @@ impl<'a> Session<'a> {
         &mut self,
         weights: Weights,
         flow_time: Option<f64>,
-        checked: Option<Checked>,
+        checked: Option<&CheckedAt>,
         deviation: &mut Deviation,
         observer: &mut dyn Observer,
     ) -> Result<Vec<Vec<SampleTerms>>, CoreError> {
@@ -360,8 +379,8 @@ impl<'a> Session<'a> {
             let samples = self.preparer.measured(batch.raw.clone(), &batch.samples, flow_time)?;
             let (plans, variants) = (&batch.plans, &self.config.variants);
             let of_batch = if self.config.sharing && self.model.shares_rotations() {
-                let checked_pass = checked.filter(|c| c.batch == index).map(|c| c.pass);
-                let (terms, found) = measure_shared(self.model, &*task, &samples, plans, how, variants, checked_pass)?;
+                let checked = checked.filter(|c| c.batch == index).map(|c| &c.what);
+                let (terms, found) = measure_shared(self.model, &*task, &samples, plans, how, variants, checked)?;
                 deviation.add(found);
                 terms
             } else {

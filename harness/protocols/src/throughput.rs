@@ -20,7 +20,7 @@ pub(crate) static THROUGHPUT: Table = Table {
     groups: &[&[
         Column::new("protocol_version", "", "version of the protocols"),
         Column::new("device", "", "device"),
-        Column::new("precision", "", "precision of the model"),
+        Column::new("precision", "", "precision of training steps"),
         Column::timing("threads", "threads", "threads the model may use; 0 for all"),
         Column::new("parameters", "", "trained parameters"),
         Column::new("batch_size", "samples", "samples in a full batch"),

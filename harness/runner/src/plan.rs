@@ -162,7 +162,7 @@ fn check(config: &RunConfig) -> Result<(), String> {
         return Err(format!("measure.flow_times holds {t}; a flow time lies in [0, 1]"));
     }
     known("run.clock", &config.run.clock, &["system", "steps"])?;
-    known("run.precision", &config.run.precision, &["f32", "f64", "f32+f64"])?;
+    known("run.precision", &config.run.precision, &["f32", "f64", "bf16", "f32+f64", "bf16+f64"])?;
     if measure.samples == 0 || measure.batch_size == 0 || measure.weights.is_empty() {
         return Err("measure.samples, measure.batch_size and measure.weights must not be empty or 0".into());
     }

@@ -478,6 +478,9 @@ impl Observer for Watch<'_> {
     }
 
     fn checkpoint(&mut self, state: &SessionState, model: &dyn Model) -> Result<(), CoreError> {
+        let kept = |e: RunnerError| CoreError::Sink(e.to_string());
+        // The one before is written first: a third copy of a large state might not fit.
+        self.keeper.finish().map_err(kept)?;
         let checkpoint = Checkpoint {
             run: self.spec.id.clone(),
             data_hash: self.data_hash.clone(),
@@ -486,7 +489,6 @@ impl Observer for Watch<'_> {
             model: model.save()?,
         };
         let tables = self.rows.writers.values().map(TableWriter::to_sync).collect::<Result<_, _>>();
-        let kept = |e: RunnerError| CoreError::Sink(e.to_string());
         self.keeper.keep(checkpoint, tables.map_err(|e| kept(e.into()))?).map_err(kept)
     }
 

@@ -80,19 +80,41 @@ const KERNELS: &[Kernel] = &[
         let mask = i.slot_mask();
         i.case(move || kernels::masked_softmax(scores.clone(), bias.clone(), scale.clone(), mask.clone()))
     }),
-    ("masked_softmax_voxels", "4 x 1 x 512 x 512, no mask", |mut i| {
+    ("softmax", "4 x 1 x 512 x 512", |mut i| {
         let scores = i.leaf([4, 1, 512, 512]);
-        let [bias, scale, mask] = [i.constant([4 * 512 * 512]) * 0.0, i.constant([1]) * 0.0, i.constant([4 * 512]) * 0.0 + 1.0];
-        let (bias, mask) = (bias.reshape([4, 512, 512]), mask.reshape([4, 512]));
-        i.case(move || kernels::masked_softmax(scores.clone(), bias.clone(), scale.clone(), mask.clone()))
+        i.case(move || kernels::softmax(scores.clone()))
+    }),
+    ("affine", "880 x 128 to 384", |mut i| {
+        let (x, map) = (i.leaf([EDGES, 128]), i.map(128, 384));
+        i.case(move || kernels::affine(x.clone(), map.clone()))
+    }),
+    ("activated_affine", "880 x 128 to 128", |mut i| {
+        let (x, map) = (i.leaf([EDGES, 128]), i.map(128, 128));
+        i.case(move || kernels::activated_affine(x.clone(), map.clone(), None))
+    }),
+    ("feed_forward", "880 x 128, 256 hidden", |mut i| {
+        let (x, gain, maps) = (i.leaf([EDGES, 128]), i.leaf([128]), [i.map(128, 256), i.map(256, 128)]);
+        i.case(move || kernels::feed_forward(x.clone(), Some((gain.clone(), 1e-7)), maps.clone(), [None; 2]))
+    }),
+    ("edge_attributes", "880 edges of 440 pairs, 512 + 2 x 192 to 128", |mut i| {
+        let pairs: Vec<usize> = (0..EDGES).map(|edge| edge / 2).collect();
+        let (pairs, ends) = (RowIndex::new(EDGES / 2, &pairs).expect("rows are in range"), ends());
+        let (embedding, nodes, map) = (i.leaf([EDGES / 2, 512]), [(); 2].map(|()| i.leaf([ATOMS, 192])), i.map(896, 128));
+        i.case(move || kernels::edge_attributes(&pairs, [&ends[0], &ends[1]], embedding.clone(), nodes.clone(), map.clone(), [None; 2]))
+    }),
+    ("edge_messages", "880 edges, 128", |mut i| {
+        let ends = ends();
+        let (attributes, node) = (i.leaf([EDGES, 128]), i.leaf([ATOMS, 128]));
+        let maps = [i.map(256, 128), i.map(256, 128), i.map(128, 384)];
+        i.case(move || kernels::edge_messages([&ends[0], &ends[1]], attributes.clone(), node.clone(), maps.clone(), None))
     }),
     ("slot_attention", "44 x 20 x 128, 8 heads", |i| slot_attention(i, None)),
     ("slot_attention_dropout", "44 x 20 x 128, 8 heads, 0.1", |i| slot_attention(i, Some(0.1))),
     ("pair_biased_attention", "3 x 138 x 512, 8 heads", |mut i| {
-        let (packed, bias) = (i.leaf([414, 1536]), i.leaf([CHAINS, TOKENS, TOKENS, 8]));
+        let ([q, k, v], bias) = ([(); 3].map(|()| i.leaf([CHAINS * TOKENS, 512])), i.leaf([CHAINS, TOKENS, TOKENS, 8]));
         i.case(move || {
-            let part = |which: usize| packed.clone().narrow(1, which * 512, 512).reshape([CHAINS, TOKENS, 8, 64]).swap_dims(1, 2);
-            let mixed = kernels::pair_biased_attention(part(0), part(1), part(2), bias.clone(), None);
+            let heads = |x: &Tensor<2>| x.clone().reshape([CHAINS, TOKENS, 8, 64]).swap_dims(1, 2);
+            let mixed = kernels::pair_biased_attention(heads(&q), heads(&k), heads(&v), bias.clone(), None);
             mixed.swap_dims(1, 2).reshape([CHAINS * TOKENS, 512])
         })
     }),
@@ -125,6 +147,13 @@ const KERNELS: &[Kernel] = &[
     ("conv3d_point", "4 x 64 to 32 x 32^3", |i| conv(i, Conv3d::Point, [64, 32, 32])),
     ("adamw_step", "104 tensors of 10^7 numbers, clipped, averaged", |mut i| Box::new(RefCell::new(AdamW::new(&mut i)))),
 ];
+
+/// Senders and receivers of the edges of a graph.
+fn ends() -> [RowIndex; 2] {
+    let senders: Vec<usize> = (0..EDGES).map(|edge| scattered(edge, 3) % ATOMS).collect();
+    let receivers: Vec<usize> = (0..EDGES).map(|edge| edge / SLOTS).collect();
+    [senders, receivers].map(|index| RowIndex::new(ATOMS, &index).expect("rows are in range"))
+}
 
 fn layer_norm(mut i: Inputs, rows: usize, width: usize) -> Box<dyn Case> {
     let (x, weight, bias) = (i.leaf([rows, width]), i.leaf([width]), i.leaf([width]));
@@ -205,8 +234,18 @@ impl Inputs {
     }
 
     fn leaf<const D: usize>(&mut self, shape: [usize; D]) -> Tensor<D> {
+        self.scaled_leaf(shape, 1.0)
+    }
+
+    /// A weight whose products with numbers of size one have size one, as a model's have, and a bias.
+    fn map(&mut self, inputs: usize, outputs: usize) -> (Tensor<2>, Tensor<1>) {
+        (self.scaled_leaf([inputs, outputs], (1.0 / (inputs as f64).sqrt()) as f32), self.leaf([outputs]))
+    }
+
+    fn scaled_leaf<const D: usize>(&mut self, shape: [usize; D], scale: f32) -> Tensor<D> {
         let device = self.device.clone();
-        let leaf = self.draw(shape, &device).require_grad();
+        let values: Vec<f32> = self.numbers(shape.iter().product()).into_iter().map(|x| x * scale).collect();
+        let leaf = Tensor::from_data(TensorData::new(values, shape), &device).require_grad();
         let of = leaf.clone();
         self.gradients.push(Box::new(move |gradients| numbers(of.grad(gradients).expect("every leaf has a gradient"))));
         leaf

@@ -17,8 +17,8 @@ fn main() {
         let seconds = fastest(|| drop(black_box(a.clone().matmul(b.clone()))));
         println!("matrix product {side}^3, f32: {:.0} GFLOP/s", 2.0 * (side as f64).powi(3) / seconds / 1e9);
     }
-    // Far larger than the caches.
-    let from = vec![1.0_f32; 64 << 20];
+    // 64 MiB each: larger than the caches, as parameters and moments are.
+    let from = vec![1.0_f32; 16 << 20];
     let mut to = vec![0.0_f32; from.len()];
     let seconds = fastest(|| {
         to.par_chunks_mut(1 << 16).zip(from.par_chunks(1 << 16)).for_each(|(to, from)| to.copy_from_slice(from));

@@ -7,6 +7,7 @@
 //! * On any other device (CUDA, ...) every function falls back to a composition of ordinary tensor operations, which
 //!   [`plain`] also exposes: it is the definition that the fused kernels are tested against.
 //! * Results do not depend on the number of threads: work is cut at fixed places, and partial sums are combined in order.
+//! * Nor on the instruction set, but for matrix products (`gemm`, as in Burn), whose last bits depend on the processor.
 //! * Only first derivatives exist, as in Burn's autodiff itself.
 //!
 //! | operation | result | gradients |

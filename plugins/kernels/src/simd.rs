@@ -1,7 +1,9 @@
 //! One source, several instruction sets: compiles a function for each and picks the widest one at run time.
 //!
 //! All kernels call fused multiply-add explicitly and fix the order of their sums, so that the bits of a result do not
-//! depend on the instruction set. A processor without such an instruction (x86 before 2013) is right, but slow.
+//! depend on the instruction set. A processor without such an instruction (x86 before 2013) is right, but slow. Matrix products
+//! are those of the crate `gemm`, here and in Burn: it chooses its instructions and block sizes by processor, so their last bits may differ
+//! from one processor to another, never with the number of threads.
 //!
 //! * **AVX-512**: the same bodies in the same eight lanes, for the thirty-two registers and the masks, and for what compilers make of
 //!   element-wise loops. Sixteen lanes would be other bits than AVX2, as every sum, product and maximum is cut into eight lanes and that

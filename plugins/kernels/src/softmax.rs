@@ -55,8 +55,7 @@ impl Kernel<1> for Softmax {
         let scores = scores.to_contiguous();
         let (given, keys) = (values::<T>(&scores), keys(&scores));
         let weights = build(given.len(), rows_per_chunk(keys) * keys, |first, output| {
-            output.copy_from_slice(&given[first..][..output.len()]);
-            plain_rows(keys, output);
+            plain_rows(keys, &given[first..][..output.len()], output);
         });
         let weights = tensor(weights, scores.shape());
         (weights.clone(), weights)
@@ -66,8 +65,8 @@ impl Kernel<1> for Softmax {
         let gradient = gradient.to_contiguous();
         let (numbers, given, keys) = (values::<T>(&weights), values::<T>(&gradient), keys(&weights));
         let for_scores = build(numbers.len(), rows_per_chunk(keys) * keys, |first, output| {
-            output.copy_from_slice(&given[first..][..output.len()]);
-            pull_back_plain_rows(keys, &numbers[first..][..output.len()], output);
+            let range = first..first + output.len();
+            pull_back_plain_rows(keys, &numbers[range.clone()], &given[range], output);
         });
         [Some(tensor(for_scores, weights.shape()))]
     }
@@ -148,23 +147,27 @@ impl Kernel<4> for MaskedSoftmax {
 }
 
 simd! {
-    /// Turns scores into weights, row by row.
-    fn plain_rows<T, L>(keys: usize, scores: &mut [T]) {
-        for scores in scores.chunks_exact_mut(keys) {
+    /// Writes the weights of scores, row by row.
+    fn plain_rows<T, L>(keys: usize, scores: &[T], weights: &mut [T]) {
+        for (scores, weights) in scores.chunks_exact(keys).zip(weights.chunks_exact_mut(keys)) {
             let highest = maximum::<T, L>(scores);
-            for score in scores.iter_mut() {
-                *score = (*score - highest).exp();
+            for (weight, &score) in weights.iter_mut().zip(scores) {
+                *weight = (score - highest).exp();
             }
-            to_unit_sum::<T, L>(scores);
+            to_unit_sum::<T, L>(weights);
         }
     }
 }
 
 simd! {
-    /// Turns the gradient of the weights into that of the scores, row by row.
-    fn pull_back_plain_rows<T, L>(keys: usize, weights: &[T], gradient: &mut [T]) {
-        for (weights, gradient) in weights.chunks_exact(keys).zip(gradient.chunks_exact_mut(keys)) {
-            pull_back_row::<T, L>(weights, gradient);
+    /// Writes the gradient of scores from that of their weights, row by row: as [`pull_back_row`], not in place.
+    fn pull_back_plain_rows<T, L>(keys: usize, weights: &[T], gradient: &[T], output: &mut [T]) {
+        let rows = weights.chunks_exact(keys).zip(gradient.chunks_exact(keys));
+        for ((weights, gradient), output) in rows.zip(output.chunks_exact_mut(keys)) {
+            let mean = dot::<T, L>(weights, gradient);
+            for ((output, &gradient), &weight) in output.iter_mut().zip(gradient).zip(weights) {
+                *output = weight * (gradient - mean);
+            }
         }
     }
 }

@@ -41,6 +41,8 @@ pub struct Trainer<M: ModelPlugin> {
     average_for_prediction: Option<M>,
     /// What predictions of rotated copies of a batch share, and the weights that it was computed with.
     shared: Option<(Weights, Shared)>,
+    /// Whether parameters were taken out of the model and not put back: what a panic in between leaves.
+    is_hollow: bool,
     parameters: Vec<ParameterInfo>,
     optimiser: Optimiser,
     state: OptimiserState,
@@ -89,6 +91,7 @@ impl<M: ModelPlugin> Trainer<M> {
             raw_for_prediction: None,
             average_for_prediction: None,
             shared: None,
+            is_hollow: false,
             parameters,
             optimiser,
             state,
@@ -189,6 +192,7 @@ impl<M: ModelPlugin> Trainer<M> {
     /// # Errors
     /// A batch that the model cannot read.
     pub fn train_step(&mut self, raw: &abi::Batch<'_>) -> PluginResult<[f64; 3]> {
+        self.check_whole()?;
         self.forget_predictions();
         let seed = splitmix(self.request.seed ^ splitmix(self.state.step));
         let device = self.device.clone().autodiff();
@@ -224,11 +228,13 @@ impl<M: ModelPlugin> Trainer<M> {
     /// Takes the parameters in order to change them; [`give`](Self::give) puts them back.
     fn take(&mut self) -> Flat {
         self.forget_predictions();
+        self.is_hollow = true;
         self.on_host.take().unwrap_or_else(|| parameters::take(&mut self.model, self.precision))
     }
 
     fn give(&mut self, values: Flat) {
         self.forget_predictions();
+        self.is_hollow = false;
         if self.training != self.precision {
             self.model = parameters::write(self.model.clone(), &values, self.training);
             self.on_host = Some(values);
@@ -236,6 +242,12 @@ impl<M: ModelPlugin> Trainer<M> {
         }
         self.on_host = (self.device != Device::flex()).then(|| values.clone());
         parameters::give(&mut self.model, values, &self.parameters);
+    }
+
+    fn check_whole(&self) -> PluginResult<()> {
+        let hollow =
+            "an optimiser step of this instance ended in the middle and took the weights along; load a saved state or open it anew";
+        if self.is_hollow { Err(PluginError::Other(hollow.into())) } else { Ok(()) }
     }
 
     /// Drops what was derived from the parameters.
@@ -284,6 +296,7 @@ impl<M: ModelPlugin> Trainer<M> {
 
     /// The model without autodiff, with these weights.
     fn for_prediction(&mut self, weights: Weights) -> PluginResult<&M> {
+        self.check_whole()?;
         if weights == Weights::Raw {
             let model = self.raw_for_prediction.take().unwrap_or_else(|| self.for_evaluation(self.model.valid()));
             return Ok(self.raw_for_prediction.insert(model));
@@ -300,6 +313,7 @@ impl<M: ModelPlugin> Trainer<M> {
     /// # Errors
     /// A cotangent of another shape than the prediction, or an unknown group.
     pub fn vjp(&self, raw: &abi::Batch<'_>, cotangent: Vec<f64>, group: &str) -> PluginResult<Flat> {
+        self.check_whole()?;
         let members = self.group(group)?;
         let device = self.device.clone().autodiff();
         let batch = Batch::new(raw, &device, self.evaluation, None)?;
@@ -323,6 +337,7 @@ impl<M: ModelPlugin> Trainer<M> {
     }
 
     fn read_group(&self, group: &str) -> PluginResult<Flat> {
+        self.check_whole()?;
         let members = self.group(group)?;
         Ok(match &mut self.values() {
             Flat::F32(v) => Flat::F32(members.iter().map(|&i| std::mem::take(&mut v[i])).collect()),
@@ -331,6 +346,7 @@ impl<M: ModelPlugin> Trainer<M> {
     }
 
     fn write_group(&mut self, group: &str, bytes: &[u8]) -> PluginResult<()> {
+        self.check_whole()?;
         let members = self.group(group)?;
         let scalars: usize = members.iter().map(|&i| self.parameters[i].len()).sum();
         if bytes.len() != scalars * self.precision.bytes() {
@@ -428,7 +444,10 @@ impl<M: ModelPlugin> abi::Model for Trainer<M> {
     }
 
     fn save(&self) -> AbiResult<RVec<u8>> {
-        guard(|| Ok(state::save(&self.values(), &self.state, &self.parameters, &self.identity()?)?.into()))
+        guard(|| {
+            self.check_whole()?;
+            Ok(state::save(&self.values(), &self.state, &self.parameters, &self.identity()?)?.into())
+        })
     }
 
     fn load(&mut self, bytes: RSlice<'_, u8>) -> AbiResult<()> {
@@ -477,10 +496,9 @@ fn limit_threads(threads: u64) {
     static POOL: Once = Once::new();
     POOL.call_once(|| {
         equivbench_kernels::tune_allocator();
-        if threads > 0 {
-            // Fails only when a pool exists already, and then that pool is used.
-            let _ = rayon::ThreadPoolBuilder::new().num_threads(threads as usize).build_global();
-        }
+        // Steps run on its threads (see `in_pool`): as much stack as a main thread has. 0 threads are as many as there are cores. Fails
+        // only when a pool exists already, and then that pool is used.
+        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads as usize).stack_size(8 << 20).build_global();
     });
 }
 

@@ -167,3 +167,43 @@ fn evaluating_in_double_precision_changes_only_rounding() {
         assert!((single - double).abs() < 1e-4 * double, "{single} {double}");
     }
 }
+
+/// The shared path and the blind one measure the same, and say how far apart they are; 16 bits are for training only.
+#[test]
+fn shared_work_is_checked_and_bf16_trains_while_evaluation_stays_in_f32() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = ["--plugins", "escaip", "--set", "train.steps=3", "--set", "measure.samples=8"];
+    let (shared, blind) = (folder.path().join("shared"), folder.path().join("blind"));
+    run(&shared, &[&base[..], &["--set", r#"run.precision=["f32","bf16"]"#]].concat()).success();
+    run(&blind, &[&base[..], &["--set", "measure.sharing=false"]].concat()).success();
+    let at = |out: &Path, name: &str, column: &str| -> Vec<String> {
+        let (header, rows) = table(out, name);
+        let at = header.iter().position(|h| h == column).unwrap();
+        rows.iter().map(|row| row[at].clone()).collect()
+    };
+    assert_eq!(at(&shared, "throughput", "precision"), ["bf16", "f32"]);
+    assert!(at(&blind, "curve", "shared_deviation").iter().chain(&at(&blind, "curve", "shared_checked")).all(String::is_empty));
+    for (deviation, checked) in at(&shared, "curve", "shared_deviation").iter().zip(at(&shared, "curve", "shared_checked")) {
+        // Rounding in f32; exactly 0 would mean that nothing was computed twice.
+        let deviation: f64 = deviation.parse().unwrap();
+        assert!(deviation > 0.0 && deviation < 1e-4 && checked == "4", "{deviation:e} of {checked}");
+    }
+    // Fresh weights are the same in all three, and so is what is measured, to rounding in f32 predictions.
+    let fresh = |out: &Path| numbers(out, "curve", "loss_equiv", |cell| cell("step") == "0" && cell("weights") == "raw");
+    let (two, one) = (fresh(&shared), fresh(&blind));
+    assert_eq!(two[0], two[1]);
+    assert!((two[0] / one[0] - 1.0).abs() < 1e-4, "{two:?} {one:?}");
+    let harness: Vec<f64> = numbers(&shared, "throughput", "harness_percent", |_| true);
+    assert!(harness.iter().all(|percent| (0.0..100.0).contains(percent)), "{harness:?}");
+}
+
+#[test]
+fn the_suite_for_throughput_serves_every_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let short = ["--suite", "throughput", "--set", "model.size=nano", "--set", "train.steps=12", "--set", "train.batch_size=2"];
+    for model in ["escaip", "proteina", "voxmol"] {
+        let out = folder.path().join(model);
+        run(&out, &[&["--plugins", model][..], &short].concat()).success();
+        assert_eq!(numbers(&out, "throughput", "timed_steps", |_| true), [2.0]);
+    }
+}

@@ -24,7 +24,11 @@ pub(crate) struct Ends {
 }
 
 impl Ends {
+    /// # Panics
+    /// If the two do not belong to the same edges and nodes.
     pub(crate) fn of([senders, receivers]: [&RowIndex; 2]) -> Self {
+        let size = |index: &RowIndex| [index.index().len(), index.rows()];
+        assert_eq!(size(senders), size(receivers), "edges: number of edges and nodes of senders and receivers");
         Self { senders: senders.clone(), receivers: receivers.clone() }
     }
 
@@ -566,5 +570,29 @@ mod tests {
             let given: Vec<_> = (0..).zip(sizes).map(|(seed, size)| numbers(size, seed)).collect();
             check(|x| apply(edge_messages, x), |x| apply(composed_messages, x), &given);
         }
+    }
+
+    #[test]
+    fn a_graph_without_edges_has_no_attributes_and_no_messages() {
+        let device = burn::tensor::Device::flex().autodiff();
+        let none = RowIndex::new(2, &[]).unwrap();
+        let ends = Ends::of([&none, &none]);
+        let zeros = |shape: [usize; 2]| Tensor::<2>::zeros(shape, &device);
+        let map = |inputs: usize| (Tensor::<2>::ones([inputs, 3], &device).require_grad(), Tensor::<1>::zeros([3], &device));
+        let node = zeros([2, 3]).require_grad();
+        let (first, maps) = (map(10), [map(6), map(7), map(3)]);
+        let attributes = edge_attributes(&none, ends.clone(), zeros([2, 4]), [node.clone(), node.clone()], first.clone(), [None; 2]);
+        let messages = edge_messages(ends, zeros([0, 4]), node.clone(), maps.clone(), None);
+        assert_eq!([attributes.dims(), messages.dims()], [[0, 3]; 2]);
+        let gradients = (attributes.sum() + messages.sum()).backward();
+        for weight in [&first.0, &maps[0].0, &maps[1].0, &maps[2].0, &node] {
+            assert_eq!(weight.grad(&gradients).unwrap().abs().sum().into_scalar::<f32>(), 0.0);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "senders and receivers")]
+    fn ends_of_other_edges_are_refused() {
+        Ends::of([&RowIndex::new(2, &[0, 1]).unwrap(), &RowIndex::new(2, &[0]).unwrap()]);
     }
 }

@@ -137,4 +137,20 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn no_rows_and_no_inputs_are_maps_too() {
+        let device = burn::tensor::Device::flex().autodiff();
+        for [rows, inputs] in [[0, 3], [2, 0]] {
+            let x = Tensor::<2>::ones([rows, inputs], &device).require_grad();
+            let bias = Tensor::<1>::from_floats([1.5, -2.0], &device).require_grad();
+            let weight = Tensor::<2>::ones([inputs, 2], &device).require_grad();
+            let mapped = linear(x.clone(), (weight.clone(), bias.clone()), Then::Nothing);
+            assert_eq!(mapped.clone().into_data().try_to_vec::<f32>().unwrap(), [1.5, -2.0].repeat(rows));
+            let gradients = mapped.sum().backward();
+            assert_eq!(bias.grad(&gradients).unwrap().into_data().try_to_vec::<f32>().unwrap(), [rows as f32; 2]);
+            assert_eq!(weight.grad(&gradients).unwrap().into_data().try_to_vec::<f32>().unwrap(), vec![0.0; inputs * 2]);
+            assert_eq!(x.grad(&gradients).unwrap().dims(), [rows, inputs]);
+        }
+    }
 }

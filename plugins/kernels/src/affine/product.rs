@@ -48,11 +48,12 @@ pub(crate) fn multiply<T: Scalar>(a: Matrix<'_, T>, b: Matrix<'_, T>, add: bool,
 /// # Safety
 /// `output` can be written for `len` elements, and read if `add`.
 unsafe fn multiply_raw<T: Scalar>(a: Matrix<'_, T>, b: Matrix<'_, T>, add: bool, len: usize, output: *mut T) {
-    assert_eq!(a.columns, b.rows, "inner size of a product");
-    assert_eq!(len, a.rows * b.columns, "size of a product");
+    // A matrix without columns does not know its rows.
     if len == 0 || a.columns == 0 {
         return;
     }
+    assert_eq!(a.columns, b.rows, "inner size of a product");
+    assert_eq!(len, a.rows * b.columns, "size of a product");
     for m in [a, b] {
         assert!((m.rows - 1) * m.row + (m.columns - 1) * m.column < m.values.len(), "a factor reaches beyond its memory");
     }

@@ -148,7 +148,7 @@ impl ModelPlugin for Escaip {
     fn share(&self, batch: &Batch<'_>) -> PluginResult<Shared> {
         let pass = Pass::new(batch, &self.config)?;
         let graph = &pass.features.graph;
-        Ok(Shared::new(SharedFactors::new(self.force_factors(&pass), &graph.offsets, &graph.senders, batch.offsets())))
+        Ok(Shared::new(SharedFactors::new(self.force_factors(&pass), &graph.offsets, &graph.senders, batch)?))
     }
 
     fn forward_shared(&self, shared: &Shared, rotated: &Batch<'_>) -> PluginResult<Tensor<2>> {

@@ -10,6 +10,8 @@ use rayon::prelude::*;
 pub(crate) struct SharedFactors {
     /// `[molecules + 1]` first atoms of the molecules.
     molecules: Vec<usize>,
+    /// `[atoms]` atomic numbers.
+    species: Vec<i64>,
     /// `[atoms + 1]` first edges of the atoms.
     offsets: Vec<usize>,
     /// `[edges]` neighbours; a lonely atom is its own.
@@ -21,16 +23,20 @@ pub(crate) struct SharedFactors {
 }
 
 impl SharedFactors {
-    /// Keeps what the force head made of a pass.
-    pub(crate) fn new(factors: ForceFactors, offsets: &[usize], senders: &[usize], molecules: &[usize]) -> Self {
+    /// Keeps what the force head made of a pass over a batch.
+    ///
+    /// # Errors
+    /// A batch without species.
+    pub(crate) fn new(factors: ForceFactors, offsets: &[usize], senders: &[usize], batch: &Batch<'_>) -> PluginResult<Self> {
         let numbers = |x: Tensor<2>| x.into_data().iter::<f64>().collect::<Vec<_>>();
-        Self {
-            molecules: molecules.to_vec(),
+        Ok(Self {
+            molecules: batch.offsets().to_vec(),
+            species: batch.ints("species")?,
             offsets: offsets.to_vec(),
             senders: senders.to_vec(),
             direction: numbers(factors.direction).chunks_exact(3).map(|a| [a[0], a[1], a[2]]).collect(),
             magnitude: numbers(factors.magnitude),
-        }
+        })
     }
 
     /// Forces `[atoms, 3]` of a rotated copy.
@@ -38,9 +44,9 @@ impl SharedFactors {
     /// # Errors
     /// A batch of other molecules.
     pub(crate) fn forces(&self, rotated: &Batch<'_>) -> PluginResult<Tensor<2>> {
-        if rotated.offsets() != self.molecules {
+        if rotated.offsets() != self.molecules || rotated.ints("species")? != self.species {
             return Err(PluginError::BadRequest(format!(
-                "escaip: a rotated copy of {} atoms was expected, the batch has {} in {} molecules",
+                "escaip: a rotated copy of {} atoms was expected, the batch has {} in {} molecules, or other species",
                 self.magnitude.len(),
                 rotated.points(),
                 rotated.samples()
