@@ -450,7 +450,7 @@ mod tests {
         let ((plans, how), samples) = (exhaustive(), sample());
         let mut model = Linear::default();
         let blind = measure_variants(&mut model, &FlowMatching, &samples, &plans, how, &Variant::ALL).unwrap();
-        let shared = |wrong_by, checked| {
+        let shared = |wrong_by, checked: Option<usize>| {
             let mut model = Linear { wrong_by, ..Linear::default() };
             let checked = checked.map(|pass| Checked { pass, samples: vec![0] });
             let found = measure_shared(&mut model, &FlowMatching, &samples, &plans, how, &Variant::ALL, checked.as_ref()).unwrap();

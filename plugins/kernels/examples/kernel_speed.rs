@@ -258,7 +258,7 @@ impl Inputs {
 
     /// Every tenth slot is empty, another one for each atom.
     fn slot_mask(&self) -> Tensor<2> {
-        let valid = (0..ATOMS * SLOTS).map(|k| f32::from(u8::from((k / SLOTS + k % SLOTS) % 10 != 0)));
+        let valid = (0..ATOMS * SLOTS).map(|k| f32::from(u8::from(!(k / SLOTS + k % SLOTS).is_multiple_of(10))));
         Tensor::from_data(TensorData::new(valid.collect::<Vec<_>>(), [ATOMS, SLOTS]), &self.device.clone().inner())
     }
 
