@@ -5,6 +5,7 @@
 //! anew in each of them. A bench is slower when all that was measured now lies above all that was measured then, by more than
 //! [`MARGIN`]; it is measured a second time before it is named.
 
+use crate::machine;
 use anyhow::{Context, Result, bail};
 use std::{fmt::Write as _, path::Path, process::Command};
 
@@ -288,15 +289,10 @@ fn other_hardware(baseline: &[Row], measured: &[Row]) -> Vec<String> {
 
 /// Processor and number of threads, as a cell of a table.
 fn hardware() -> String {
-    let information = std::fs::read_to_string(Path::new("/proc/cpuinfo")).unwrap_or_default();
-    let value = |key: &str| {
-        let line = information.lines().find(|line| line.split(':').next().is_some_and(|k| k.trim() == key));
-        line.and_then(|line| line.split(':').nth(1)).map(str::trim).unwrap_or_default().to_owned()
-    };
-    let model = value("model name");
+    let model = machine::processor();
     let name = if model.is_empty() { std::env::consts::ARCH.to_owned() } else { model };
     // Virtual machines hide the model; family and model number tell it all the same.
-    let numbers = [value("cpu family"), value("model")].join("/");
+    let numbers = ["cpu family", "model"].map(machine::processor_fact).join("/");
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     format!("{name} ({numbers}) with {threads} threads").replace(',', ";")
 }

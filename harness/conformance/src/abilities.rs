@@ -6,6 +6,7 @@ use crate::{
     toy::Toy,
     values::{predict, relative_difference},
 };
+use equivbench_abi::SHARED_ROTATIONS;
 use equivbench_core::{Batch, FieldKind, FiniteGroup, Model, Rotation, Rows, Seed, Stream, Weights, act};
 use equivbench_host::LoadedModel;
 use rand::Rng;
@@ -25,7 +26,7 @@ pub(crate) fn abilities(subject: &ModelSubject<'_>) -> Verdict {
         reports.push(match ability.as_str() {
             "equivariant-subspace" => subspace(&mut model)?,
             "exact-twirl" => twirl(&mut model, &Toy::of(subject.descriptor, 1))?,
-            "shared-rotations" => sharing(&mut model, &Toy::of(subject.descriptor, 1))?,
+            SHARED_ROTATIONS => sharing(&mut model, &Toy::of(subject.descriptor, 1))?,
             other => format!("{other}: not known to this kit"),
         });
     }

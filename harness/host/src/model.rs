@@ -312,7 +312,7 @@ impl Model for LoadedModel {
             })
         };
         incoming(scalars, precision, &mut self.received, out, call).map_err(|e| self.failed(e).of_model())?;
-        let Some(at) = out.iter().position(|v| !v.is_finite()) else { return Ok(()) };
+        let Some(at) = first_that(out, |v| !v.is_finite()) else { return Ok(()) };
         let place = self.parameter_at(self.group(group)?, at);
         Err(CoreError::NotFinite(format!("plugin \"{}\": the gradient of {place} is {}", self.plugin, name_of(out[at]))))
     }

@@ -3,11 +3,11 @@
 use super::{
     Request,
     interleave::{Seconds, Sides, start_compiled},
-    machine,
     process::{Process, example, script},
     summary,
     table::Table,
 };
+use crate::machine;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use serde_json::Value;

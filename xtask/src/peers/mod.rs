@@ -2,7 +2,6 @@
 
 mod interleave;
 mod kernels;
-mod machine;
 mod models;
 mod process;
 mod table;

@@ -3,11 +3,11 @@
 use super::{
     Request,
     interleave::{Seconds, Sides, cell, start_compiled},
-    machine,
     process::{Process, example, script},
     summary,
     table::Table,
 };
+use crate::machine;
 use anyhow::{Context, Result, ensure};
 use std::{
     path::{Path, PathBuf},

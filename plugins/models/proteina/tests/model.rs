@@ -6,22 +6,7 @@ use burn::{module::Module, tensor::Device};
 use equivbench_abi::{Model as _, Weights, abi_stable::std_types::RSlice, descriptor::ModelRequest};
 use equivbench_plugin::{Batch, ModelPlugin, PluginError, Precision, Trainer, parameters::Flat};
 use equivbench_proteina::{Proteina, ProteinaConfig};
-use support::{Chains, OwnedBatch, noisy_chains};
-
-fn small() -> ProteinaConfig {
-    ProteinaConfig::new(12, 2, 3)
-        .with_conditioning_width(8)
-        .with_pair_width(10)
-        .with_triangle_width(6)
-        .with_time_width(8)
-        .with_index_width(6)
-        .with_fold_width(3)
-        .with_position_bins(9)
-        .with_self_conditioning_bins(7)
-        .with_sequence_separation_bins(11)
-        .with_registers(2)
-        .with_distogram_bins(8)
-}
+use support::{Chains, OwnedBatch, noisy_chains, small};
 
 /// With updates of the pair representation after every layer but the last.
 fn triangular() -> ProteinaConfig {

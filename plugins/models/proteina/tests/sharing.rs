@@ -5,21 +5,11 @@ mod support;
 use equivbench_abi::{Weights, descriptor::ModelRequest};
 use equivbench_plugin::{PluginResult, Trainer};
 use equivbench_proteina::{Proteina, ProteinaConfig};
-use support::{Chains, OwnedBatch, Rotation, noisy_chains, rotations};
+use support::{Chains, OwnedBatch, Rotation, noisy_chains, rotations, small};
 
 /// A configuration without and one with updates of the pairs, of the smallest size with a name and of a smaller one.
 fn configurations() -> Vec<ProteinaConfig> {
-    let tiny = ProteinaConfig::new(12, 2, 3)
-        .with_conditioning_width(8)
-        .with_pair_width(10)
-        .with_triangle_width(6)
-        .with_time_width(8)
-        .with_index_width(6)
-        .with_fold_width(3)
-        .with_position_bins(9)
-        .with_self_conditioning_bins(7)
-        .with_sequence_separation_bins(11)
-        .with_registers(2);
+    let tiny = small();
     let nano = ProteinaConfig::named().remove(0).1;
     // The other order of the columns of the token features, too.
     vec![tiny.clone(), tiny.with_update_every(1).with_chain_break_first(false), nano.clone(), nano.with_update_every(2)]

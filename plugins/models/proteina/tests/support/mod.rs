@@ -5,6 +5,7 @@ use equivbench_abi::{
     self as abi, ElementType, FieldKind, Rows,
     abi_stable::std_types::{RSlice, RStr},
 };
+use equivbench_proteina::ProteinaConfig;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -208,4 +209,20 @@ impl OwnedBatch {
 /// Whether the reference stores this parameter transposed: `[out, in]`, where ours is `[in, out]`.
 pub(crate) fn is_transposed(name: &str, shape: &[usize]) -> bool {
     shape.len() == 2 && name != "registers" && !name.contains("embedding_")
+}
+
+/// A configuration that is small in every width, without updates of the pair representation.
+pub(crate) fn small() -> ProteinaConfig {
+    ProteinaConfig::new(12, 2, 3)
+        .with_conditioning_width(8)
+        .with_pair_width(10)
+        .with_triangle_width(6)
+        .with_time_width(8)
+        .with_index_width(6)
+        .with_fold_width(3)
+        .with_position_bins(9)
+        .with_self_conditioning_bins(7)
+        .with_sequence_separation_bins(11)
+        .with_registers(2)
+        .with_distogram_bins(8)
 }

@@ -2,9 +2,14 @@
 
 /// Name of the processor as the system tells it; empty where it does not.
 pub(crate) fn processor() -> String {
+    processor_fact("model name")
+}
+
+/// What the system tells of the processor under a key such as `cpu family`; empty where it does not.
+pub(crate) fn processor_fact(key: &str) -> String {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let line = text.lines().find(|line| line.starts_with("model name"));
-    line.and_then(|line| line.split_once(':')).map(|(_, name)| name.trim().to_owned()).unwrap_or_default()
+    let fact = text.lines().filter_map(|line| line.split_once(':')).find(|(name, _)| name.trim() == key);
+    fact.map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
 }
 
 /// The widest vector instructions of the processor that either side may use.
