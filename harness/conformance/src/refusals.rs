@@ -147,6 +147,7 @@ fn fields(model: &mut LoadedModel, toy: &Toy, length: usize) -> Result<usize, St
         let mut short = toy.inputs.clone();
         match &mut short.fields[index].values {
             Values::Real(values) => values.truncate(values.len() - 1),
+            Values::Single(values) => values.truncate(values.len() - 1),
             Values::Index(values) => values.truncate(values.len() - 1),
         }
         let result = raw_prediction(model, &short, &mut Buffer::of(length));

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 /// Writes `T_s x_s` for every sample `s` into `out`, each sample with its own rotation.
 ///
 /// `out` is reused: its buffers are kept when they fit. Rotations act in f64. Grids move by exact index permutation and
-/// accept cube rotations only.
+/// accept cube rotations only; they may be in single precision.
 ///
 /// # Errors
 /// A number of rotations other than the number of samples, a vector field whose last axis is not 3, or a rotation that does
@@ -36,6 +36,7 @@ pub fn act(rotations: &[Rotation], batch: &Batch, out: &mut Batch) -> Result<(),
 fn is_alike(source: &Field, target: &Field) -> bool {
     let room = match (&source.values, &target.values) {
         (Values::Real(a), Values::Real(b)) => a.len() == b.len(),
+        (Values::Single(a), Values::Single(b)) => a.len() == b.len(),
         _ => false,
     };
     room && (source.kind, source.rows, &source.shape) == (target.kind, target.rows, &target.shape)
@@ -46,12 +47,15 @@ fn act_on_sample(rotation: &Rotation, batch: &Batch, source: &Field, target: &mu
         return Ok(());
     }
     let range = element_range(batch, source, sample);
-    let name = &source.name;
-    let (Values::Real(from), Values::Real(to)) = (&source.values, &mut target.values) else {
-        return Err(CoreError::Action { field: name.clone(), why: "labels cannot rotate".into() });
+    let rotated = match (&source.values, &mut target.values) {
+        (Values::Real(from), Values::Real(to)) => rotate_rows(rotation, source.kind, &source.shape, &from[range.clone()], &mut to[range]),
+        (Values::Single(from), Values::Single(to)) if source.kind == FieldKind::VoxelGrid => {
+            permute_grids(rotation, &source.shape, &from[range.clone()], &mut to[range])
+        }
+        (Values::Single(_), _) => Err("only grids rotate in single precision".into()),
+        _ => Err("labels cannot rotate".into()),
     };
-    rotate_rows(rotation, source.kind, &source.shape, &from[range.clone()], &mut to[range])
-        .map_err(|why| CoreError::Action { field: name.clone(), why })
+    rotated.map_err(|why| CoreError::Action { field: source.name.clone(), why })
 }
 
 fn element_range(batch: &Batch, field: &Field, sample: usize) -> std::ops::Range<usize> {
@@ -102,7 +106,7 @@ fn rotate_rows(rotation: &Rotation, kind: FieldKind, shape: &[usize], from: &[f6
 }
 
 /// Moves the content at grid point `p` to `T (p − mid) + mid`.
-fn permute_grids(rotation: &Rotation, shape: &[usize], from: &[f64], to: &mut [f64]) -> Result<(), String> {
+fn permute_grids<T: Copy + Default + Send + Sync>(rotation: &Rotation, shape: &[usize], from: &[T], to: &mut [T]) -> Result<(), String> {
     let turn = grid_rotation(rotation, shape)?;
     let points = turn.points();
     from.par_chunks_exact(points).zip(to.par_chunks_exact_mut(points)).for_each(|(from, to)| turn.rotate(from, to));
@@ -181,6 +185,24 @@ mod tests {
     fn a_rotation_that_is_not_of_the_cube_is_refused_on_grids() {
         let error = act(&[Rotation::about([1.0, 1.0, 0.0], 0.3); 2], &cloud(4, 2), &mut Batch::default()).unwrap_err();
         assert!(error.to_string().contains("rotations of the cube only"), "{error}");
+    }
+
+    #[test]
+    fn rounded_grids_turn_into_the_rounded_turned_grids_and_rounded_vectors_do_not_turn() {
+        let batch = Batch { fields: vec![cloud(4, 2).fields[1].clone()], ..cloud(4, 2) };
+        let mut rounded = batch.clone();
+        rounded.round_grids(crate::Precision::Single).unwrap();
+        let (mut turned, mut turned_rounded) = (Batch::default(), Batch::default());
+        for a in FiniteGroup::Octahedral.elements() {
+            act(&[a, a.inverse()], &batch, &mut turned).unwrap();
+            act(&[a, a.inverse()], &rounded, &mut turned_rounded).unwrap();
+            let mut expected = turned.clone();
+            expected.round_grids(crate::Precision::Single).unwrap();
+            assert_eq!(turned_rounded, expected);
+        }
+        rounded.fields[0].kind = FieldKind::Vector;
+        let error = act(&[Rotation::about([1.0, 1.0, 0.0], 0.3); 2], &rounded, &mut turned).unwrap_err().to_string();
+        assert!(error.contains("only grids rotate in single precision"), "{error}");
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! A batch says how it transforms: named arrays over samples or over their points.
 
-use crate::CoreError;
+use crate::{
+    CoreError,
+    numbers::{Precision, first_that, map_into},
+};
+use std::borrow::Cow;
 
 /// How a field changes when its sample is rotated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,8 +31,60 @@ pub enum Rows {
 pub enum Values {
     /// Measured or computed quantities.
     Real(Vec<f64>),
+    /// The same, rounded to the precision in which a model computes. In a batch all of them are finite ([`Batch::round_grids`]).
+    Single(Vec<f32>),
     /// Labels: species, residue index.
     Index(Vec<i64>),
+}
+
+impl Default for Values {
+    fn default() -> Self {
+        Self::Real(Vec::new())
+    }
+}
+
+impl Values {
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Real(v) => v.len(),
+            Self::Single(v) => v.len(),
+            Self::Index(v) => v.len(),
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes that they take.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.len() * if matches!(self, Self::Single(_)) { size_of::<f32>() } else { size_of::<f64>() }
+    }
+
+    /// The numbers in double precision, for what computes with a few of them.
+    #[must_use]
+    pub fn widened(&self) -> Cow<'_, [f64]> {
+        match self {
+            Self::Real(v) => Cow::Borrowed(v),
+            Self::Single(v) => Cow::Owned(v.iter().map(|&v| f64::from(v)).collect()),
+            Self::Index(v) => Cow::Owned(v.iter().map(|&v| v as f64).collect()),
+        }
+    }
+
+    /// The first number that is not finite, and where it is.
+    #[must_use]
+    pub fn not_finite(&self) -> Option<(usize, f64)> {
+        match self {
+            Self::Real(v) => first_that(v, |v| !v.is_finite()).map(|at| (at, v[at])),
+            Self::Single(v) => first_that(v, |v| !v.is_finite()).map(|at| (at, f64::from(v[at]))),
+            Self::Index(_) => None,
+        }
+    }
 }
 
 /// A named array.
@@ -56,18 +112,30 @@ impl Field {
     /// The real numbers of the field.
     ///
     /// # Errors
-    /// A field of labels.
+    /// A field of labels, or one that was rounded for a model.
     pub fn reals(&self) -> Result<&[f64], CoreError> {
-        match &self.values {
-            Values::Real(v) => Ok(v),
-            Values::Index(_) => Err(CoreError::Shape(format!("field \"{}\" holds labels, numbers were expected", self.name))),
-        }
+        let held = match &self.values {
+            Values::Real(v) => return Ok(v),
+            Values::Single(_) => "numbers in single precision",
+            Values::Index(_) => "labels",
+        };
+        Err(CoreError::Shape(format!("field \"{}\" holds {held}, numbers in double precision were expected", self.name)))
     }
 
     /// Numbers in one row.
     #[must_use]
     pub fn width(&self) -> usize {
         self.shape[1..].iter().product()
+    }
+
+    /// Says where in a batch a number lies that cannot be used.
+    fn not_finite(&self, offsets: &[usize], at: usize, value: f64, how: &str) -> CoreError {
+        let row = at / self.width().max(1);
+        let sample = match self.rows {
+            Rows::Sample => row,
+            Rows::Point => offsets.partition_point(|&o| o <= row).saturating_sub(1),
+        };
+        CoreError::NotFinite(format!("field \"{}\" holds {value}{how} in row {row} (sample {sample} of the batch)", self.name))
     }
 }
 
@@ -127,6 +195,7 @@ impl Batch {
         let ranges = || samples.iter().map(|&s| self.rows_of(field.rows, s)).map(|rows| rows.start * width..rows.end * width);
         let values = match &field.values {
             Values::Real(v) => Values::Real(ranges().flat_map(|r| v[r].iter().copied()).collect()),
+            Values::Single(v) => Values::Single(ranges().flat_map(|r| v[r].iter().copied()).collect()),
             Values::Index(v) => Values::Index(ranges().flat_map(|r| v[r].iter().copied()).collect()),
         };
         let mut shape = field.shape.clone();
@@ -144,25 +213,78 @@ impl Batch {
         Ok(self.fields.remove(index))
     }
 
+    /// Rounds grids to the precision in which a model computes. Their rotations are permutations, which commute with rounding: what a model
+    /// reads stays the same, and moves at half the cost. Other fields are rounded after they were rotated.
+    ///
+    /// # Errors
+    /// A number that has no place in that precision.
+    pub fn round_grids(&mut self, precision: Precision) -> Result<(), CoreError> {
+        let Batch { offsets, fields } = self;
+        for field in fields.iter_mut().filter(|f| f.kind == FieldKind::VoxelGrid && precision == Precision::Single) {
+            let Values::Real(values) = &field.values else { continue };
+            let mut rounded = Vec::new();
+            map_into(values, &mut rounded, |v| v as f32);
+            if let Some(at) = first_that(&rounded, |v| !v.is_finite()) {
+                let how = if values[at].is_finite() { ", too large for single precision," } else { "" };
+                return Err(field.not_finite(offsets, at, values[at], how));
+            }
+            field.values = Values::Single(rounded);
+        }
+        Ok(())
+    }
+
     /// Whether every real number is finite; names the first field and row that is not.
     ///
     /// # Errors
     /// [`CoreError::NotFinite`] with the place.
     pub fn check_finite(&self) -> Result<(), CoreError> {
         for field in &self.fields {
-            let Values::Real(values) = &field.values else { continue };
-            if let Some(at) = values.iter().position(|v| !v.is_finite()) {
-                let row = at / field.width().max(1);
-                let sample = match field.rows {
-                    Rows::Sample => row,
-                    Rows::Point => self.offsets.partition_point(|&o| o <= row).saturating_sub(1),
-                };
-                return Err(CoreError::NotFinite(format!(
-                    "field \"{}\" holds {} in row {row} (sample {sample} of the batch)",
-                    field.name, values[at]
-                )));
+            if let Some((at, value)) = field.values.not_finite() {
+                return Err(field.not_finite(&self.offsets, at, value, ""));
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn two_samples(density: f64) -> Batch {
+        let grids = vec![0.1, density, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8];
+        let positions = vec![0.1, 0.2, 0.3, 1.1, 1.2, 1.3];
+        Batch {
+            offsets: vec![0, 1, 2],
+            fields: vec![
+                Field::real("positions", FieldKind::Vector, Rows::Point, vec![2, 3], positions),
+                Field::real("density", FieldKind::VoxelGrid, Rows::Sample, vec![2, 1, 2, 2, 2], grids),
+            ],
+        }
+    }
+
+    #[test]
+    fn grids_are_rounded_for_a_model_in_single_precision_and_nothing_else_is() {
+        let (original, mut batch) = (two_samples(0.2), two_samples(0.2));
+        batch.round_grids(Precision::Double).unwrap();
+        assert_eq!(batch, original);
+        batch.round_grids(Precision::Single).unwrap();
+        assert_eq!(batch.fields[0], original.fields[0]);
+        let rounded: Vec<f32> = original.fields[1].reals().unwrap().iter().map(|&v| v as f32).collect();
+        assert_eq!(batch.fields[1].values, Values::Single(rounded.clone()));
+        assert_eq!(batch.fields[1].values.widened()[2], f64::from(0.3_f32));
+        assert_eq!(batch.select(&[1]).fields[1].values, Values::Single(rounded[8..].to_vec()));
+        let error = batch.fields[1].reals().unwrap_err().to_string();
+        assert!(error.contains("numbers in single precision"), "{error}");
+        batch.round_grids(Precision::Single).unwrap();
+        batch.check_finite().unwrap();
+    }
+
+    #[test]
+    fn a_number_that_single_precision_cannot_hold_is_named() {
+        let rounded = |density| two_samples(density).round_grids(Precision::Single).unwrap_err().to_string();
+        let error = rounded(1e39);
+        assert!(error.contains("\"density\"") && error.contains("too large for single precision, in row 0 (sample 0"), "{error}");
+        assert!(rounded(f64::NAN).contains("holds NaN in row 0"));
     }
 }

@@ -46,7 +46,7 @@ impl GridRotation {
     ///
     /// # Panics
     /// If the slices are not one grid long.
-    pub fn rotate(&self, from: &[f64], to: &mut [f64]) {
+    pub fn rotate<T: Copy + Default>(&self, from: &[T], to: &mut [T]) {
         assert_eq!(to.len(), self.points(), "one grid is rotated into one grid");
         self.for_each_row(from, |offset, row| to[offset..offset + row.len()].copy_from_slice(row));
     }
@@ -56,7 +56,7 @@ impl GridRotation {
     /// # Panics
     /// If `from` is not one grid long.
     #[inline(always)]
-    pub fn for_each_row(&self, from: &[f64], visit: impl FnMut(usize, &[f64])) {
+    pub fn for_each_row<T: Copy + Default>(&self, from: &[T], visit: impl FnMut(usize, &[T])) {
         assert_eq!(from.len(), self.points(), "one grid is rotated");
         match self.steps[2] {
             1 => self.forward_rows(from, visit),
@@ -72,7 +72,7 @@ impl GridRotation {
     }
 
     #[inline(always)]
-    fn forward_rows(&self, from: &[f64], mut visit: impl FnMut(usize, &[f64])) {
+    fn forward_rows<T: Copy + Default>(&self, from: &[T], mut visit: impl FnMut(usize, &[T])) {
         for (x, y) in pairs(self.side) {
             let source = self.source(x, y);
             visit((x * self.side + y) * self.side, &from[source..source + self.side]);
@@ -80,8 +80,8 @@ impl GridRotation {
     }
 
     #[inline(always)]
-    fn backward_rows(&self, from: &[f64], mut visit: impl FnMut(usize, &[f64])) {
-        let mut row = vec![0.0; self.side];
+    fn backward_rows<T: Copy + Default>(&self, from: &[T], mut visit: impl FnMut(usize, &[T])) {
+        let mut row = vec![T::default(); self.side];
         for (x, y) in pairs(self.side) {
             let last = self.source(x, y);
             row.iter_mut().zip(from[last + 1 - self.side..=last].iter().rev()).for_each(|(to, from)| *to = *from);
@@ -91,11 +91,11 @@ impl GridRotation {
 
     /// The numbers of a row lie far apart; those of neighbouring rows along one of the other axes lie side by side.
     #[inline(always)]
-    fn gathered_rows(&self, from: &[f64], mut visit: impl FnMut(usize, &[f64])) {
+    fn gathered_rows<T: Copy + Default>(&self, from: &[T], mut visit: impl FnMut(usize, &[T])) {
         let g = self.side;
         let near = if self.steps[1].abs() == 1 { 1 } else { 0 };
         let (near_stride, far_stride) = if near == 1 { (g, g * g) } else { (g * g, g) };
-        let mut rows = vec![0.0; TILE * g];
+        let mut rows = vec![T::default(); TILE * g];
         for far in 0..g {
             for first in (0..g).step_by(TILE) {
                 let count = TILE.min(g - first);
@@ -110,7 +110,7 @@ impl GridRotation {
 
     /// Transposes: row `r`, place `z` comes from `source + r·near + z·step`.
     #[inline(always)]
-    fn gather(&self, from: &[f64], source: usize, near: isize, rows: &mut [f64]) {
+    fn gather<T: Copy>(&self, from: &[T], source: usize, near: isize, rows: &mut [T]) {
         let (g, count) = (self.side, rows.len() / self.side);
         for z in (0..g).step_by(BLOCK) {
             for r in (0..count).step_by(BLOCK) {

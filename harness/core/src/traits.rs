@@ -1,6 +1,6 @@
 //! What the core needs from above: something that predicts and trains, something that yields samples, a clock, a sink.
 
-use crate::{Batch, Cell, CoreError, FieldKind, Rows, Table};
+use crate::{Batch, Cell, CoreError, FieldKind, Precision, Rows, Table, Values};
 use std::collections::BTreeMap;
 
 /// Which weights a prediction uses.
@@ -47,6 +47,20 @@ pub trait Model {
     /// # Errors
     /// Whatever the model reports; a prediction that is not finite.
     fn predict_into(&mut self, batch: &Batch, weights: Weights, out: &mut Vec<f64>) -> Result<(), CoreError>;
+    /// The precision of the numbers that it reads and writes: those of a batch are rounded to it.
+    fn precision(&self) -> Precision {
+        Precision::Double
+    }
+    /// As [`predict_into`](Self::predict_into), as the model writes it: widening is left to whoever reads it, on another thread.
+    ///
+    /// # Errors
+    /// As [`predict_into`](Self::predict_into).
+    fn predict_values_into(&mut self, batch: &Batch, weights: Weights, out: &mut Values) -> Result<(), CoreError> {
+        let mut numbers = if let Values::Real(used) = out { std::mem::take(used) } else { Vec::new() };
+        self.predict_into(batch, weights, &mut numbers)?;
+        *out = Values::Real(numbers);
+        Ok(())
+    }
     /// One optimiser step on a batch with the field `target`.
     ///
     /// # Errors

@@ -49,17 +49,20 @@ impl TwirlAccumulator {
     /// Adds one prediction on grids that is still to be rotated, which happens on the way: no rotated copy is made.
     ///
     /// The same as rotating and [`push`](Self::push), with the scatter summed grid by grid.
-    pub fn push_rotated(&mut self, coset: usize, turn: &GridRotation, prediction: &[f64]) {
+    pub fn push_rotated<T: Copy + Default + Into<f64> + Send + Sync>(&mut self, coset: usize, turn: &GridRotation, prediction: &[T]) {
         if self.loss != PointLoss::Mse {
             let mut twisted = vec![0.0; prediction.len()];
             let grids = prediction.par_chunks_exact(turn.points()).zip(twisted.par_chunks_exact_mut(turn.points()));
-            grids.for_each(|(from, to)| turn.rotate(from, to));
+            grids.for_each(|(from, to): (&[T], &mut [f64])| {
+                let widen = |(to, from): (&mut f64, &T)| *to = (*from).into();
+                turn.for_each_row(from, |offset, row| to[offset..].iter_mut().zip(row).for_each(widen));
+            });
             return self.push(coset, &twisted);
         }
         self.counts[coset] += 1;
         let weight = 1.0 / self.counts[coset] as f64;
         let grids = self.means[coset].par_chunks_exact_mut(turn.points()).zip(prediction.par_chunks_exact(turn.points()));
-        let add = |near: &mut Vec<f64>, (mean, from): (&mut [f64], &[f64])| {
+        let add = |near: &mut Vec<T>, (mean, from): (&mut [f64], &[T])| {
             let mut scatter = 0.0;
             // Read in one stretch first: strided reads then meet the cache and not the memory (0.61 against 0.54 of a copy's bandwidth).
             near.clear();
@@ -134,17 +137,17 @@ fn welford_one(mean: &mut f64, z: f64, weight: f64) -> f64 {
 
 /// A row of them, summed in eight lanes so that additions need not wait for each other.
 #[inline(always)]
-fn welford(means: &mut [f64], row: &[f64], weight: f64) -> f64 {
+fn welford<T: Copy + Into<f64>>(means: &mut [f64], row: &[T], weight: f64) -> f64 {
     const LANES: usize = 8;
     let mut sums = [0.0; LANES];
     let (mut means, mut numbers) = (means.chunks_exact_mut(LANES), row.chunks_exact(LANES));
     for (means, numbers) in (&mut means).zip(&mut numbers) {
         for ((sum, mean), &z) in sums.iter_mut().zip(means).zip(numbers) {
-            *sum += welford_one(mean, z, weight);
+            *sum += welford_one(mean, z.into(), weight);
         }
     }
     let rest = means.into_remainder().iter_mut().zip(numbers.remainder());
-    sums.iter().sum::<f64>() + rest.map(|(mean, &z)| welford_one(mean, z, weight)).sum::<f64>()
+    sums.iter().sum::<f64>() + rest.map(|(mean, &z)| welford_one(mean, z.into(), weight)).sum::<f64>()
 }
 
 #[cfg(test)]
@@ -161,18 +164,21 @@ mod tests {
         let target = draw(size);
         for loss in [PointLoss::Mse, PointLoss::Mae] {
             let start = || TwirlAccumulator::new(target.clone(), size, 1, loss);
-            let (mut fused, mut plain) = (start(), start());
+            let (mut fused, mut single, mut plain) = (start(), start(), start());
             for rotation in FiniteGroup::Octahedral.elements() {
-                let prediction = draw(size);
+                let rounded: Vec<f32> = draw(size).into_iter().map(|v| v as f32).collect();
+                let prediction: Vec<f64> = rounded.iter().map(|&v| f64::from(v)).collect();
                 let turn = GridRotation::new(&rotation, side).unwrap();
                 let mut twisted = vec![0.0; size];
                 let grids = twisted.chunks_exact_mut(turn.points()).zip(prediction.chunks_exact(turn.points()));
                 grids.for_each(|(to, from)| turn.rotate(from, to));
                 fused.push_rotated(0, &turn, &prediction);
+                single.push_rotated(0, &turn, &rounded);
                 plain.push(0, &twisted);
             }
             assert_eq!(fused.twirled(), plain.twirled());
-            let (fused, plain) = (fused.finish(Estimator::Unbiased), plain.finish(Estimator::Unbiased));
+            let [fused, single, plain] = [fused, single, plain].map(|twirl| twirl.finish(Estimator::Unbiased));
+            assert_eq!(single, fused, "numbers in single precision are widened exactly");
             // The same squares, added in another order: 1e-16 for each of 9,000.
             assert!((fused.loss_equiv / plain.loss_equiv - 1.0).abs() < 1e-13);
             assert!((fused.loss_total / plain.loss_total - 1.0).abs() < 1e-13);

@@ -1,35 +1,20 @@
 //! Between the core's batches (f64 and i64, owned) and the boundary's (in the precision of an instance, lent).
 //!
-//! Conversion happens once for each call, in buffers that are reused. An f64 instance reads the core's numbers where they lie.
+//! Conversion happens once for each call, in buffers that are reused. What is in the precision of the instance already is read where it
+//! lies: everything by an f64 instance, and grids that the core has rounded by an f32 one.
 
 use equivbench_abi::{
     self as abi, ElementType,
     abi_stable::std_types::{RSlice, RStr},
 };
-use equivbench_core::{Batch, CoreError, Field, FieldKind, Rows, Values};
-use rayon::prelude::*;
+use equivbench_core::{Batch, CoreError, Field, FieldKind, Precision, Rows, Values, first_that, map_into};
 
-/// The precision in which floats cross.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Precision {
-    Single,
-    Double,
-}
-
-impl Precision {
-    pub(crate) fn of(name: &str) -> Option<Self> {
-        match name {
-            "f32" => Some(Self::Single),
-            "f64" => Some(Self::Double),
-            _ => None,
-        }
-    }
-
-    const fn element(self) -> ElementType {
-        match self {
-            Self::Single => ElementType::F32,
-            Self::Double => ElementType::F64,
-        }
+/// The precision of a descriptor.
+pub(crate) fn precision_of(name: &str) -> Option<Precision> {
+    match name {
+        "f32" => Some(Precision::Single),
+        "f64" => Some(Precision::Double),
+        _ => None,
     }
 }
 
@@ -125,8 +110,9 @@ impl Staging {
 fn lent_field<'a>(field: &'a Field, shape: &'a [u64], single: &'a [f32], precision: Precision) -> abi::Field<'a> {
     let (element, bytes) = match (&field.values, precision) {
         (Values::Index(values), _) => (ElementType::I64, bytemuck::cast_slice(values)),
-        (Values::Real(values), Precision::Double) => (precision.element(), bytemuck::cast_slice(values)),
-        (Values::Real(_), Precision::Single) => (precision.element(), bytemuck::cast_slice(single)),
+        (Values::Single(values), _) => (ElementType::F32, bytemuck::cast_slice(values)),
+        (Values::Real(values), Precision::Double) => (ElementType::F64, bytemuck::cast_slice(values)),
+        (Values::Real(_), Precision::Single) => (ElementType::F32, bytemuck::cast_slice(single)),
     };
     abi::Field {
         name: RStr::from_str(&field.name),
@@ -136,30 +122,6 @@ fn lent_field<'a>(field: &'a Field, shape: &'a [u64], single: &'a [f32], precisi
         shape: RSlice::from_slice(shape),
         bytes: RSlice::from_slice(bytes),
     }
-}
-
-/// Numbers of one task: grids have millions.
-const CHUNK: usize = 1 << 15;
-
-/// Replaces `to` by the images of `from`.
-fn map_into<A: Copy + Sync, B: Copy + Default + Send>(from: &[A], to: &mut Vec<B>, map: impl Fn(A) -> B + Sync) {
-    // All of it is overwritten, so what a reused buffer holds may stay.
-    to.resize(from.len(), B::default());
-    let convert = |(to, from): (&mut [B], &[A])| to.iter_mut().zip(from).for_each(|(to, &from)| *to = map(from));
-    if from.len() <= CHUNK {
-        convert((to, from));
-    } else {
-        to.par_chunks_mut(CHUNK).zip(from.par_chunks(CHUNK)).for_each(convert);
-    }
-}
-
-/// The first number of a kind.
-pub(crate) fn first_that(values: &[f64], is_it: impl Fn(f64) -> bool + Sync) -> Option<usize> {
-    // Without a way out in the middle, a loop that compilers turn into vector instructions.
-    let has_one = |chunk: &[f64]| chunk.iter().fold(false, |found, &v| found | is_it(v));
-    let chunk = if values.len() <= CHUNK { has_one(values).then_some(0)? } else { values.par_chunks(CHUNK).position_first(has_one)? };
-    let first = chunk * CHUNK;
-    values[first..].iter().position(|&v| is_it(v)).map(|at| first + at)
 }
 
 /// Numbers on their way to a plugin, as bytes in its precision.
@@ -177,7 +139,7 @@ pub(crate) fn outgoing<'a>(values: &'a [f64], precision: Precision, single: &'a 
 const UNWRITTEN_F32: u32 = 0x7fc0_eb01;
 const UNWRITTEN_F64: u64 = 0x7ff8_0000_eb01_eb01;
 
-/// Lets a call write `count` numbers in a plugin's precision and leaves them in `out`.
+/// Lets a call write `count` numbers in a plugin's precision and leaves them in `out`; `single` is a buffer.
 pub(crate) fn incoming<E>(
     count: usize,
     precision: Precision,
@@ -187,19 +149,51 @@ pub(crate) fn incoming<E>(
 ) -> Result<(), E> {
     match precision {
         Precision::Double => {
-            out.clear();
-            out.resize(count, f64::from_bits(UNWRITTEN_F64));
+            fill(out, count, f64::from_bits(UNWRITTEN_F64));
             call(bytemuck::cast_slice_mut(out))
         }
         Precision::Single => {
-            single.clear();
-            single.resize(count, f32::from_bits(UNWRITTEN_F32));
+            fill(single, count, f32::from_bits(UNWRITTEN_F32));
             call(bytemuck::cast_slice_mut(single))?;
-            let widen = |v: f32| if v.to_bits() == UNWRITTEN_F32 { f64::from_bits(UNWRITTEN_F64) } else { f64::from(v) };
             map_into(single, out, widen);
             Ok(())
         }
     }
+}
+
+/// Lets a call write `count` numbers and leaves them in `out` in the precision of the plugin.
+pub(crate) fn received<E>(
+    count: usize,
+    precision: Precision,
+    out: &mut Values,
+    call: impl FnOnce(&mut [u8]) -> Result<(), E>,
+) -> Result<(), E> {
+    match precision {
+        Precision::Double => {
+            let mut numbers = if let Values::Real(used) = out { std::mem::take(used) } else { Vec::new() };
+            fill(&mut numbers, count, f64::from_bits(UNWRITTEN_F64));
+            let answer = call(bytemuck::cast_slice_mut(&mut numbers));
+            *out = Values::Real(numbers);
+            answer
+        }
+        Precision::Single => {
+            let mut numbers = if let Values::Single(used) = out { std::mem::take(used) } else { Vec::new() };
+            fill(&mut numbers, count, f32::from_bits(UNWRITTEN_F32));
+            let answer = call(bytemuck::cast_slice_mut(&mut numbers));
+            *out = Values::Single(numbers);
+            answer
+        }
+    }
+}
+
+fn fill<A: Copy>(numbers: &mut Vec<A>, count: usize, with: A) {
+    numbers.clear();
+    numbers.resize(count, with);
+}
+
+/// In double precision, with the mark of what was left unwritten.
+pub(crate) fn widen(v: f32) -> f64 {
+    if v.to_bits() == UNWRITTEN_F32 { f64::from_bits(UNWRITTEN_F64) } else { f64::from(v) }
 }
 
 /// What a number that is not finite is.
@@ -210,38 +204,19 @@ pub(crate) fn name_of(value: f64) -> String {
 /// Whether the inputs that a plugin may see are finite, also after they were rounded to single precision.
 pub(crate) fn check_inputs(batch: &Batch, precision: Precision, keep: impl Fn(&str) -> bool) -> Result<(), CoreError> {
     for field in batch.fields.iter().filter(|f| keep(&f.name)) {
-        let Values::Real(values) = &field.values else { continue };
-        let found = match precision {
-            Precision::Double => first_that(values, |v| !v.is_finite()),
-            Precision::Single => first_that(values, |v| !(v as f32).is_finite()),
+        let found = match (&field.values, precision) {
+            // Rounded, what is too large is infinite.
+            (Values::Real(values), Precision::Single) => first_that(values, |v| !(v as f32).is_finite()).map(|at| (at, values[at])),
+            // `Batch::round_grids` makes no others than finite ones, and turning them changes none.
+            (Values::Single(_), Precision::Single) => None,
+            (values, _) => values.not_finite(),
         };
-        if let Some(at) = found {
+        if let Some((at, value)) = found {
             let row = at / field.width().max(1);
             let sample = sample_of(&batch.offsets, field.rows, row);
-            let what = format!("field \"{}\" holds {} in row {row} (sample {sample} of the batch)", field.name, values[at]);
+            let what = format!("field \"{}\" holds {value} in row {row} (sample {sample} of the batch)", field.name);
             return Err(CoreError::NotFinite(format!("{what}, which a model cannot read")));
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn conversions_and_searches_do_not_depend_on_where_work_is_cut() {
-        for count in [0, 1, CHUNK, CHUNK + 1, 3 * CHUNK + 7] {
-            let from: Vec<f64> = (0..count).map(|i| i as f64 * 0.1).collect();
-            let mut to = vec![7.0_f32; 5];
-            map_into(&from, &mut to, |v| v as f32);
-            assert_eq!(to, from.iter().map(|&v| v as f32).collect::<Vec<_>>());
-            assert_eq!(first_that(&from, f64::is_nan), None);
-            for at in [0, count / 2, count.saturating_sub(1)].into_iter().filter(|at| *at < count) {
-                let mut bad = from.clone();
-                bad[at..].fill(f64::NAN);
-                assert_eq!(first_that(&bad, f64::is_nan), Some(at));
-            }
-        }
-    }
 }

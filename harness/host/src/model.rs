@@ -2,13 +2,13 @@
 
 use crate::{
     HostError,
-    convert::{Precision, Staging, check_inputs, first_that, incoming, kind_of, name_of, outgoing, rows_of, sample_of},
+    convert::{Staging, check_inputs, incoming, kind_of, name_of, outgoing, precision_of, received, rows_of, sample_of, widen},
 };
 use equivbench_abi::{
     self as abi, AbiError, ModelBox,
     descriptor::{GroupDescriptor, InstanceDescriptor, ModelDescriptor},
 };
-use equivbench_core::{Batch, CoreError, FieldKind, Model, Rows, StepFigures, Weights};
+use equivbench_core::{Batch, CoreError, FieldKind, Model, Precision, Rows, StepFigures, Values, Weights, first_that, map_into};
 use std::{
     cell::Cell,
     time::{Duration, Instant},
@@ -51,7 +51,7 @@ impl LoadedModel {
         let output = &descriptor.output;
         Ok(Self {
             plugin: plugin.to_owned(),
-            precision: Precision::of(&instance.precision).ok_or_else(|| unknown("precision", &instance.precision))?,
+            precision: precision_of(&instance.precision).ok_or_else(|| unknown("precision", &instance.precision))?,
             output_kind: kind_of(&output.kind).ok_or_else(|| unknown("output kind", &output.kind))?,
             output_rows: rows_of(&output.rows).ok_or_else(|| unknown("output rows", &output.rows))?,
             object,
@@ -205,8 +205,10 @@ impl LoadedModel {
         format!("entry {at}")
     }
 
-    fn check_prediction(&self, batch: &Batch, width: usize, out: &[f64]) -> Result<(), CoreError> {
-        let Some(at) = first_that(out, |v| !v.is_finite()) else { return Ok(()) };
+    fn check_prediction(&self, batch: &Batch, width: usize, out: &Values) -> Result<(), CoreError> {
+        let Some((at, value)) = out.not_finite() else { return Ok(()) };
+        // A mark is one in the precision of the plugin only.
+        let value = if let Values::Single(values) = out { widen(values[at]) } else { value };
         let row = at / width.max(1);
         let sample = sample_of(&batch.offsets, self.output_rows, row);
         let place = format!("row {row}, column {} (sample {sample} of the batch)", at % width.max(1));
@@ -214,7 +216,7 @@ impl LoadedModel {
             "plugin \"{}\": the prediction of model {} holds {} in {place}",
             self.plugin,
             self.instance.model,
-            name_of(out[at])
+            name_of(value)
         )))
     }
 
@@ -266,7 +268,28 @@ impl Model for LoadedModel {
         }
     }
 
+    fn precision(&self) -> Precision {
+        self.precision
+    }
+
     fn predict_into(&mut self, batch: &Batch, weights: Weights, out: &mut Vec<f64>) -> Result<(), CoreError> {
+        let mut values = match self.precision {
+            Precision::Double => Values::Real(std::mem::take(out)),
+            Precision::Single => Values::Single(std::mem::take(&mut self.received)),
+        };
+        let predicted = self.predict_values_into(batch, weights, &mut values);
+        match values {
+            Values::Single(numbers) => {
+                map_into(&numbers, out, widen);
+                self.received = numbers;
+            }
+            Values::Real(numbers) => *out = numbers,
+            Values::Index(_) => {}
+        }
+        predicted
+    }
+
+    fn predict_values_into(&mut self, batch: &Batch, weights: Weights, out: &mut Values) -> Result<(), CoreError> {
         self.check_weights(weights)?;
         check_inputs(batch, self.precision, is_input)?;
         let width = self.output_width(batch);
@@ -278,7 +301,7 @@ impl Model for LoadedModel {
                 busy.during(|| object.predict_into(raw, weights_code(weights), bytes.into()).into_result())
             })
         };
-        incoming(count, precision, &mut self.received, out, call).map_err(|e| self.failed(e).of_model())?;
+        received(count, precision, out, call).map_err(|e| self.failed(e).of_model())?;
         self.check_prediction(batch, width, out)
     }
 

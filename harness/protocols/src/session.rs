@@ -8,11 +8,12 @@ use crate::{
     preparer::{Prepared, Preparer},
 };
 use equivbench_core::{
-    Balance, Batch, Checked, Clock, Condition, CoreError, Dataset, Deviation, Estimate, Estimator, Evaluation, Measurement, Model,
-    PointLoss, RotationPlan, SampleTerms, Scheme, Seed, Sink, StepFigures, Task, Variant, Weights, measure_shared, measure_variants, pool,
+    Balance, Batch, Checked, Clock, Condition, CoreError, Dataset, Deviation, Estimate, Estimator, Evaluation, Found, Measurement, Model,
+    PointLoss, Portion, RotationPlan, SampleTerms, Scheme, Seed, Sink, StepFigures, Supervised, Task, Variant, Weights, measure_portions,
+    pool,
 };
 use serde::{Deserialize, Serialize};
-use std::sync::{Arc, mpsc::Receiver};
+use std::sync::{Arc, OnceLock, mpsc::Receiver};
 
 /// What a session needs to know.
 #[derive(Clone, Debug)]
@@ -153,12 +154,35 @@ struct CheckedAt {
     what: Checked,
 }
 
+/// What an evaluation found with one kind of weights.
+type Estimates = (Vec<(Condition, Estimate)>, Deviation);
+
 /// Some measured samples as the dataset gave them, with their rotations. What a task makes of them may be a thousand times larger
-/// (grids) and is a function of seed, sample and flow time, so it is made when it is needed.
+/// (grids) and is a function of seed, sample and flow time, so it is kept where it is small and made anew where it is not.
 struct MeasuredBatch {
     raw: Batch,
     samples: Vec<u64>,
-    plans: Vec<RotationPlan>,
+    plans: Arc<[RotationPlan]>,
+    /// What the task made of them, for each flow time.
+    made: Vec<OnceLock<Arc<Supervised>>>,
+}
+
+/// Bytes of measured samples that are kept from one evaluation to the next.
+const KEPT_BYTES: usize = 64 << 20;
+
+impl MeasuredBatch {
+    /// Inputs and target at one of the flow times; kept if they take no more than these bytes.
+    fn at(&self, preparer: &Preparer, flow_times: &[Option<f64>], index: usize, keep: usize) -> Result<Arc<Supervised>, CoreError> {
+        if let Some(made) = self.made[index].get() {
+            return Ok(Arc::clone(made));
+        }
+        let made = Arc::new(preparer.measured(self.raw.clone(), &self.samples, flow_times[index])?);
+        if made.bytes() <= keep {
+            // The thread that makes portions is the only one that sets it.
+            let _ = self.made[index].set(Arc::clone(&made));
+        }
+        Ok(made)
+    }
 }
 
 /// A run in progress.
@@ -193,7 +217,7 @@ impl<'a> Session<'a> {
         }
         let order = BatchOrder::new(config.train_samples.clone(), config.batch_size, config.seed);
         let measured = freeze(&config, dataset)?;
-        let preparer = Preparer { task, order, seed: config.seed, normalisers: dataset.normalisers() };
+        let preparer = Preparer { task, order, seed: config.seed, normalisers: dataset.normalisers(), precision: model.precision() };
         Ok(Self { config, about, model, preparer, clock, protocols, measured, state: SessionState::default(), last_percent: None })
     }
 
@@ -296,11 +320,13 @@ impl<'a> Session<'a> {
     }
 
     fn evaluate(&mut self, observer: &mut dyn Observer) -> Result<(), CoreError> {
-        for weights in self.config.weights.clone() {
-            observer.progress(&self.progress(true));
-            let start = self.clock.now_s();
-            let (estimates, deviation) = self.estimates(weights, observer)?;
-            self.state.evaluation_s += self.clock.now_s() - start;
+        observer.progress(&self.progress(true));
+        let start = self.clock.now_s();
+        let checked: Vec<_> = self.config.weights.iter().map(|&weights| self.checked(weights)).collect();
+        let found = self.measure(&checked, observer)?;
+        let estimates: Vec<_> = (0..checked.len()).map(|w| self.estimates(w, &found, checked[w].as_ref())).collect::<Result<_, _>>()?;
+        self.state.evaluation_s += self.clock.now_s() - start;
+        for (weights, (estimates, deviation)) in self.config.weights.clone().into_iter().zip(estimates) {
             if weights == Weights::Raw {
                 self.last_percent = mean_percent(&estimates);
             }
@@ -315,24 +341,59 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    /// What is found of every measured batch, by flow time, batch and kind of weights, the last the fastest: both kinds see the samples
+    /// that were made once.
+    fn measure(&mut self, checked: &[Option<CheckedAt>], observer: &mut dyn Observer) -> Result<Vec<Found>, CoreError> {
+        let progress = self.progress(true);
+        let Self { config, model, preparer, measured, .. } = self;
+        let sharing = config.sharing && model.shares_rotations();
+        let (config, preparer, measured) = (&*config, &*preparer, &*measured);
+        let keep = KEPT_BYTES / (config.flow_times.len() * measured.len()).max(1);
+        let places = (0..config.flow_times.len()).flat_map(|f| (0..measured.len()).map(move |b| (f, b)));
+        let portions = places.flat_map(move |(f, b)| {
+            let batch = &measured[b];
+            let samples = batch.at(preparer, &config.flow_times, f, keep);
+            let portion = |samples: &Arc<Supervised>, w: usize| Portion {
+                samples: Arc::clone(samples),
+                plans: Arc::clone(&batch.plans),
+                how: Measurement { weights: config.weights[w], loss: config.loss, estimator: config.estimator },
+                sharing,
+                checked: checked[w].as_ref().filter(|c| (c.flow_time, c.batch) == (f, b)).map(|c| c.what.clone()),
+            };
+            match samples {
+                Ok(samples) => (0..config.weights.len()).map(|w| Ok(portion(&samples, w))).collect(),
+                Err(error) => vec![Err(error)],
+            }
+        });
+        measure_portions(*model, &*preparer.task, &config.variants, portions, &mut || observer.progress(&progress))
+    }
+
     /// One estimate for each flow time and variant, in the order of their rows; and how far shared predictions were from blind ones.
-    fn estimates(&mut self, weights: Weights, observer: &mut dyn Observer) -> Result<(Vec<(Condition, Estimate)>, Deviation), CoreError> {
-        let mut found = Vec::new();
+    fn estimates(&self, weights: usize, found: &[Found], checked: Option<&CheckedAt>) -> Result<Estimates, CoreError> {
+        let own = || found.iter().skip(weights).step_by(self.config.weights.len());
         let mut deviation = Deviation::default();
-        let checked = self.checked(weights);
-        for (index, flow_time) in self.config.flow_times.clone().into_iter().enumerate() {
-            let checked = checked.as_ref().filter(|c| c.flow_time == index);
-            let terms = self.terms(weights, flow_time, checked, &mut deviation, observer)?;
-            for (&variant, terms) in self.config.variants.iter().zip(&terms) {
-                let estimate = pool(terms, self.config.loss == PointLoss::Mse, &mut self.config.seed.stream("bootstrap"));
+        own().for_each(|found| deviation.add(found.deviation));
+        let mut estimates = Vec::new();
+        for (f, &flow_time) in self.config.flow_times.iter().enumerate() {
+            let batches = || own().skip(f * self.measured.len()).take(self.measured.len());
+            for (v, &variant) in self.config.variants.iter().enumerate() {
+                let terms: Vec<_> = batches().flat_map(|found| &found.terms[v]).map(|terms| self.balanced(terms)).collect();
+                let estimate = pool(&terms, self.config.loss == PointLoss::Mse, &mut self.config.seed.stream("bootstrap"));
                 if !estimate.pooled.total().is_finite() {
                     return Err(CoreError::NotFinite(format!("the measured loss is {}", estimate.pooled.total())));
                 }
-                found.push((Condition { flow_time, variant }, estimate));
+                estimates.push((Condition { flow_time, variant }, estimate));
             }
         }
-        self.trust(checked.as_ref(), &found, &deviation)?;
-        Ok((found, deviation))
+        self.trust(checked, &estimates, &deviation)?;
+        Ok((estimates, deviation))
+    }
+
+    fn balanced(&self, terms: &SampleTerms) -> SampleTerms {
+        match self.preparer.task.balance() {
+            Balance::Components => *terms,
+            Balance::Samples => terms.averaged(),
+        }
     }
 
     /// Whether shared predictions are close enough to blind ones for the equivariance error that was found.
@@ -360,41 +421,6 @@ impl<'a> Session<'a> {
         samples.truncate(CHECKED_SAMPLES);
         let what = Checked { pass: draw("pass", plans.first()?.rotations.len()), samples };
         Some(CheckedAt { flow_time: draw("flow time", self.config.flow_times.len()), batch, what })
-    }
-
-    /// The terms of every measured sample at a flow time, one list for each variant.
-    fn terms(
-        &mut self,
-        weights: Weights,
-        flow_time: Option<f64>,
-        checked: Option<&CheckedAt>,
-        deviation: &mut Deviation,
-        observer: &mut dyn Observer,
-    ) -> Result<Vec<Vec<SampleTerms>>, CoreError> {
-        let how = Measurement { weights, loss: self.config.loss, estimator: self.config.estimator };
-        let mut terms = vec![Vec::new(); self.config.variants.len()];
-        let task = Arc::clone(&self.preparer.task);
-        for index in 0..self.measured.len() {
-            let batch = &self.measured[index];
-            let samples = self.preparer.measured(batch.raw.clone(), &batch.samples, flow_time)?;
-            let (plans, variants) = (&batch.plans, &self.config.variants);
-            let of_batch = if self.config.sharing && self.model.shares_rotations() {
-                let checked = checked.filter(|c| c.batch == index).map(|c| &c.what);
-                let (terms, found) = measure_shared(self.model, &*task, &samples, plans, how, variants, checked)?;
-                deviation.add(found);
-                terms
-            } else {
-                measure_variants(self.model, &*task, &samples, plans, how, variants)?
-            };
-            for (all, own) in terms.iter_mut().zip(of_batch) {
-                match task.balance() {
-                    Balance::Components => all.extend(own),
-                    Balance::Samples => all.extend(own.iter().map(SampleTerms::averaged)),
-                }
-            }
-            observer.progress(&self.progress(true));
-        }
-        Ok(terms)
     }
 
     fn told(&self, weights: Weights, condition: Condition, estimate: Estimate) -> Measured {
@@ -470,7 +496,8 @@ fn freeze(config: &SessionConfig, dataset: &mut dyn Dataset) -> Result<Vec<Measu
     let freeze = |samples: &[u64]| -> Result<MeasuredBatch, CoreError> {
         let raw = dataset.load(&config.split, samples)?;
         let plans = samples.iter().map(|&sample| config.scheme.plan(config.seed, sample)).collect();
-        Ok(MeasuredBatch { raw, samples: samples.to_vec(), plans })
+        let made = config.flow_times.iter().map(|_| OnceLock::new()).collect();
+        Ok(MeasuredBatch { raw, samples: samples.to_vec(), plans, made })
     };
     let frozen: Result<_, _> = chosen.chunks(config.evaluation_batch.max(1)).map(freeze).collect();
     frozen.map_err(|source| SessionError::At { step: 0, source })

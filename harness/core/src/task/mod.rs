@@ -36,6 +36,12 @@ impl Supervised {
         batch
     }
 
+    /// Bytes that the numbers take.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.inputs.fields.iter().chain(&self.target).chain(&self.labels).map(|field| field.values.bytes()).sum()
+    }
+
     /// The target's numbers.
     ///
     /// # Errors
