@@ -26,6 +26,17 @@ pub enum Rows {
     Point,
 }
 
+impl Rows {
+    /// The sample that owns a row, in a batch with these offsets.
+    #[must_use]
+    pub fn sample_of(self, offsets: &[usize], row: usize) -> usize {
+        match self {
+            Self::Sample => row,
+            Self::Point => offsets.partition_point(|&first| first <= row).saturating_sub(1),
+        }
+    }
+}
+
 /// The numbers of a field.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Values {
@@ -131,10 +142,7 @@ impl Field {
     /// Says where in a batch a number lies that cannot be used.
     fn not_finite(&self, offsets: &[usize], at: usize, value: f64, how: &str) -> CoreError {
         let row = at / self.width().max(1);
-        let sample = match self.rows {
-            Rows::Sample => row,
-            Rows::Point => offsets.partition_point(|&o| o <= row).saturating_sub(1),
-        };
+        let sample = self.rows.sample_of(offsets, row);
         CoreError::NotFinite(format!("field \"{}\" holds {value}{how} in row {row} (sample {sample} of the batch)", self.name))
     }
 }

@@ -8,6 +8,7 @@ use crate::{
     Batch, CoreError, Deviation, Estimator, FieldKind, Model, PointLoss, Rotation, RotationPlan, Rows, SampleTerms, Supervised, Task,
     TwirlAccumulator, Values, Variant, Weights,
     action::{act, act_inverse_on_rows, grid_rotation, prediction_range},
+    numbers::map_into,
 };
 use rayon::prelude::*;
 use std::{
@@ -423,15 +424,17 @@ impl Twirls {
         if self.output.kind == FieldKind::VoxelGrid {
             return self.push_grids(pass, prediction);
         }
-        if let Values::Real(values) = prediction {
-            return self.push_rows(pass, values);
+        match prediction {
+            Values::Real(values) => self.push_rows(pass, values),
+            Values::Single(values) => {
+                let mut wide = std::mem::take(&mut self.wide);
+                map_into(values, &mut wide, f64::from);
+                let pushed = self.push_rows(pass, &mut wide);
+                self.wide = wide;
+                pushed
+            }
+            Values::Index(_) => Err(CoreError::Shape("the model predicts labels, numbers were expected".into())),
         }
-        let mut wide = std::mem::take(&mut self.wide);
-        wide.clear();
-        wide.extend_from_slice(&prediction.widened());
-        let pushed = self.push_rows(pass, &mut wide);
-        self.wide = wide;
-        pushed
     }
 
     fn push_rows(&mut self, pass: usize, prediction: &mut [f64]) -> Result<(), CoreError> {

@@ -52,14 +52,6 @@ const fn rows_code(rows: Rows) -> u32 {
     }
 }
 
-/// The sample of a batch that owns a row.
-pub(crate) fn sample_of(offsets: &[usize], rows: Rows, row: usize) -> usize {
-    match rows {
-        Rows::Sample => row,
-        Rows::Point => offsets.partition_point(|&first| first <= row).saturating_sub(1),
-    }
-}
-
 /// Reused buffers for a batch on its way to a plugin.
 #[derive(Default)]
 pub(crate) struct Staging {
@@ -147,18 +139,30 @@ pub(crate) fn incoming<E>(
     out: &mut Vec<f64>,
     call: impl FnOnce(&mut [u8]) -> Result<(), E>,
 ) -> Result<(), E> {
-    match precision {
-        Precision::Double => {
-            fill(out, count, f64::from_bits(UNWRITTEN_F64));
-            call(bytemuck::cast_slice_mut(out))
+    in_double(precision, single, out, |values| received(count, precision, values, call))
+}
+
+/// Lends a buffer in a plugin's precision and leaves what was written to it in `out`; `single` is that buffer for f32.
+pub(crate) fn in_double<E>(
+    precision: Precision,
+    single: &mut Vec<f32>,
+    out: &mut Vec<f64>,
+    write: impl FnOnce(&mut Values) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut values = match precision {
+        Precision::Double => Values::Real(std::mem::take(out)),
+        Precision::Single => Values::Single(std::mem::take(single)),
+    };
+    let written = write(&mut values);
+    match values {
+        Values::Real(numbers) => *out = numbers,
+        Values::Single(numbers) => {
+            map_into(&numbers, out, widen);
+            *single = numbers;
         }
-        Precision::Single => {
-            fill(single, count, f32::from_bits(UNWRITTEN_F32));
-            call(bytemuck::cast_slice_mut(single))?;
-            map_into(single, out, widen);
-            Ok(())
-        }
+        Values::Index(_) => {}
     }
+    written
 }
 
 /// Lets a call write `count` numbers and leaves them in `out` in the precision of the plugin.
@@ -213,7 +217,7 @@ pub(crate) fn check_inputs(batch: &Batch, precision: Precision, keep: impl Fn(&s
         };
         if let Some((at, value)) = found {
             let row = at / field.width().max(1);
-            let sample = sample_of(&batch.offsets, field.rows, row);
+            let sample = field.rows.sample_of(&batch.offsets, row);
             let what = format!("field \"{}\" holds {value} in row {row} (sample {sample} of the batch)", field.name);
             return Err(CoreError::NotFinite(format!("{what}, which a model cannot read")));
         }

@@ -2,7 +2,7 @@
 
 use crate::{
     HostError,
-    convert::{kind_of, name_of, rows_of, sample_of},
+    convert::{kind_of, name_of, rows_of},
 };
 use equivbench_abi::{
     AbiError, DatasetBox, ElementType, FieldMut,
@@ -107,7 +107,7 @@ impl LoadedDataset {
             let Values::Real(values) = &field.values else { continue };
             let Some(at) = values.iter().position(|v| !v.is_finite()) else { continue };
             let row = at / field.width().max(1);
-            let sample = sample_of(&batch.offsets, field.rows, row);
+            let sample = field.rows.sample_of(&batch.offsets, row);
             let within = row - batch.rows_of(field.rows, sample).start;
             return Err(CoreError::NotFinite(format!(
                 "dataset \"{}\", split \"{split}\", sample {}: field \"{}\" holds {} in row {within}. Correct or remove the sample in {}",

@@ -2,13 +2,13 @@
 
 use crate::{
     HostError,
-    convert::{Staging, check_inputs, incoming, kind_of, name_of, outgoing, precision_of, received, rows_of, sample_of, widen},
+    convert::{Staging, check_inputs, in_double, incoming, kind_of, name_of, outgoing, precision_of, received, rows_of, widen},
 };
 use equivbench_abi::{
     self as abi, AbiError, ModelBox,
     descriptor::{GroupDescriptor, InstanceDescriptor, ModelDescriptor},
 };
-use equivbench_core::{Batch, CoreError, FieldKind, Model, Precision, Rows, StepFigures, Values, Weights, first_that, map_into};
+use equivbench_core::{Batch, CoreError, FieldKind, Model, Precision, Rows, StepFigures, Values, Weights, first_that};
 use std::{
     cell::Cell,
     time::{Duration, Instant},
@@ -210,7 +210,7 @@ impl LoadedModel {
         // A mark is one in the precision of the plugin only.
         let value = if let Values::Single(values) = out { widen(values[at]) } else { value };
         let row = at / width.max(1);
-        let sample = sample_of(&batch.offsets, self.output_rows, row);
+        let sample = self.output_rows.sample_of(&batch.offsets, row);
         let place = format!("row {row}, column {} (sample {sample} of the batch)", at % width.max(1));
         Err(CoreError::NotFinite(format!(
             "plugin \"{}\": the prediction of model {} holds {} in {place}",
@@ -273,19 +273,9 @@ impl Model for LoadedModel {
     }
 
     fn predict_into(&mut self, batch: &Batch, weights: Weights, out: &mut Vec<f64>) -> Result<(), CoreError> {
-        let mut values = match self.precision {
-            Precision::Double => Values::Real(std::mem::take(out)),
-            Precision::Single => Values::Single(std::mem::take(&mut self.received)),
-        };
-        let predicted = self.predict_values_into(batch, weights, &mut values);
-        match values {
-            Values::Single(numbers) => {
-                map_into(&numbers, out, widen);
-                self.received = numbers;
-            }
-            Values::Real(numbers) => *out = numbers,
-            Values::Index(_) => {}
-        }
+        let mut single = std::mem::take(&mut self.received);
+        let predicted = in_double(self.precision, &mut single, out, |values| self.predict_values_into(batch, weights, values));
+        self.received = single;
         predicted
     }
 
