@@ -302,7 +302,10 @@ impl Recipe {
     /// AdamW with a constant learning rate and no decay.
     #[must_use]
     pub fn adamw(lr: f64) -> Self {
-        Self { lr, ..Self::default() }
+        Self {
+            lr,
+            ..Self::default()
+        }
     }
 }
 

@@ -17,7 +17,9 @@ mod root;
 pub use abi_stable;
 pub use batch::{Batch, ElementType, Field, FieldKind, FieldMut, Rows};
 pub use error::{AbiError, AbiResult, code};
-pub use objects::{Dataset, Dataset_TO, DatasetBox, Model, Model_TO, ModelBox, SHARED_ROTATIONS, Weights};
+pub use objects::{
+    Dataset, Dataset_TO, DatasetBox, Model, Model_TO, ModelBox, SHARED_ROTATIONS, Weights,
+};
 pub use root::{PluginRoot, PluginRootRef};
 
 /// Version of this contract, the one that plugin and host compare first.

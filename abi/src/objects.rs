@@ -61,10 +61,21 @@ mod traits {
         /// writes `[loss, learning rate, gradient norm before clipping]` into `report`.
         fn train_step(&mut self, batch: Batch<'_>, report: RSliceMut<'_, f64>) -> AbiResult<()>;
         /// Predicts in the frame of the input, in evaluation mode; `weights` is a `Weights::code`.
-        fn predict_into(&mut self, batch: Batch<'_>, weights: u32, out: RSliceMut<'_, u8>) -> AbiResult<()>;
+        fn predict_into(
+            &mut self,
+            batch: Batch<'_>,
+            weights: u32,
+            out: RSliceMut<'_, u8>,
+        ) -> AbiResult<()>;
         /// Adds nothing, writes all: the gradient of `sum(cotangent * prediction)` with respect to a named parameter group,
         /// raw weights, evaluation mode.
-        fn vjp_into(&mut self, batch: Batch<'_>, cotangent: RSlice<'_, u8>, group: RStr<'_>, out: RSliceMut<'_, u8>) -> AbiResult<()>;
+        fn vjp_into(
+            &mut self,
+            batch: Batch<'_>,
+            cotangent: RSlice<'_, u8>,
+            group: RStr<'_>,
+            out: RSliceMut<'_, u8>,
+        ) -> AbiResult<()>;
         /// Writes the raw parameters of a group, flattened in the order of the descriptor.
         fn parameters_into(&self, group: RStr<'_>, out: RSliceMut<'_, u8>) -> AbiResult<()>;
         /// Replaces the raw parameters of a group.
@@ -77,7 +88,13 @@ mod traits {
         fn synchronise(&mut self) -> AbiResult<()>;
         /// An optional ability by name; writes into `out` and returns the number of bytes written.
         #[sabi(last_prefix_field)]
-        fn capability(&mut self, name: RStr<'_>, batch: Batch<'_>, input: RSlice<'_, u8>, out: RSliceMut<'_, u8>) -> AbiResult<u64>;
+        fn capability(
+            &mut self,
+            name: RStr<'_>,
+            batch: Batch<'_>,
+            input: RSlice<'_, u8>,
+            out: RSliceMut<'_, u8>,
+        ) -> AbiResult<u64>;
     }
 
     /// An open dataset.
@@ -86,10 +103,20 @@ mod traits {
         /// `DatasetDescriptor` as JSON.
         fn describe(&self) -> AbiResult<RString>;
         /// Writes the number of points of each sample, so that the host can size its buffers.
-        fn points_into(&self, split: RStr<'_>, indices: RSlice<'_, u64>, out: RSliceMut<'_, u64>) -> AbiResult<()>;
+        fn points_into(
+            &self,
+            split: RStr<'_>,
+            indices: RSlice<'_, u64>,
+            out: RSliceMut<'_, u64>,
+        ) -> AbiResult<()>;
         /// Fills the fields for the samples, in the order of `indices`.
         #[sabi(last_prefix_field)]
-        fn samples_into(&mut self, split: RStr<'_>, indices: RSlice<'_, u64>, fields: RSliceMut<'_, FieldMut<'_>>) -> AbiResult<()>;
+        fn samples_into(
+            &mut self,
+            split: RStr<'_>,
+            indices: RSlice<'_, u64>,
+            fields: RSliceMut<'_, FieldMut<'_>>,
+        ) -> AbiResult<()>;
     }
 }
 pub use traits::{Dataset, Dataset_TO, Model, Model_TO};

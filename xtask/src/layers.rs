@@ -9,16 +9,40 @@ const MAY: &[(&str, &[&str])] = &[
     ("equivbench-abi", &["equivbench-feature-union"]),
     ("equivbench-kernels", &["equivbench-feature-union"]),
     ("equivbench-core", &[]),
-    ("equivbench-plugin", &["equivbench-abi", "equivbench-kernels"]),
+    (
+        "equivbench-plugin",
+        &["equivbench-abi", "equivbench-kernels"],
+    ),
     ("equivbench-dataset-tools", &["equivbench-plugin"]),
     ("equivbench-host", &["equivbench-abi", "equivbench-core"]),
-    ("equivbench-conformance", &["equivbench-abi", "equivbench-core", "equivbench-host"]),
+    (
+        "equivbench-conformance",
+        &["equivbench-abi", "equivbench-core", "equivbench-host"],
+    ),
     ("equivbench-protocols", &["equivbench-core"]),
-    ("equivbench-report", &["equivbench-core", "equivbench-protocols"]),
-    ("equivbench-runner", &["equivbench-core", "equivbench-host", "equivbench-protocols", "equivbench-report"]),
+    (
+        "equivbench-report",
+        &["equivbench-core", "equivbench-protocols"],
+    ),
+    (
+        "equivbench-runner",
+        &[
+            "equivbench-core",
+            "equivbench-host",
+            "equivbench-protocols",
+            "equivbench-report",
+        ],
+    ),
     (
         "equivbench",
-        &["equivbench-conformance", "equivbench-core", "equivbench-host", "equivbench-protocols", "equivbench-report", "equivbench-runner"],
+        &[
+            "equivbench-conformance",
+            "equivbench-core",
+            "equivbench-host",
+            "equivbench-protocols",
+            "equivbench-report",
+            "equivbench-runner",
+        ],
     ),
     ("equivbench-micro", &[]),
     (
@@ -39,10 +63,20 @@ const MAY: &[(&str, &[&str])] = &[
 ];
 
 /// What a plugin may depend on.
-const PLUGIN_MAY: &[&str] = &["equivbench-plugin", "equivbench-kernels", "equivbench-abi", "equivbench-dataset-tools"];
+const PLUGIN_MAY: &[&str] = &[
+    "equivbench-plugin",
+    "equivbench-kernels",
+    "equivbench-abi",
+    "equivbench-dataset-tools",
+];
 
 /// What tests may use on top.
-const TESTS_MAY: &[&str] = &["equivbench-testkit", "equivbench-host", "equivbench-core", "equivbench-abi"];
+const TESTS_MAY: &[&str] = &[
+    "equivbench-testkit",
+    "equivbench-host",
+    "equivbench-core",
+    "equivbench-abi",
+];
 
 /// Checks every dependency between crates of the workspace.
 pub(crate) fn check() -> Result<()> {
@@ -51,8 +85,11 @@ pub(crate) fn check() -> Result<()> {
         .current_dir(crate::root())
         .output()
         .context("cargo metadata")?;
-    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).context("cargo metadata printed no JSON")?;
-    let packages = metadata["packages"].as_array().context("cargo metadata lists no packages")?;
+    let metadata: serde_json::Value =
+        serde_json::from_slice(&output.stdout).context("cargo metadata printed no JSON")?;
+    let packages = metadata["packages"]
+        .as_array()
+        .context("cargo metadata lists no packages")?;
     let allowed: BTreeMap<&str, &[&str]> = MAY.iter().copied().collect();
     let names: Vec<&str> = packages.iter().filter_map(|p| p["name"].as_str()).collect();
     let mut wrong = Vec::new();
@@ -69,7 +106,10 @@ pub(crate) fn check() -> Result<()> {
         }
     }
     if !wrong.is_empty() {
-        bail!("these arrows point up or sideways: {}; see ARCHITECTURE.md", wrong.join(", "));
+        bail!(
+            "these arrows point up or sideways: {}; see ARCHITECTURE.md",
+            wrong.join(", ")
+        );
     }
     println!("layers: {} crates, all arrows point down", names.len());
     Ok(())

@@ -8,8 +8,12 @@ pub(crate) fn processor() -> String {
 /// What the system tells of the processor under a key such as `cpu family`; empty where it does not.
 pub(crate) fn processor_fact(key: &str) -> String {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let fact = text.lines().filter_map(|line| line.split_once(':')).find(|(name, _)| name.trim() == key);
-    fact.map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
+    let fact = text
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .find(|(name, _)| name.trim() == key);
+    fact.map(|(_, value)| value.trim().to_owned())
+        .unwrap_or_default()
 }
 
 /// The widest vector instructions of the processor that either side may use.

@@ -28,7 +28,9 @@ cargo xtask profile [PART-OF-NAME]
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let (command, rest) = arguments.split_first().map_or(("help", &[][..]), |(c, r)| (c.as_str(), r));
+    let (command, rest) = arguments
+        .split_first()
+        .map_or(("help", &[][..]), |(c, r)| (c.as_str(), r));
     let done = match command {
         "equivbench" => return equivbench(rest),
         "test" => test::all(),
@@ -60,14 +62,20 @@ pub(crate) fn root() -> PathBuf {
 
 /// Folder of the release build.
 pub(crate) fn target() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from).join("release")
+    std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| root().join("target"), PathBuf::from)
+        .join("release")
 }
 
 /// Runs cargo in the root of the workspace.
 pub(crate) fn cargo(arguments: &[&str]) -> Result<()> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    let status =
-        command.args(arguments).current_dir(root()).env("EQUIVBENCH_COMMIT", commit()).status().context("cargo could not be started")?;
+    let status = command
+        .args(arguments)
+        .current_dir(root())
+        .env("EQUIVBENCH_COMMIT", commit())
+        .status()
+        .context("cargo could not be started")?;
     if !status.success() {
         bail!("cargo {} failed", arguments.join(" "));
     }
@@ -84,7 +92,9 @@ fn equivbench(arguments: &[String]) -> ExitCode {
         eprintln!("xtask: {error:#}");
         return ExitCode::FAILURE;
     }
-    let status = Command::new(target().join("equivbench")).args(arguments).status();
+    let status = Command::new(target().join("equivbench"))
+        .args(arguments)
+        .status();
     match status {
         Ok(status) => ExitCode::from(u8::try_from(status.code().unwrap_or(1)).unwrap_or(1)),
         Err(error) => {
@@ -96,13 +106,24 @@ fn equivbench(arguments: &[String]) -> ExitCode {
 
 /// The commit of the working tree, empty where git does not say. Part of the manifest, not of any number.
 fn commit() -> String {
-    let output = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).current_dir(root()).output();
-    output.ok().filter(|o| o.status.success()).map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned()).unwrap_or_default()
+    let output = Command::new("git")
+        .args(["rev-parse", "--short=12", "HEAD"])
+        .current_dir(root())
+        .output();
+    output
+        .ok()
+        .filter(|o| o.status.success())
+        .map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned())
+        .unwrap_or_default()
 }
 
 fn install(arguments: &[String]) -> Result<()> {
     let home = || std::env::var_os("HOME").map(|h| PathBuf::from(h).join(".local"));
-    let prefix = arguments.first().map(PathBuf::from).or_else(home).context("name a folder: cargo xtask install DIR")?;
+    let prefix = arguments
+        .first()
+        .map(PathBuf::from)
+        .or_else(home)
+        .context("name a folder: cargo xtask install DIR")?;
     build()?;
     let (bin, plugins) = (prefix.join("bin"), prefix.join("lib/equivbench/plugins"));
     for folder in [&bin, &plugins] {
@@ -116,7 +137,11 @@ fn install(arguments: &[String]) -> Result<()> {
             copy(&entry.path(), &plugins)?;
         }
     }
-    println!("Installed in {}; `{}` lists the plugins.", prefix.display(), bin.join("equivbench list").display());
+    println!(
+        "Installed in {}; `{}` lists the plugins.",
+        prefix.display(),
+        bin.join("equivbench list").display()
+    );
     Ok(())
 }
 

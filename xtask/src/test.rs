@@ -13,9 +13,20 @@ pub(crate) fn all() -> Result<()> {
     layers::check()?;
     build()?;
     check_pages()?;
-    cargo(&["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+    cargo(&[
+        "clippy",
+        "--release",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ])?;
     let tally = run_tests()?;
-    println!("{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped);
+    println!(
+        "{} passed, {} failed, {} skipped",
+        tally.passed, tally.failed, tally.skipped
+    );
     if tally.failed > 0 || tally.passed == 0 || !tally.exited_well {
         bail!("tests failed");
     }
@@ -26,7 +37,15 @@ pub(crate) fn all() -> Result<()> {
 pub(crate) fn checks() -> Result<()> {
     cargo(&["fmt", "--all", "--check"])?;
     layers::check()?;
-    cargo(&["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+    cargo(&[
+        "clippy",
+        "--release",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ])?;
     build()?;
     check_pages()
 }
@@ -35,7 +54,10 @@ pub(crate) fn checks() -> Result<()> {
 const PAGES: &[(&str, &[&str])] = &[("docs/columns.md", &["columns", "--format", "markdown"])];
 
 fn page(arguments: &[&str]) -> Result<Vec<u8>> {
-    let output = Command::new(target().join("equivbench")).args(arguments).output().context("equivbench could not be started")?;
+    let output = Command::new(target().join("equivbench"))
+        .args(arguments)
+        .output()
+        .context("equivbench could not be started")?;
     if !output.status.success() {
         bail!("equivbench {} failed", arguments.join(" "));
     }
@@ -73,9 +95,26 @@ struct Tally {
 /// skipped, not as passed.
 fn run_tests() -> Result<Tally> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(["test", "--release", "--workspace", "--no-fail-fast", "--", "--show-output"]).current_dir(root());
-    let mut child = command.stdout(Stdio::piped()).spawn().context("cargo test could not be started")?;
-    let mut tally = Tally { passed: 0, failed: 0, skipped: 0, exited_well: false };
+    command
+        .args([
+            "test",
+            "--release",
+            "--workspace",
+            "--no-fail-fast",
+            "--",
+            "--show-output",
+        ])
+        .current_dir(root());
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cargo test could not be started")?;
+    let mut tally = Tally {
+        passed: 0,
+        failed: 0,
+        skipped: 0,
+        exited_well: false,
+    };
     let output = child.stdout.take().context("cargo test has no output")?;
     for line in BufReader::new(output).lines() {
         let line = line?;
@@ -86,7 +125,11 @@ fn run_tests() -> Result<Tally> {
         if let Some(counts) = line.strip_prefix("test result: ") {
             let number = |word: &str| -> u64 {
                 let before = counts.split(word).next().unwrap_or_default();
-                before.split_whitespace().last().and_then(|n| n.parse().ok()).unwrap_or(0)
+                before
+                    .split_whitespace()
+                    .last()
+                    .and_then(|n| n.parse().ok())
+                    .unwrap_or(0)
             };
             tally.passed += number(" passed");
             tally.failed += number(" failed");

@@ -20,11 +20,19 @@ const ROWS: usize = SAMPLES * POINTS;
 
 /// The smallest size of the model: four numbers for each hidden unit.
 fn request() -> ModelRequest {
-    ModelRequest { model: "point-mlp".into(), size: "tiny".into(), precision: "f32".into(), seed: 1, ..ModelRequest::default() }
+    ModelRequest {
+        model: "point-mlp".into(),
+        size: "tiny".into(),
+        precision: "f32".into(),
+        seed: 1,
+        ..ModelRequest::default()
+    }
 }
 
 fn loaded() -> Result<LoadedModel, String> {
-    library("point_mlp")?.open_model(&request()).map_err(|e| e.to_string())
+    library("point_mlp")?
+        .open_model(&request())
+        .map_err(|e| e.to_string())
 }
 
 fn direct() -> Result<Trainer<PointMlp>, String> {
@@ -37,10 +45,27 @@ fn numbers() -> Vec<f64> {
 
 /// As the harness holds it: f64, positions, species and a target.
 fn batch() -> Batch {
-    let vectors = |name: &str| Field::real(name, FieldKind::Vector, Rows::Point, vec![ROWS, 3], numbers());
+    let vectors = |name: &str| {
+        Field::real(
+            name,
+            FieldKind::Vector,
+            Rows::Point,
+            vec![ROWS, 3],
+            numbers(),
+        )
+    };
     let labels = Values::Index((0..ROWS as i64).map(|i| i % 9).collect());
-    let species = Field { name: "species".into(), kind: FieldKind::Invariant, rows: Rows::Point, shape: vec![ROWS], values: labels };
-    Batch { offsets: (0..=SAMPLES).map(|s| s * POINTS).collect(), fields: vec![vectors("positions"), species, vectors("target")] }
+    let species = Field {
+        name: "species".into(),
+        kind: FieldKind::Invariant,
+        rows: Rows::Point,
+        shape: vec![ROWS],
+        values: labels,
+    };
+    Batch {
+        offsets: (0..=SAMPLES).map(|s| s * POINTS).collect(),
+        fields: vec![vectors("positions"), species, vectors("target")],
+    }
 }
 
 /// As a plugin wants it: f32, lent.
@@ -54,29 +79,62 @@ impl Raw {
     fn new() -> Self {
         Self {
             offsets: (0..=SAMPLES).map(|s| (s * POINTS) as u64).collect(),
-            singles: numbers().iter().flat_map(|&x| (x as f32).to_ne_bytes()).collect(),
-            labels: (0..ROWS as i64).flat_map(|i| (i % 9).to_ne_bytes()).collect(),
+            singles: numbers()
+                .iter()
+                .flat_map(|&x| (x as f32).to_ne_bytes())
+                .collect(),
+            labels: (0..ROWS as i64)
+                .flat_map(|i| (i % 9).to_ne_bytes())
+                .collect(),
         }
     }
 
     /// Lends the first so many of: positions, species, target.
     fn lend<R>(&self, fields: usize, call: impl FnOnce(abi::Batch<'_>) -> R) -> R {
         let (wide, flat) = ([ROWS as u64, 3], [ROWS as u64]);
-        let field = |name: &'static str, kind: abi::FieldKind, element: ElementType, shape, bytes| abi::Field {
-            name: RStr::from_str(name),
-            kind: kind.code(),
-            rows: abi::Rows::Point.code(),
-            element: element.code(),
-            shape: RSlice::from_slice(shape),
-            bytes: RSlice::from_slice(bytes),
-        };
+        let field =
+            |name: &'static str, kind: abi::FieldKind, element: ElementType, shape, bytes| {
+                abi::Field {
+                    name: RStr::from_str(name),
+                    kind: kind.code(),
+                    rows: abi::Rows::Point.code(),
+                    element: element.code(),
+                    shape: RSlice::from_slice(shape),
+                    bytes: RSlice::from_slice(bytes),
+                }
+            };
         let all = [
-            field("positions", abi::FieldKind::Vector, ElementType::F32, &wide, &self.singles),
-            field("species", abi::FieldKind::Invariant, ElementType::I64, &flat, &self.labels),
-            field("target", abi::FieldKind::Vector, ElementType::F32, &wide, &self.singles),
+            field(
+                "positions",
+                abi::FieldKind::Vector,
+                ElementType::F32,
+                &wide,
+                &self.singles,
+            ),
+            field(
+                "species",
+                abi::FieldKind::Invariant,
+                ElementType::I64,
+                &flat,
+                &self.labels,
+            ),
+            field(
+                "target",
+                abi::FieldKind::Vector,
+                ElementType::F32,
+                &wide,
+                &self.singles,
+            ),
         ];
-        let (offsets, fields) = (RSlice::from_slice(&self.offsets), RSlice::from_slice(&all[..fields]));
-        call(abi::Batch { samples: SAMPLES as u64, offsets, fields })
+        let (offsets, fields) = (
+            RSlice::from_slice(&self.offsets),
+            RSlice::from_slice(&all[..fields]),
+        );
+        call(abi::Batch {
+            samples: SAMPLES as u64,
+            offsets,
+            fields,
+        })
     }
 }
 
@@ -84,33 +142,79 @@ impl Raw {
 fn predict() -> Result<Case, String> {
     let (mut loaded, mut direct, batch, raw) = (loaded()?, direct()?, batch(), Raw::new());
     let (mut out, mut bytes) = (Vec::new(), vec![0_u8; 4 * 3 * ROWS]);
-    let work = move || loaded.predict_into(black_box(&batch), Weights::Raw, &mut out).unwrap_or_else(|e| panic!("{e}"));
-    let floor = move || {
-        let answer = raw.lend(2, |raw| abi::Model::predict_into(&mut direct, raw, abi::Weights::Raw.code(), bytes.as_mut_slice().into()));
-        answer.into_result().unwrap_or_else(|e| panic!("{}", e.message));
+    let work = move || {
+        loaded
+            .predict_into(black_box(&batch), Weights::Raw, &mut out)
+            .unwrap_or_else(|e| panic!("{e}"))
     };
-    Ok(Case::new("boundary/predict-64x25", "the same call made directly", work, floor).counting("atoms", ROWS as f64))
+    let floor = move || {
+        let answer = raw.lend(2, |raw| {
+            abi::Model::predict_into(
+                &mut direct,
+                raw,
+                abi::Weights::Raw.code(),
+                bytes.as_mut_slice().into(),
+            )
+        });
+        answer
+            .into_result()
+            .unwrap_or_else(|e| panic!("{}", e.message));
+    };
+    Ok(Case::new(
+        "boundary/predict-64x25",
+        "the same call made directly",
+        work,
+        floor,
+    )
+    .counting("atoms", ROWS as f64))
 }
 
 fn train_step() -> Result<Case, String> {
     let (mut loaded, mut direct, batch, raw) = (loaded()?, direct()?, batch(), Raw::new());
     let mut report = [0.0; 3];
     let work = move || {
-        black_box(loaded.train_step(black_box(&batch)).unwrap_or_else(|e| panic!("{e}")));
+        black_box(
+            loaded
+                .train_step(black_box(&batch))
+                .unwrap_or_else(|e| panic!("{e}")),
+        );
     };
     let floor = move || {
-        let answer = raw.lend(3, |raw| abi::Model::train_step(&mut direct, raw, report.as_mut_slice().into()));
-        answer.into_result().unwrap_or_else(|e| panic!("{}", e.message));
+        let answer = raw.lend(3, |raw| {
+            abi::Model::train_step(&mut direct, raw, report.as_mut_slice().into())
+        });
+        answer
+            .into_result()
+            .unwrap_or_else(|e| panic!("{}", e.message));
     };
-    Ok(Case::new("boundary/train-step-64x25", "the same call made directly", work, floor).counting("atoms", ROWS as f64))
+    Ok(Case::new(
+        "boundary/train-step-64x25",
+        "the same call made directly",
+        work,
+        floor,
+    )
+    .counting("atoms", ROWS as f64))
 }
 
 /// The crossing alone: a call that moves no numbers and does nothing on a CPU.
 fn synchronise() -> Result<Case, String> {
     let (mut loaded, mut direct) = (loaded()?, direct()?);
-    let work = move || black_box(&mut loaded).synchronise().unwrap_or_else(|e| panic!("{e}"));
-    let floor = move || abi::Model::synchronise(black_box(&mut direct)).into_result().unwrap_or_else(|e| panic!("{}", e.message));
-    Ok(Case::new("boundary/synchronise", "the same call made directly", work, floor))
+    let work = move || {
+        black_box(&mut loaded)
+            .synchronise()
+            .unwrap_or_else(|e| panic!("{e}"))
+    };
+    let floor = move || {
+        abi::Model::synchronise(black_box(&mut direct))
+            .into_result()
+            .unwrap_or_else(|e| panic!("{}", e.message))
+    };
+    Ok(Case::new(
+        "boundary/synchronise",
+        "the same call made directly",
+        work,
+        floor,
+    ))
 }
 
 fn main() {

@@ -12,7 +12,12 @@ use std::{
 
 /// Opens data as the harness does.
 fn open(library: &Library, dataset: &str, options: &str) -> Result<LoadedDataset, String> {
-    let request = DatasetRequest { dataset: dataset.into(), options: options.into(), seed: 1, ..DatasetRequest::default() };
+    let request = DatasetRequest {
+        dataset: dataset.into(),
+        options: options.into(),
+        seed: 1,
+        ..DatasetRequest::default()
+    };
     library.open_dataset(&request).map_err(|e| e.to_string())
 }
 
@@ -30,7 +35,9 @@ fn opening(
         let _files_stay = &keep;
         black_box(open(&library, dataset, &options).unwrap_or_else(|e| panic!("{e}")));
     };
-    Ok(Case::new(name, "reading the bytes", work, move || files.iter().for_each(|file| read(file))))
+    Ok(Case::new(name, "reading the bytes", work, move || {
+        files.iter().for_each(|file| read(file))
+    }))
 }
 
 fn read(file: &Path) {
@@ -40,10 +47,21 @@ fn read(file: &Path) {
 /// Opening a release reads, hashes and checks all of it, as it is below 256 MiB.
 fn open_release() -> Result<Case, String> {
     let made = Release::new(256, 20)?;
-    let (bytes, molecules) = (made.bytes as f64, (made.molecules * made.conformations) as f64);
+    let (bytes, molecules) = (
+        made.bytes as f64,
+        (made.molecules * made.conformations) as f64,
+    );
     let options = serde_json::json!({ "path": made.path() }).to_string();
-    let case = opening("reading/spice-hdf5-256x20", "spice", options, vec![made.path()], made)?;
-    Ok(case.counting("bytes", bytes).counting("molecules", molecules))
+    let case = opening(
+        "reading/spice-hdf5-256x20",
+        "spice",
+        options,
+        vec![made.path()],
+        made,
+    )?;
+    Ok(case
+        .counting("bytes", bytes)
+        .counting("molecules", molecules))
 }
 
 /// All atoms are read as text, C-alphas are kept, the files are hashed.
@@ -59,18 +77,31 @@ fn open_structures() -> Result<Case, String> {
 fn load_a_batch() -> Result<Case, String> {
     const SAMPLES: usize = 64;
     let made = Release::new(256, 20)?;
-    let mut data = open(&library("spice")?, "spice", &serde_json::json!({ "path": made.path() }).to_string())?;
+    let mut data = open(
+        &library("spice")?,
+        "spice",
+        &serde_json::json!({ "path": made.path() }).to_string(),
+    )?;
     // Spread over the molecules, as a shuffled epoch is.
     let indices: Vec<u64> = (0..SAMPLES as u64).map(|i| 61 * i).collect();
     let from = data.load("train", &indices).map_err(|e| e.to_string())?;
     let work = move || {
         let _file_stays = &made;
-        black_box(data.load("train", black_box(&indices)).unwrap_or_else(|e| panic!("{e}")));
+        black_box(
+            data.load("train", black_box(&indices))
+                .unwrap_or_else(|e| panic!("{e}")),
+        );
     };
     let floor = move || {
         black_box(black_box(&from).clone());
     };
-    Ok(Case::new("reading/load-64-molecules", "copying the batch", work, floor).counting("molecules", SAMPLES as f64))
+    Ok(Case::new(
+        "reading/load-64-molecules",
+        "copying the batch",
+        work,
+        floor,
+    )
+    .counting("molecules", SAMPLES as f64))
 }
 
 fn main() {

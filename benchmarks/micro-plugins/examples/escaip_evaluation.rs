@@ -5,8 +5,9 @@
 
 use equivbench_abi::descriptor::ModelRequest;
 use equivbench_core::{
-    Batch, Checked, Deviation, Estimator, Field, FieldKind, ForceField, Measurement, Model, PointLoss, RotationPlan, Rows, Scheme, Seed,
-    Supervised, Values, Variant, Weights, measure_shared, measure_variants,
+    Batch, Checked, Deviation, Estimator, Field, FieldKind, ForceField, Measurement, Model,
+    PointLoss, RotationPlan, Rows, Scheme, Seed, Supervised, Values, Variant, Weights,
+    measure_shared, measure_variants,
 };
 use equivbench_host::LoadedModel;
 use equivbench_micro::interleaved;
@@ -24,10 +25,21 @@ fn molecules(first: usize) -> Supervised {
     let atoms = || (0..BATCH * ATOMS).map(|i| (first + i / ATOMS, i % ATOMS));
     let jitter = |i: f64| 0.25 * (i * 12.9898).sin();
     let place = |(m, a): (usize, usize)| {
-        [a % 3, a / 3 % 3, a / 9].into_iter().enumerate().map(move |(k, p)| 1.5 * p as f64 + jitter((7 * m + 3 * a + k) as f64))
+        [a % 3, a / 3 % 3, a / 9]
+            .into_iter()
+            .enumerate()
+            .map(move |(k, p)| 1.5 * p as f64 + jitter((7 * m + 3 * a + k) as f64))
     };
     let positions: Vec<f64> = atoms().flat_map(place).collect();
-    let vectors = |name: &str, values| Field::real(name, FieldKind::Vector, Rows::Point, vec![BATCH * ATOMS, 3], values);
+    let vectors = |name: &str, values| {
+        Field::real(
+            name,
+            FieldKind::Vector,
+            Rows::Point,
+            vec![BATCH * ATOMS, 3],
+            values,
+        )
+    };
     let species = Field {
         name: "species".into(),
         kind: FieldKind::Invariant,
@@ -36,8 +48,15 @@ fn molecules(first: usize) -> Supervised {
         values: Values::Index(atoms().map(|(m, a)| [1, 6, 7, 8][(m + a) % 4]).collect()),
     };
     let target = vectors("target", positions.iter().map(|x| x.cos()).collect());
-    let inputs = Batch { offsets: (0..=BATCH).map(|m| m * ATOMS).collect(), fields: vec![vectors("positions", positions), species] };
-    Supervised { inputs, target: Some(target), labels: Vec::new() }
+    let inputs = Batch {
+        offsets: (0..=BATCH).map(|m| m * ATOMS).collect(),
+        fields: vec![vectors("positions", positions), species],
+    };
+    Supervised {
+        inputs,
+        target: Some(target),
+        labels: Vec::new(),
+    }
 }
 
 /// Everything that is measured.
@@ -49,22 +68,57 @@ struct Evaluation {
 
 impl Evaluation {
     fn open(size: &str) -> Result<Self, String> {
-        let request =
-            ModelRequest { model: "escaip".into(), size: size.into(), precision: "f32".into(), seed: 1, ..ModelRequest::default() };
-        let model = library("escaip")?.open_model(&request).map_err(|e| e.to_string())?;
-        let scheme = Scheme::Random { rotations: ROTATIONS };
-        let plans = |first: usize| (first..first + BATCH).map(|m| scheme.plan(Seed::new(1), m as u64)).collect();
-        let batches = (0..MOLECULES).step_by(BATCH).map(|first| (molecules(first), plans(first))).collect();
-        let how = Measurement { weights: Weights::Raw, loss: PointLoss::Mse, estimator: Estimator::Unbiased };
-        Ok(Self { model, batches, how })
+        let request = ModelRequest {
+            model: "escaip".into(),
+            size: size.into(),
+            precision: "f32".into(),
+            seed: 1,
+            ..ModelRequest::default()
+        };
+        let model = library("escaip")?
+            .open_model(&request)
+            .map_err(|e| e.to_string())?;
+        let scheme = Scheme::Random {
+            rotations: ROTATIONS,
+        };
+        let plans = |first: usize| {
+            (first..first + BATCH)
+                .map(|m| scheme.plan(Seed::new(1), m as u64))
+                .collect()
+        };
+        let batches = (0..MOLECULES)
+            .step_by(BATCH)
+            .map(|first| (molecules(first), plans(first)))
+            .collect();
+        let how = Measurement {
+            weights: Weights::Raw,
+            loss: PointLoss::Mse,
+            estimator: Estimator::Unbiased,
+        };
+        Ok(Self {
+            model,
+            batches,
+            how,
+        })
     }
 
     fn shared(&mut self) -> Deviation {
         let mut deviation = Deviation::default();
         for (at, (samples, plans)) in self.batches.iter().enumerate() {
             // As much as a session checks.
-            let checked = (at == 0).then(|| Checked { pass: 3, samples: vec![2, 5, 7, 11] });
-            let done = measure_shared(&mut self.model, &ForceField, samples, plans, self.how, &[Variant::Plain], checked.as_ref());
+            let checked = (at == 0).then(|| Checked {
+                pass: 3,
+                samples: vec![2, 5, 7, 11],
+            });
+            let done = measure_shared(
+                &mut self.model,
+                &ForceField,
+                samples,
+                plans,
+                self.how,
+                &[Variant::Plain],
+                checked.as_ref(),
+            );
             let found = black_box(done.unwrap_or_else(|e| panic!("{e}")));
             deviation.add(found.deviation);
         }
@@ -73,7 +127,14 @@ impl Evaluation {
 
     fn blind(&mut self) {
         for (samples, plans) in &self.batches {
-            let done = measure_variants(&mut self.model, &ForceField, samples, plans, self.how, &[Variant::Plain]);
+            let done = measure_variants(
+                &mut self.model,
+                &ForceField,
+                samples,
+                plans,
+                self.how,
+                &[Variant::Plain],
+            );
             black_box(done.unwrap_or_else(|e| panic!("{e}")));
         }
     }
@@ -82,7 +143,9 @@ impl Evaluation {
         let mut out = Vec::new();
         for _ in 0..ROTATIONS {
             for (samples, _) in &self.batches {
-                self.model.predict_into(&samples.inputs, Weights::Raw, &mut out).unwrap_or_else(|e| panic!("{e}"));
+                self.model
+                    .predict_into(&samples.inputs, Weights::Raw, &mut out)
+                    .unwrap_or_else(|e| panic!("{e}"));
                 black_box(&out);
             }
         }
@@ -91,16 +154,30 @@ impl Evaluation {
 
 fn main() -> Result<(), String> {
     let mut arguments = std::env::args().skip(1);
-    let pairs = arguments.next().map_or(Ok(7), |n| n.parse()).map_err(|_| "the first argument is a number of pairs")?;
+    let pairs = arguments
+        .next()
+        .map_or(Ok(7), |n| n.parse())
+        .map_err(|_| "the first argument is a number of pairs")?;
     let size = arguments.next().unwrap_or_else(|| "6M".into());
     let evaluation = std::cell::RefCell::new(Evaluation::open(&size)?);
     let deviation = evaluation.borrow_mut().shared();
     println!("escaip {size}, {MOLECULES} molecules of {ATOMS} atoms, {ROTATIONS} rotations each");
-    println!("shared against blind predictions: relative difference {:.1e}", deviation.relative().unwrap_or(f64::NAN));
+    println!(
+        "shared against blind predictions: relative difference {:.1e}",
+        deviation.relative().unwrap_or(f64::NAN)
+    );
     let shared = || {
         black_box(evaluation.borrow_mut().shared());
     };
-    println!("shared evaluation, against ten full passes: {}", interleaved(pairs, shared, || evaluation.borrow_mut().passes()));
-    println!("shared evaluation, against the blind one: {}", interleaved(pairs.div_ceil(3), shared, || evaluation.borrow_mut().blind()));
+    println!(
+        "shared evaluation, against ten full passes: {}",
+        interleaved(pairs, shared, || evaluation.borrow_mut().passes())
+    );
+    println!(
+        "shared evaluation, against the blind one: {}",
+        interleaved(pairs.div_ceil(3), shared, || evaluation
+            .borrow_mut()
+            .blind())
+    );
     Ok(())
 }

@@ -17,7 +17,9 @@ pub use structures::Structures;
 /// # Errors
 /// The temporary folder of the machine cannot be written.
 fn folder() -> Result<tempfile::TempDir, String> {
-    tempfile::tempdir().map_err(|e| format!("a temporary folder could not be made ({e}); set TMPDIR to one that can be written"))
+    tempfile::tempdir().map_err(|e| {
+        format!("a temporary folder could not be made ({e}); set TMPDIR to one that can be written")
+    })
 }
 
 /// Numbers that look like coordinates: between -8 and 8, no two alike in a file.

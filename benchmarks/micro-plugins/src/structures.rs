@@ -51,15 +51,23 @@ impl Structures {
     /// # Errors
     /// The temporary folder of the machine cannot be written.
     pub fn new(files: usize, residues: usize) -> Result<Self, String> {
-        let mut made = Self { folder: folder()?, files, residues, bytes: 0 };
+        let mut made = Self {
+            folder: folder()?,
+            files,
+            residues,
+            bytes: 0,
+        };
         std::fs::create_dir(made.path()).map_err(|e| format!("{}: {e}", made.path().display()))?;
         for (file, path) in made.paths().into_iter().enumerate() {
             let text = mmcif(file, residues);
             made.bytes += text.len() as u64;
             std::fs::write(&path, text).map_err(|e| format!("{}: {e}", path.display()))?;
         }
-        let clusters: String = (0..files).map(|file| format!("made{file}_A\tmade{file}_A\n")).collect();
-        std::fs::write(made.clusters(), clusters).map_err(|e| format!("{}: {e}", made.clusters().display()))?;
+        let clusters: String = (0..files)
+            .map(|file| format!("made{file}_A\tmade{file}_A\n"))
+            .collect();
+        std::fs::write(made.clusters(), clusters)
+            .map_err(|e| format!("{}: {e}", made.clusters().display()))?;
         Ok(made)
     }
 
@@ -72,7 +80,9 @@ impl Structures {
     /// The files.
     #[must_use]
     pub fn paths(&self) -> Vec<PathBuf> {
-        (0..self.files).map(|file| self.path().join(format!("made{file}.cif"))).collect()
+        (0..self.files)
+            .map(|file| self.path().join(format!("made{file}.cif")))
+            .collect()
     }
 
     /// The file of clusters.
@@ -83,10 +93,13 @@ impl Structures {
 }
 
 fn mmcif(file: usize, residues: usize) -> String {
-    let mut text =
-        format!("data_MADE{file}\n#\n_exptl.entry_id MADE\n_exptl.method 'X-RAY DIFFRACTION'\n#\n_refine.ls_d_res_high 1.80\n#\n");
+    let mut text = format!(
+        "data_MADE{file}\n#\n_exptl.entry_id MADE\n_exptl.method 'X-RAY DIFFRACTION'\n#\n_refine.ls_d_res_high 1.80\n#\n"
+    );
     text.push_str("loop_\n");
-    COLUMNS.iter().for_each(|column| text.push_str(&format!("_atom_site.{column}\n")));
+    COLUMNS
+        .iter()
+        .for_each(|column| text.push_str(&format!("_atom_site.{column}\n")));
     for atom in 0..residues * ATOMS.len() {
         row(file, atom, &mut text);
     }
@@ -117,13 +130,30 @@ mod tests {
     #[test]
     fn the_reader_finds_what_was_written() {
         let made = Structures::new(3, 60).unwrap();
-        assert_eq!(made.paths().iter().map(|p| std::fs::metadata(p).unwrap().len()).sum::<u64>(), made.bytes);
+        assert_eq!(
+            made.paths()
+                .iter()
+                .map(|p| std::fs::metadata(p).unwrap().len())
+                .sum::<u64>(),
+            made.bytes
+        );
         let options = serde_json::json!({
             "path": made.path(), "clusters": made.clusters(), "cache": "none", "valid_fraction": 0.0, "test_fraction": 0.0,
         });
-        let request = DatasetRequest { dataset: "pdb".into(), options: options.to_string(), ..DatasetRequest::default() };
+        let request = DatasetRequest {
+            dataset: "pdb".into(),
+            options: options.to_string(),
+            ..DatasetRequest::default()
+        };
         let mut data = library("pdb").unwrap().open_dataset(&request).unwrap();
-        assert_eq!(data.descriptor().splits.iter().map(|s| (s.samples, s.groups)).collect::<Vec<_>>(), [(3, 3)]);
+        assert_eq!(
+            data.descriptor()
+                .splits
+                .iter()
+                .map(|s| (s.samples, s.groups))
+                .collect::<Vec<_>>(),
+            [(3, 3)]
+        );
         let batch = data.load("train", &[0, 1, 2]).unwrap();
         assert_eq!(batch.offsets, [0, 60, 120, 180]);
         // The C-alpha is the second atom of a residue; in nanometres, with three decimals in angstrom.
@@ -132,6 +162,12 @@ mod tests {
         first.sort_by(f64::total_cmp);
         let mut expected: Vec<f64> = (0..3).map(|file| coordinate(3 + file)).collect();
         expected.sort_by(f64::total_cmp);
-        assert!(first.iter().zip(&expected).all(|(a, b)| (a - b).abs() <= 5e-4 + 1e-12), "{first:?} {expected:?}");
+        assert!(
+            first
+                .iter()
+                .zip(&expected)
+                .all(|(a, b)| (a - b).abs() <= 5e-4 + 1e-12),
+            "{first:?} {expected:?}"
+        );
     }
 }

@@ -30,8 +30,19 @@ pub struct Case {
 
 impl Case {
     /// A case that counts nothing.
-    pub fn new(name: &'static str, against: &'static str, work: impl FnMut() + 'static, floor: impl FnMut() + 'static) -> Self {
-        Self { name, against, amounts: Vec::new(), work: Box::new(work), floor: Box::new(floor) }
+    pub fn new(
+        name: &'static str,
+        against: &'static str,
+        work: impl FnMut() + 'static,
+        floor: impl FnMut() + 'static,
+    ) -> Self {
+        Self {
+            name,
+            against,
+            amounts: Vec::new(),
+            work: Box::new(work),
+            floor: Box::new(floor),
+        }
     }
 
     /// Says how much one call of the work does.
@@ -47,7 +58,11 @@ impl Case {
     }
 
     fn counting_both(mut self, unit: &'static str, of_work: f64, of_floor: Option<f64>) -> Self {
-        self.amounts.push(Amount { unit, of_work, of_floor });
+        self.amounts.push(Amount {
+            unit,
+            of_work,
+            of_floor,
+        });
         self
     }
 
@@ -69,14 +84,23 @@ impl Amount {
         if let Some(of_floor) = self.of_floor {
             let share = |seconds: f64| self.of_work / of_floor / seconds;
             let _ = write!(text, " against {}", rate(of_floor / floor_s, self.unit));
-            let _ = write!(text, ": share {:.2} [{:.2}, {:.2}]", share(median), share(high), share(low));
+            let _ = write!(
+                text,
+                ": share {:.2} [{:.2}, {:.2}]",
+                share(median),
+                share(high),
+                share(low)
+            );
         }
     }
 }
 
 /// A rate with a prefix of its size.
 fn rate(per_s: f64, unit: &str) -> String {
-    let (scale, prefix) = [(1e9, "G"), (1e6, "M"), (1e3, "k")].into_iter().find(|(s, _)| per_s >= *s).unwrap_or((1.0, ""));
+    let (scale, prefix) = [(1e9, "G"), (1e6, "M"), (1e3, "k")]
+        .into_iter()
+        .find(|(s, _)| per_s >= *s)
+        .unwrap_or((1.0, ""));
     format!("{:.3} {prefix} {unit}/s", per_s / scale).replace("  ", " ")
 }
 
@@ -86,8 +110,14 @@ mod tests {
 
     #[test]
     fn a_share_is_the_ratio_of_rates_and_its_ends_change_places() {
-        let ratio = Ratio { quartiles: [2.0, 4.0, 5.0], medians_s: [0.004, 0.001], pairs: 9 };
-        let case = Case::new("group/name", "a copy", || (), || ()).sharing("bytes", 6e6, 2e6).counting("atoms", 0.5);
+        let ratio = Ratio {
+            quartiles: [2.0, 4.0, 5.0],
+            medians_s: [0.004, 0.001],
+            pairs: 9,
+        };
+        let case = Case::new("group/name", "a copy", || (), || ())
+            .sharing("bytes", 6e6, 2e6)
+            .counting("atoms", 0.5);
         assert_eq!(
             case.tell(&ratio),
             "group/name, against a copy: 4.000 ms against 1.000 ms, ratio 4.00 [2.00, 5.00] over 9 pairs\n  \

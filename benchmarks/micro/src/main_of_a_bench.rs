@@ -33,10 +33,15 @@ pub fn run(cases: &[fn() -> Result<Case, String>]) {
             continue;
         }
         if !arguments.only_lists {
-            let ratio = interleaved(if arguments.is_trial { 1 } else { PAIRS }, &mut case.work, &mut case.floor);
+            let ratio = interleaved(
+                if arguments.is_trial { 1 } else { PAIRS },
+                &mut case.work,
+                &mut case.floor,
+            );
             println!("{}", case.tell(&ratio));
             if let Some(file) = &ratios {
-                add(file, &case, &ratio).unwrap_or_else(|e| panic!("{RATIOS}={}: {e}", file.display()));
+                add(file, &case, &ratio)
+                    .unwrap_or_else(|e| panic!("{RATIOS}={}: {e}", file.display()));
             }
         }
         if ratios.is_none() {
@@ -61,14 +66,26 @@ impl Arguments {
         let has = |flag: &str| all.iter().any(|a| a == flag);
         // As criterion has it: what is not `cargo bench` tries the code and measures nothing.
         let is_trial = has("--test") || !has("--bench");
-        let takes_value =
-            |i: usize| i > 0 && all[i - 1].starts_with("--") && !["--bench", "--test", "--list"].contains(&all[i - 1].as_str());
-        let free = all.iter().enumerate().find(|(i, a)| !a.starts_with('-') && !takes_value(*i));
-        Self { is_trial, only_lists: has("--list"), filter: free.map(|(_, a)| a.clone()) }
+        let takes_value = |i: usize| {
+            i > 0
+                && all[i - 1].starts_with("--")
+                && !["--bench", "--test", "--list"].contains(&all[i - 1].as_str())
+        };
+        let free = all
+            .iter()
+            .enumerate()
+            .find(|(i, a)| !a.starts_with('-') && !takes_value(*i));
+        Self {
+            is_trial,
+            only_lists: has("--list"),
+            filter: free.map(|(_, a)| a.clone()),
+        }
     }
 
     fn wants(&self, name: &str) -> bool {
-        self.filter.as_ref().is_none_or(|part| name.contains(part.as_str()))
+        self.filter
+            .as_ref()
+            .is_none_or(|part| name.contains(part.as_str()))
     }
 }
 
@@ -76,13 +93,20 @@ impl Arguments {
 fn add(file: &OsString, case: &Case, ratio: &Ratio) -> std::io::Result<()> {
     let ([low, median, high], [work_s, floor_s]) = (ratio.quartiles, ratio.medians_s);
     let mut file = OpenOptions::new().create(true).append(true).open(file)?;
-    writeln!(file, "{},{},{work_s:e},{floor_s:e},{median},{low},{high},{}", case.name, case.against, ratio.pairs)
+    writeln!(
+        file,
+        "{},{},{work_s:e},{floor_s:e},{median},{low},{high},{}",
+        case.name, case.against, ratio.pairs
+    )
 }
 
 fn show_criterion(criterion: &mut Criterion, case: &mut Case) {
     let (group, name) = case.name.split_once('/').unwrap_or(("other", case.name));
     let mut group = criterion.benchmark_group(group);
-    group.sample_size(20).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
+    group
+        .sample_size(20)
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(1));
     let amount = case.amounts.first().copied();
     count(&mut group, amount.map(|a| (a.unit, a.of_work)));
     group.bench_function(name, |b| b.iter(|| black_box(&mut case.work)()));
@@ -115,16 +139,32 @@ mod tests {
     #[test]
     fn without_bench_or_with_test_every_case_is_only_tried() {
         assert!(arguments("--bench --test rotate").is_trial && arguments("").is_trial);
-        assert!(arguments("--bench --test rotate").wants("rotate") && arguments("--bench --list").only_lists);
+        assert!(
+            arguments("--bench --test rotate").wants("rotate")
+                && arguments("--bench --list").only_lists
+        );
     }
 
     #[test]
     fn a_line_of_the_file_has_the_cells_in_their_order() {
-        let file = std::env::temp_dir().join(format!("equivbench-micro-{}.csv", std::process::id()));
+        let file =
+            std::env::temp_dir().join(format!("equivbench-micro-{}.csv", std::process::id()));
         let _ = std::fs::remove_file(&file);
-        let ratio = Ratio { quartiles: [1.0, 1.5, 2.0], medians_s: [3e-3, 2e-3], pairs: 21 };
-        add(&file.clone().into_os_string(), &Case::new("a/b", "a copy", || (), || ()), &ratio).unwrap();
-        assert_eq!(std::fs::read_to_string(&file).unwrap(), "a/b,a copy,3e-3,2e-3,1.5,1,2,21\n");
+        let ratio = Ratio {
+            quartiles: [1.0, 1.5, 2.0],
+            medians_s: [3e-3, 2e-3],
+            pairs: 21,
+        };
+        add(
+            &file.clone().into_os_string(),
+            &Case::new("a/b", "a copy", || (), || ()),
+            &ratio,
+        )
+        .unwrap();
+        assert_eq!(
+            std::fs::read_to_string(&file).unwrap(),
+            "a/b,a copy,3e-3,2e-3,1.5,1,2,21\n"
+        );
         std::fs::remove_file(&file).unwrap();
     }
 }

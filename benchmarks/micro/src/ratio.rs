@@ -25,7 +25,11 @@ const TIMING_S: f64 = 10e-3;
 pub fn interleaved(pairs: usize, mut first: impl FnMut(), mut second: impl FnMut()) -> Ratio {
     assert!(pairs > 0, "a ratio needs a pair");
     // A single pair is a trial of the code, not a measurement.
-    let timings = if pairs == 1 { [Timing::ONCE; 2] } else { [Timing::of(&mut first), Timing::of(&mut second)] };
+    let timings = if pairs == 1 {
+        [Timing::ONCE; 2]
+    } else {
+        [Timing::of(&mut first), Timing::of(&mut second)]
+    };
     let mut seconds = [Vec::new(), Vec::new()];
     for pair in 0..pairs {
         if pair % 2 == 0 {
@@ -36,10 +40,18 @@ pub fn interleaved(pairs: usize, mut first: impl FnMut(), mut second: impl FnMut
             seconds[0].push(timings[0].run(&mut first));
         }
     }
-    let mut ratios: Vec<f64> = seconds[0].iter().zip(&seconds[1]).map(|(a, b)| a / b).collect();
+    let mut ratios: Vec<f64> = seconds[0]
+        .iter()
+        .zip(&seconds[1])
+        .map(|(a, b)| a / b)
+        .collect();
     let quartiles = [0.25, 0.5, 0.75].map(|q| quantile(&mut ratios, q));
     let medians_s = seconds.map(|mut own| quantile(&mut own, 0.5));
-    Ratio { quartiles, medians_s, pairs }
+    Ratio {
+        quartiles,
+        medians_s,
+        pairs,
+    }
 }
 
 /// How often work is called for one timing.
@@ -51,7 +63,10 @@ struct Timing {
 }
 
 impl Timing {
-    const ONCE: Self = Self { calls: 1, stretches: 1 };
+    const ONCE: Self = Self {
+        calls: 1,
+        stretches: 1,
+    };
 
     /// That of some work; warms up on the way.
     fn of(work: &mut impl FnMut()) -> Self {
@@ -59,16 +74,22 @@ impl Timing {
         loop {
             let stretch_s = f64::from(calls) * seconds_of_a_call(calls, work);
             if stretch_s >= STRETCH_S {
-                return Self { calls, stretches: (TIMING_S / stretch_s).ceil() as u32 };
+                return Self {
+                    calls,
+                    stretches: (TIMING_S / stretch_s).ceil() as u32,
+                };
             }
             // The first stretches are cold and long, so the number grows in steps.
-            calls = (f64::from(calls) * (STRETCH_S / stretch_s.max(1e-9)).clamp(1.2, 8.0)).ceil() as u32;
+            calls = (f64::from(calls) * (STRETCH_S / stretch_s.max(1e-9)).clamp(1.2, 8.0)).ceil()
+                as u32;
         }
     }
 
     /// Seconds of one call in the best stretch.
     fn run(self, work: &mut impl FnMut()) -> f64 {
-        (0..self.stretches).map(|_| seconds_of_a_call(self.calls, work)).fold(f64::INFINITY, f64::min)
+        (0..self.stretches)
+            .map(|_| seconds_of_a_call(self.calls, work))
+            .fold(f64::INFINITY, f64::min)
     }
 }
 
@@ -97,7 +118,11 @@ pub(crate) fn duration(seconds: f64) -> String {
 impl fmt::Display for Ratio {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ([low, median, high], [a, b]) = (self.quartiles, self.medians_s.map(duration));
-        write!(f, "{a} against {b}, ratio {median:.2} [{low:.2}, {high:.2}] over {} pairs", self.pairs)
+        write!(
+            f,
+            "{a} against {b}, ratio {median:.2} [{low:.2}, {high:.2}] over {} pairs",
+            self.pairs
+        )
     }
 }
 
@@ -111,8 +136,13 @@ mod tests {
         let wait = |ms| move || sleep(Duration::from_millis(ms));
         let ratio = interleaved(5, wait(20), wait(5));
         // A wait is never shorter than asked for, and some milliseconds longer on a busy machine.
-        assert!(ratio.medians_s[0] >= 0.020 && ratio.medians_s[1] >= 0.005, "{ratio}");
-        assert!(ratio.quartiles[0] <= ratio.quartiles[1] && ratio.quartiles[1] <= ratio.quartiles[2]);
+        assert!(
+            ratio.medians_s[0] >= 0.020 && ratio.medians_s[1] >= 0.005,
+            "{ratio}"
+        );
+        assert!(
+            ratio.quartiles[0] <= ratio.quartiles[1] && ratio.quartiles[1] <= ratio.quartiles[2]
+        );
         assert!(ratio.quartiles[2] > 1.0, "{ratio}");
     }
 
@@ -121,7 +151,10 @@ mod tests {
         let wait = |us| move || sleep(Duration::from_micros(us));
         let ratio = interleaved(3, wait(100), wait(4000));
         // A sleep of 100 us that took 4 ms would be no time of one call.
-        assert!(ratio.medians_s[0] >= 1e-4 && ratio.medians_s[0] < 4e-3, "{ratio}");
+        assert!(
+            ratio.medians_s[0] >= 1e-4 && ratio.medians_s[0] < 4e-3,
+            "{ratio}"
+        );
         assert!(Timing::of(&mut wait(100)).calls > 1);
         assert_eq!(Timing::of(&mut wait(11_000)), Timing::ONCE);
     }
@@ -136,6 +169,9 @@ mod tests {
 
     #[test]
     fn durations_have_the_unit_of_their_size() {
-        assert_eq!([2.5e-8, 3.21e-5, 0.25].map(duration), ["25.0 ns", "32.10 us", "250.000 ms"]);
+        assert_eq!(
+            [2.5e-8, 3.21e-5, 0.25].map(duration),
+            ["25.0 ns", "32.10 us", "250.000 ms"]
+        );
     }
 }

@@ -11,6 +11,9 @@ pub(crate) fn answer_lines(description: &str, mut answer: impl FnMut(&str) -> Op
         if request == "quit" {
             break;
         }
-        println!("{}", answer(request).unwrap_or_else(|| r#"{"error": "unknown request"}"#.to_owned()));
+        println!(
+            "{}",
+            answer(request).unwrap_or_else(|| r#"{"error": "unknown request"}"#.to_owned())
+        );
     }
 }

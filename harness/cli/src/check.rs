@@ -30,25 +30,44 @@ pub(crate) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     for target in &targets {
         for check in list_checks().iter().filter(|c| c.kind() == target.kind()) {
             if args.only.is_empty() || args.only.iter().any(|o| o == check.name) {
-                let outcome =
-                    if args.in_process { run_check(&path, target, check.name) } else { in_child(&path, target, check, args.limit_s)? };
-                lines.push(Line { target: name(target), check: check.name, about: check.about, outcome });
+                let outcome = if args.in_process {
+                    run_check(&path, target, check.name)
+                } else {
+                    in_child(&path, target, check, args.limit_s)?
+                };
+                lines.push(Line {
+                    target: name(target),
+                    check: check.name,
+                    about: check.about,
+                    outcome,
+                });
             }
         }
     }
     if lines.is_empty() {
         let known: Vec<&str> = list_checks().iter().map(|c| c.name).collect();
-        return Err(RunnerError::Config(format!("no check was chosen; there are: {}", known.join(", "))).into());
+        return Err(RunnerError::Config(format!(
+            "no check was chosen; there are: {}",
+            known.join(", ")
+        ))
+        .into());
     }
     print(&lines, args.format)?;
-    let failed = lines.iter().any(|l| matches!(l.outcome, CheckOutcome::Failed { .. }));
-    Ok(if failed { ExitCode::from(exit::FAILED) } else { ExitCode::SUCCESS })
+    let failed = lines
+        .iter()
+        .any(|l| matches!(l.outcome, CheckOutcome::Failed { .. }));
+    Ok(if failed {
+        ExitCode::from(exit::FAILED)
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 /// The targets of the library, or the one that `--target` names (by name, or as JSON for a size, options or a device).
 fn chosen_targets(args: &CheckArgs, path: &Path) -> anyhow::Result<Vec<Target>> {
     if let Some(json) = args.target.as_ref().filter(|t| t.starts_with('{')) {
-        let target = serde_json::from_str(json).map_err(|e| RunnerError::Config(format!("--target {json}: {e}")))?;
+        let target = serde_json::from_str(json)
+            .map_err(|e| RunnerError::Config(format!("--target {json}: {e}")))?;
         return Ok(vec![target]);
     }
     let descriptor = describe_in_child(&std::env::current_exe()?, path, DESCRIBE_LIMIT)?;
@@ -75,15 +94,33 @@ fn name(target: &Target) -> String {
     }
 }
 
-fn in_child(path: &Path, target: &Target, check: &Check, limit_s: u64) -> anyhow::Result<CheckOutcome> {
+fn in_child(
+    path: &Path,
+    target: &Target,
+    check: &Check,
+    limit_s: u64,
+) -> anyhow::Result<CheckOutcome> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg("check").arg(path).args(["--only", check.name, "--in-process", "--format", "json", "--target"]);
+    command.arg("check").arg(path).args([
+        "--only",
+        check.name,
+        "--in-process",
+        "--format",
+        "json",
+        "--target",
+    ]);
     command.arg(serde_json::to_string(target)?);
     let report = run_child(command, Duration::from_secs(limit_s))?;
     // A plugin may print too; the outcome is the last line.
-    let spoken = report.stdout.lines().rev().find_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let spoken = report
+        .stdout
+        .lines()
+        .rev()
+        .find_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let outcome = spoken.and_then(|v| serde_json::from_value(v["checks"][0].clone()).ok());
-    Ok(outcome.unwrap_or_else(|| CheckOutcome::Failed { why: format!("{} in the middle of the check", report.ending) }))
+    Ok(outcome.unwrap_or_else(|| CheckOutcome::Failed {
+        why: format!("{} in the middle of the check", report.ending),
+    }))
 }
 
 fn print(lines: &[Line], format: Format) -> anyhow::Result<()> {
@@ -97,14 +134,26 @@ fn print(lines: &[Line], format: Format) -> anyhow::Result<()> {
                 Ok(value)
             })
             .collect::<anyhow::Result<_>>()?;
-        println!("{}", serde_json::json!({ "checks": serde_json::Value::Array(checks) }));
+        println!(
+            "{}",
+            serde_json::json!({ "checks": serde_json::Value::Array(checks) })
+        );
         return Ok(());
     }
     let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY).set_header(["", "target", "check", "what was seen"]);
+    table
+        .load_style(UTF8_HORIZONTAL_ONLY)
+        .set_header(["", "target", "check", "what was seen"]);
     for line in lines {
         let (mark, text) = match &line.outcome {
-            CheckOutcome::Passed { figure } => ("passed", if figure.is_empty() { line.about } else { figure }),
+            CheckOutcome::Passed { figure } => (
+                "passed",
+                if figure.is_empty() {
+                    line.about
+                } else {
+                    figure
+                },
+            ),
             CheckOutcome::Failed { why } => ("FAILED", why.as_str()),
             CheckOutcome::Skipped { why } => ("skipped", why.as_str()),
         };

@@ -36,7 +36,12 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Worker { dir } => run::worker(dir),
         Command::DescribePlugin { file } => Ok(equivbench_host::describe_main(Path::new(file))),
         Command::Completions { shell } => {
-            clap_complete::generate(*shell, &mut Cli::command(), "equivbench", &mut std::io::stdout());
+            clap_complete::generate(
+                *shell,
+                &mut Cli::command(),
+                "equivbench",
+                &mut std::io::stdout(),
+            );
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -45,7 +50,10 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
 fn print_columns(format: Format) -> anyhow::Result<()> {
     match format {
         Format::Text | Format::Markdown => print!("{}", equivbench_report::columns_markdown()),
-        Format::Json => println!("{}", serde_json::to_string_pretty(&equivbench_report::columns_json())?),
+        Format::Json => println!(
+            "{}",
+            serde_json::to_string_pretty(&equivbench_report::columns_json())?
+        ),
     }
     Ok(())
 }

@@ -39,7 +39,10 @@ impl Display {
             (false, true) => Mode::Bars(MultiProgress::new()),
             (false, false) => Mode::Lines,
         };
-        Self { mode, runs: BTreeMap::new() }
+        Self {
+            mode,
+            runs: BTreeMap::new(),
+        }
     }
 
     /// Takes one event.
@@ -61,7 +64,9 @@ impl Display {
         let bar = match &self.mode {
             Mode::Bars(bars) => {
                 let bar = bars.add(ProgressBar::new(0));
-                if let Ok(style) = ProgressStyle::with_template("{prefix:36!} {bar:24} {pos}/{len} {msg} [{elapsed} < {eta}]") {
+                if let Ok(style) = ProgressStyle::with_template(
+                    "{prefix:36!} {bar:24} {pos}/{len} {msg} [{elapsed} < {eta}]",
+                ) {
                     bar.set_style(style);
                 }
                 bar.set_prefix(name(dir));
@@ -75,11 +80,20 @@ impl Display {
             }
             Mode::Quiet => None,
         };
-        self.runs.insert(dir.clone(), Shown { bar, since: None, line: None });
+        self.runs.insert(
+            dir.clone(),
+            Shown {
+                bar,
+                since: None,
+                line: None,
+            },
+        );
     }
 
     fn progress(&mut self, dir: &RunDir, progress: &ProgressFile) {
-        let Some(shown) = self.runs.get_mut(dir) else { return };
+        let Some(shown) = self.runs.get_mut(dir) else {
+            return;
+        };
         let (then, first) = *shown.since.get_or_insert((Instant::now(), progress.step));
         // Fewer steps than before: another piece of work began.
         if progress.step > 4 * first.max(10) || progress.step < first {
@@ -98,7 +112,13 @@ impl Display {
             (Mode::Lines, _) if shown.line.is_none_or(|t| t.elapsed() > LINE_EVERY) => {
                 shown.line = Some(Instant::now());
                 let left = time_left(then.elapsed(), first, progress);
-                eprintln!("{}: {}/{} {}{left}", name(dir), progress.step, progress.total, figures(progress));
+                eprintln!(
+                    "{}: {}/{} {}{left}",
+                    name(dir),
+                    progress.step,
+                    progress.total,
+                    figures(progress)
+                );
             }
             _ => {}
         }
@@ -114,12 +134,21 @@ impl Display {
 }
 
 fn name(dir: &RunDir) -> String {
-    dir.path().file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
+    dir.path()
+        .file_name()
+        .map(|n| n.to_string_lossy().into_owned())
+        .unwrap_or_default()
 }
 
 fn figures(progress: &ProgressFile) -> String {
-    let loss = progress.loss.map(|l| format!(" loss {l:.4}")).unwrap_or_default();
-    let percent = progress.percent.map(|p| format!(" equiv {p:.3}%")).unwrap_or_default();
+    let loss = progress
+        .loss
+        .map(|l| format!(" loss {l:.4}"))
+        .unwrap_or_default();
+    let percent = progress
+        .percent
+        .map(|p| format!(" equiv {p:.3}%"))
+        .unwrap_or_default();
     format!("{}{loss}{percent}", progress.phase)
 }
 

@@ -28,15 +28,24 @@ const COMMIT: &str = match option_env!("EQUIVBENCH_COMMIT") {
 pub(crate) fn run(args: &RunArgs, quiet: bool) -> anyhow::Result<ExitCode> {
     let suite = Suite::load(&args.suite)?;
     let specs = specs(args, &suite)?;
-    let out = args.out.clone().unwrap_or_else(|| PathBuf::from("results").join(&suite.name));
+    let out = args
+        .out
+        .clone()
+        .unwrap_or_else(|| PathBuf::from("results").join(&suite.name));
     let jobs = args.jobs.unwrap_or_else(|| default_jobs(&specs));
     let experiment = Experiment::open(&out, &suite.name, specs, args.resume)?;
     let stop = Arc::new(AtomicBool::new(false));
     stop_on_signals(&stop)?;
-    let pool = Pool { program: std::env::current_exe()?, jobs, stop: &stop };
+    let pool = Pool {
+        program: std::env::current_exe()?,
+        jobs,
+        stop: &stop,
+    };
     let mut display = Display::new(quiet);
     pool.execute(&experiment.run_dirs(), |event| display.tell(event))?;
-    doubtful_data(&experiment).iter().for_each(|doubt| tracing::warn!("{doubt}"));
+    doubtful_data(&experiment)
+        .iter()
+        .for_each(|doubt| tracing::warn!("{doubt}"));
     let tables = experiment.merge(COMMIT)?;
     if !quiet {
         for table in &tables {
@@ -48,7 +57,11 @@ pub(crate) fn run(args: &RunArgs, quiet: bool) -> anyhow::Result<ExitCode> {
         }
         println!(
             "Tables: {}",
-            tables.iter().map(|t| out.join(format!("{}.csv", t.name)).display().to_string()).collect::<Vec<_>>().join(", ")
+            tables
+                .iter()
+                .map(|t| out.join(format!("{}.csv", t.name)).display().to_string())
+                .collect::<Vec<_>>()
+                .join(", ")
         );
     }
     verdict(&experiment)
@@ -56,13 +69,30 @@ pub(crate) fn run(args: &RunArgs, quiet: bool) -> anyhow::Result<ExitCode> {
 
 /// What datasets found wrong with themselves, each once.
 fn doubtful_data(experiment: &Experiment) -> BTreeSet<String> {
-    let data = experiment.run_dirs().into_iter().filter_map(|dir| dir.manifest()).map(|manifest| manifest.data);
-    data.flat_map(|data| data.failed_checks().map(|check| format!("data {}: {check}", data.name)).collect::<Vec<_>>()).collect()
+    let data = experiment
+        .run_dirs()
+        .into_iter()
+        .filter_map(|dir| dir.manifest())
+        .map(|manifest| manifest.data);
+    data.flat_map(|data| {
+        data.failed_checks()
+            .map(|check| format!("data {}: {check}", data.name))
+            .collect::<Vec<_>>()
+    })
+    .collect()
 }
 
 fn specs(args: &RunArgs, suite: &Suite) -> anyhow::Result<Vec<RunSpec>> {
-    let mut overrides = args.set.iter().map(|s| parse_override(s)).collect::<Result<Vec<_>, _>>()?;
-    overrides.extend(args.device.iter().map(|d| ("run.device".to_owned(), toml::Value::String(d.clone()))));
+    let mut overrides = args
+        .set
+        .iter()
+        .map(|s| parse_override(s))
+        .collect::<Result<Vec<_>, _>>()?;
+    overrides.extend(
+        args.device
+            .iter()
+            .map(|d| ("run.device".to_owned(), toml::Value::String(d.clone()))),
+    );
     let (search, mut catalogue) = listing::catalogue(&args.plugin_dir)?;
     for refused in &catalogue.refused {
         tracing::warn!("{refused}");
@@ -71,35 +101,64 @@ fn specs(args: &RunArgs, suite: &Suite) -> anyhow::Result<Vec<RunSpec>> {
     for name in &args.plugins {
         models.push(listing::resolve(name, &search, &mut catalogue)?);
     }
-    let available = catalogue.plugins.iter().map(listing::plugin_file).collect::<anyhow::Result<_>>()?;
-    Ok(plan(&Request { suite, models, available, overrides, protocols: args.protocols.clone() })?)
+    let available = catalogue
+        .plugins
+        .iter()
+        .map(listing::plugin_file)
+        .collect::<anyhow::Result<_>>()?;
+    Ok(plan(&Request {
+        suite,
+        models,
+        available,
+        overrides,
+        protocols: args.protocols.clone(),
+    })?)
 }
 
 /// One run for each GPU, else one.
 fn default_jobs(specs: &[RunSpec]) -> usize {
-    let on_gpu = specs.iter().any(|s| s.config.run.device.starts_with("cuda"));
+    let on_gpu = specs
+        .iter()
+        .any(|s| s.config.run.device.starts_with("cuda"));
     if on_gpu { gpu_count().max(1) } else { 1 }
 }
 
 fn verdict(experiment: &Experiment) -> anyhow::Result<ExitCode> {
     let statuses = experiment.statuses();
-    let failed: Vec<_> = statuses.iter().filter(|(_, s)| s.state == State::Failed).collect();
+    let failed: Vec<_> = statuses
+        .iter()
+        .filter(|(_, s)| s.state == State::Failed)
+        .collect();
     for (id, status) in &failed {
         eprintln!("equivbench: run {id} failed: {}", status.reason);
     }
-    let open = statuses.iter().filter(|(_, s)| !matches!(s.state, State::Finished | State::Failed)).count();
+    let open = statuses
+        .iter()
+        .filter(|(_, s)| !matches!(s.state, State::Finished | State::Failed))
+        .count();
     if open > 0 {
-        eprintln!("equivbench: {open} of {} runs are not finished; continue with --resume", statuses.len());
+        eprintln!(
+            "equivbench: {open} of {} runs are not finished; continue with --resume",
+            statuses.len()
+        );
         return Ok(ExitCode::from(exit::STOPPED));
     }
-    Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) })
+    Ok(if failed.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(exit::FAILED)
+    })
 }
 
 /// The first signal asks for a checkpoint and an end, the second ends at once.
 fn stop_on_signals(stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
     use signal_hook::consts::{SIGINT, SIGTERM};
     for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, i32::from(exit::STOPPED), Arc::clone(stop))?;
+        signal_hook::flag::register_conditional_shutdown(
+            signal,
+            i32::from(exit::STOPPED),
+            Arc::clone(stop),
+        )?;
         signal_hook::flag::register(signal, Arc::clone(stop))?;
     }
     Ok(())
@@ -108,7 +167,11 @@ fn stop_on_signals(stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
 /// `equivbench worker DIR`.
 pub(crate) fn worker(dir: &Path) -> anyhow::Result<ExitCode> {
     if !dir.join("run.toml").is_file() {
-        return Err(RunnerError::Config(format!("{} is no run directory: it has no run.toml", dir.display())).into());
+        return Err(RunnerError::Config(format!(
+            "{} is no run directory: it has no run.toml",
+            dir.display()
+        ))
+        .into());
     }
     let stop = Arc::new(AtomicBool::new(false));
     stop_on_signals(&stop)?;

@@ -7,7 +7,9 @@ use crate::{
     values::{predict, relative_difference},
 };
 use equivbench_abi::SHARED_ROTATIONS;
-use equivbench_core::{Batch, FieldKind, FiniteGroup, Model, Rotation, Rows, Seed, Stream, Weights, act};
+use equivbench_core::{
+    Batch, FieldKind, FiniteGroup, Model, Rotation, Rows, Seed, Stream, Weights, act,
+};
 use equivbench_host::LoadedModel;
 use rand::Rng;
 
@@ -42,9 +44,14 @@ fn subspace(model: &mut LoadedModel) -> Result<String, Stop> {
     let difference = relative_difference(&twice, &once);
     // An average of a few numbers rounds at 1e-16.
     if difference > 1e-12 {
-        return fail(format!("equivariant-subspace: projecting twice differs from projecting once by {difference:.1e}"));
+        return fail(format!(
+            "equivariant-subspace: projecting twice differs from projecting once by {difference:.1e}"
+        ));
     }
-    Ok(format!("equivariant-subspace: {} parameters, a projection to {difference:.0e}", values.len()))
+    Ok(format!(
+        "equivariant-subspace: {} parameters, a projection to {difference:.0e}",
+        values.len()
+    ))
 }
 
 /// The averages have the right shape, and a mean square is not negative. Their values are held against the blind measurement elsewhere.
@@ -56,7 +63,11 @@ fn twirl(model: &mut LoadedModel, toy: &Toy) -> Result<String, Stop> {
         Rows::Point => toy.inputs.points(),
     };
     if mean.len() != count || spread.len() != rows {
-        return fail(format!("exact-twirl: {} and {} numbers for {rows} rows", mean.len(), spread.len()));
+        return fail(format!(
+            "exact-twirl: {} and {} numbers for {rows} rows",
+            mean.len(),
+            spread.len()
+        ));
     }
     // A variance that is computed as a difference may fall below zero by rounding.
     match spread.iter().find(|s| **s < -1e-9) {
@@ -72,25 +83,35 @@ fn sharing(model: &mut LoadedModel, toy: &Toy) -> Result<String, Stop> {
     let mut stream = Seed::new(1).stream("sharing");
     let (mut copy, mut largest) = (Batch::default(), 0.0_f64);
     for _ in 0..3 {
-        let rotations: Vec<Rotation> = (0..base.samples()).map(|_| any_rotation(has_grid, &mut stream)).collect();
+        let rotations: Vec<Rotation> = (0..base.samples())
+            .map(|_| any_rotation(has_grid, &mut stream))
+            .collect();
         act(&rotations, base, &mut copy)?;
         let blind = predict(model, &copy)?;
         model.share(base, Weights::Raw)?;
         let shared = predict(model, &copy)?;
         model.end_sharing()?;
         if predict(model, &copy)? != blind {
-            return fail("shared-rotations: a prediction after sharing has ended differs from the one before it began");
+            return fail(
+                "shared-rotations: a prediction after sharing has ended differs from the one before it began",
+            );
         }
         largest = largest.max(relative_difference(&shared, &blind));
     }
     // f64 throughout: rounding of some hundred operations; anything that changes with rotation differs by parts in a thousand and more.
     if largest > 1e-9 {
-        return fail(format!("shared-rotations: predictions of rotated copies differ from blind ones by {largest:.1e} of their size"));
+        return fail(format!(
+            "shared-rotations: predictions of rotated copies differ from blind ones by {largest:.1e} of their size"
+        ));
     }
     Ok(format!("shared-rotations: {largest:.0e}"))
 }
 
 fn any_rotation(of_the_cube: bool, stream: &mut Stream) -> Rotation {
     let cube = FiniteGroup::Octahedral.elements();
-    if of_the_cube { cube[(stream.next_u64() % cube.len() as u64) as usize] } else { Rotation::haar(stream) }
+    if of_the_cube {
+        cube[(stream.next_u64() % cube.len() as u64) as usize]
+    } else {
+        Rotation::haar(stream)
+    }
 }

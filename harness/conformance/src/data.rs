@@ -14,29 +14,54 @@ const AT_ONCE: usize = 32;
 
 /// Splits that hold samples, with their sizes.
 fn splits(dataset: &LoadedDataset) -> Vec<(String, u64)> {
-    dataset.descriptor().splits.iter().filter(|s| s.samples > 0).map(|s| (s.name.clone(), s.samples)).collect()
+    dataset
+        .descriptor()
+        .splits
+        .iter()
+        .filter(|s| s.samples > 0)
+        .map(|s| (s.name.clone(), s.samples))
+        .collect()
 }
 
 /// Evenly spaced indices of a split, the first and the last among them.
 fn spread(samples: u64, count: u64) -> Vec<u64> {
     let count = count.min(samples);
-    (0..count).map(|i| if count == 1 { 0 } else { i * (samples - 1) / (count - 1) }).collect()
+    (0..count)
+        .map(|i| {
+            if count == 1 {
+                0
+            } else {
+                i * (samples - 1) / (count - 1)
+            }
+        })
+        .collect()
 }
 
 /// Looks at many samples of every split.
-fn each_batch(dataset: &mut LoadedDataset, mut look: impl FnMut(&str, &Batch) -> Result<(), Stop>) -> Result<u64, Stop> {
+fn each_batch(
+    dataset: &mut LoadedDataset,
+    mut look: impl FnMut(&str, &Batch) -> Result<(), Stop>,
+) -> Result<u64, Stop> {
     let mut seen = 0;
     for (split, samples) in splits(dataset) {
         for indices in spread(samples, LOOKED_AT).chunks(AT_ONCE) {
             let batch = dataset.load(&split, indices)?;
             if batch.samples() != indices.len() {
-                return fail(format!("split \"{split}\": {} samples for {} indices", batch.samples(), indices.len()));
+                return fail(format!(
+                    "split \"{split}\": {} samples for {} indices",
+                    batch.samples(),
+                    indices.len()
+                ));
             }
             look(&split, &batch)?;
             seen += indices.len() as u64;
         }
     }
-    if seen == 0 { fail("every split is empty") } else { Ok(seen) }
+    if seen == 0 {
+        fail("every split is empty")
+    } else {
+        Ok(seen)
+    }
 }
 
 /// Descriptions repeat and make sense.
@@ -55,20 +80,35 @@ pub(crate) fn describe(subject: &DatasetSubject<'_>) -> Verdict {
         return fail("every split is empty");
     }
     if let Some(split) = descriptor.splits.iter().find(|s| s.groups > s.samples) {
-        return fail(format!("split \"{}\" has more groups ({}) than samples ({})", split.name, split.groups, split.samples));
+        return fail(format!(
+            "split \"{}\" has more groups ({}) than samples ({})",
+            split.name, split.groups, split.samples
+        ));
     }
     for (name, normaliser) in &descriptor.normalisers {
         let Some(field) = descriptor.fields.iter().find(|f| f.name == *name) else {
-            return fail(format!("there is a normaliser for \"{name}\", which is no field"));
+            return fail(format!(
+                "there is a normaliser for \"{name}\", which is no field"
+            ));
         };
-        if !(normaliser.mean.is_finite() && normaliser.scale.is_finite() && normaliser.scale > 0.0) {
-            return fail(format!("the normaliser of \"{name}\" is mean {}, scale {}", normaliser.mean, normaliser.scale));
+        if !(normaliser.mean.is_finite() && normaliser.scale.is_finite() && normaliser.scale > 0.0)
+        {
+            return fail(format!(
+                "the normaliser of \"{name}\" is mean {}, scale {}",
+                normaliser.mean, normaliser.scale
+            ));
         }
         if field.kind == "vector" && normaliser.mean != 0.0 {
-            return fail(format!("the normaliser of the vector \"{name}\" subtracts {}, which no rotation respects", normaliser.mean));
+            return fail(format!(
+                "the normaliser of the vector \"{name}\" subtracts {}, which no rotation respects",
+                normaliser.mean
+            ));
         }
     }
-    let sizes: Vec<String> = splits(&dataset).into_iter().map(|(name, samples)| format!("{name} {samples}")).collect();
+    let sizes: Vec<String> = splits(&dataset)
+        .into_iter()
+        .map(|(name, samples)| format!("{name} {samples}"))
+        .collect();
     Ok(format!("{}: {}", descriptor.name, sizes.join(", ")))
 }
 
@@ -77,7 +117,9 @@ pub(crate) fn content_hash(subject: &DatasetSubject<'_>) -> Verdict {
     let (first, second) = (subject.open()?, subject.open()?);
     let hash = &first.descriptor().content_hash;
     if hash.len() != 64 || !hash.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return fail(format!("the content hash \"{hash}\" is no hexadecimal SHA-256"));
+        return fail(format!(
+            "the content hash \"{hash}\" is no hexadecimal SHA-256"
+        ));
     }
     if second.descriptor().content_hash != *hash {
         return fail("the content hash changes each time the dataset is opened");
@@ -119,16 +161,32 @@ pub(crate) fn shapes(subject: &DatasetSubject<'_>) -> Verdict {
     let samples = each_batch(&mut dataset, |split, batch| {
         points += batch.points();
         if let Some(empty) = batch.offsets.windows(2).position(|w| w[0] == w[1]) {
-            return fail(format!("split \"{split}\": sample {empty} of a batch has no points"));
+            return fail(format!(
+                "split \"{split}\": sample {empty} of a batch has no points"
+            ));
         }
         for (name, kind, rows, width) in expected {
-            let Ok(field) = batch.field(name) else { continue };
+            let Ok(field) = batch.field(name) else {
+                continue;
+            };
             if field.kind != kind || field.rows != rows || field.width() != width {
-                return fail(format!("field \"{name}\" is {:?} by {:?} with {} numbers in a row", field.kind, field.rows, field.width()));
+                return fail(format!(
+                    "field \"{name}\" is {:?} by {:?} with {} numbers in a row",
+                    field.kind,
+                    field.rows,
+                    field.width()
+                ));
             }
         }
-        match batch.fields.iter().find(|f| f.kind == FieldKind::Vector && f.shape.last() != Some(&3)) {
-            Some(field) => fail(format!("the vector \"{}\" has shape {:?}; its last axis must have length 3", field.name, field.shape)),
+        match batch
+            .fields
+            .iter()
+            .find(|f| f.kind == FieldKind::Vector && f.shape.last() != Some(&3))
+        {
+            Some(field) => fail(format!(
+                "the vector \"{}\" has shape {:?}; its last axis must have length 3",
+                field.name, field.shape
+            )),
             None => Ok(()),
         }
     })?;
@@ -138,14 +196,23 @@ pub(crate) fn shapes(subject: &DatasetSubject<'_>) -> Verdict {
 /// Atomic numbers.
 pub(crate) fn species(subject: &DatasetSubject<'_>) -> Verdict {
     let mut dataset = subject.open()?;
-    if !dataset.descriptor().fields.iter().any(|f| f.name == "species") {
+    if !dataset
+        .descriptor()
+        .fields
+        .iter()
+        .any(|f| f.name == "species")
+    {
         return skip("it has no field \"species\"");
     }
     let mut found = std::collections::BTreeSet::new();
     each_batch(&mut dataset, |split, batch| {
-        let Values::Index(species) = &batch.field("species")?.values else { return fail("species are not integers") };
+        let Values::Index(species) = &batch.field("species")?.values else {
+            return fail("species are not integers");
+        };
         match species.iter().find(|z| !(1..=118).contains(*z)) {
-            Some(z) => fail(format!("split \"{split}\": species {z} is no atomic number")),
+            Some(z) => fail(format!(
+                "split \"{split}\": species {z} is no atomic number"
+            )),
             None => {
                 found.extend(species.iter().copied());
                 Ok(())
@@ -164,13 +231,20 @@ pub(crate) fn repeatable(subject: &DatasetSubject<'_>) -> Verdict {
         // Other samples in between show a state that is carried along.
         dataset.load(&split, &spread(samples, 3))?;
         if dataset.load(&split, &indices)? != first {
-            return fail(format!("split \"{split}\": the same indices give other samples the second time"));
+            return fail(format!(
+                "split \"{split}\": the same indices give other samples the second time"
+            ));
         }
         if again.load(&split, &indices)? != first {
-            return fail(format!("split \"{split}\": opened again with the same seed it holds other samples"));
+            return fail(format!(
+                "split \"{split}\": opened again with the same seed it holds other samples"
+            ));
         }
     }
-    Ok(format!("{} splits, twice in one and once in another", splits(&dataset).len()))
+    Ok(format!(
+        "{} splits, twice in one and once in another",
+        splits(&dataset).len()
+    ))
 }
 
 /// Batches are their samples, one after the other.
@@ -187,7 +261,9 @@ pub(crate) fn order(subject: &DatasetSubject<'_>) -> Verdict {
             apart.push(dataset.load(&split, &[*index])?);
         }
         if joined(&apart) != together {
-            return fail(format!("split \"{split}\": samples {indices:?} together differ from the same samples one by one"));
+            return fail(format!(
+                "split \"{split}\": samples {indices:?} together differ from the same samples one by one"
+            ));
         }
     }
     Ok(format!("{} splits", splits(&dataset).len()))
@@ -198,7 +274,9 @@ fn joined(batches: &[Batch]) -> Batch {
     let mut whole = batches[0].clone();
     for batch in &batches[1..] {
         let end = whole.points();
-        whole.offsets.extend(batch.offsets[1..].iter().map(|o| o + end));
+        whole
+            .offsets
+            .extend(batch.offsets[1..].iter().map(|o| o + end));
         for (field, more) in whole.fields.iter_mut().zip(&batch.fields) {
             field.shape[0] += more.shape[0];
             match (&mut field.values, &more.values) {
@@ -217,12 +295,20 @@ pub(crate) fn range(subject: &DatasetSubject<'_>) -> Verdict {
     for (split, samples) in splits(&dataset) {
         for index in [samples, samples + 1000, u64::MAX] {
             if dataset.points(&split, &[0, index]).is_ok() {
-                return fail(format!("split \"{split}\" has {samples} samples, and the size of sample {index} was given without an error"));
+                return fail(format!(
+                    "split \"{split}\" has {samples} samples, and the size of sample {index} was given without an error"
+                ));
             }
             let mut nothing: [equivbench_abi::FieldMut<'_>; 0] = [];
-            let answer = dataset.raw().samples_into(split.as_str().into(), (&[0, index][..]).into(), (&mut nothing[..]).into());
+            let answer = dataset.raw().samples_into(
+                split.as_str().into(),
+                (&[0, index][..]).into(),
+                (&mut nothing[..]).into(),
+            );
             if answer.into_result().is_ok() {
-                return fail(format!("split \"{split}\" has {samples} samples, and sample {index} was read without an error"));
+                return fail(format!(
+                    "split \"{split}\" has {samples} samples, and sample {index} was read without an error"
+                ));
             }
         }
         dataset.load(&split, &[samples - 1])?;
@@ -236,7 +322,10 @@ pub(crate) fn names(subject: &DatasetSubject<'_>) -> Verdict {
     if dataset.load("no-such-split", &[0]).is_ok() {
         return fail("an unknown split was accepted; it must be an error");
     }
-    let unknown = DatasetRequest { options: r#"{"no_such_option":1}"#.into(), ..subject.request() };
+    let unknown = DatasetRequest {
+        options: r#"{"no_such_option":1}"#.into(),
+        ..subject.request()
+    };
     if subject.open_with(&unknown).is_ok() {
         return fail("an unknown option was accepted; it must be an error");
     }

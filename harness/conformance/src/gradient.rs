@@ -20,7 +20,12 @@ fn normals(stream: &mut Stream, count: usize) -> Vec<f64> {
     (0..count).map(|_| normal(stream)).collect()
 }
 
-fn vjp(model: &mut LoadedModel, batch: &Batch, cotangent: &[f64], group: &str) -> Result<Vec<f64>, Stop> {
+fn vjp(
+    model: &mut LoadedModel,
+    batch: &Batch,
+    cotangent: &[f64],
+    group: &str,
+) -> Result<Vec<f64>, Stop> {
     let mut out = Vec::new();
     model.vjp_into(batch, cotangent, group, &mut out)?;
     Ok(out)
@@ -43,12 +48,18 @@ pub(crate) fn differences(subject: &ModelSubject<'_>) -> Verdict {
     model.parameters_into("all", &mut parameters)?;
     // Some layers start at zero, where a gradient of zero would prove nothing: move all parameters a little.
     let typical = norm(&parameters) / (parameters.len().max(1) as f64).sqrt();
-    parameters.iter_mut().for_each(|p| *p += 0.1 * typical * normal(&mut stream));
+    parameters
+        .iter_mut()
+        .for_each(|p| *p += 0.1 * typical * normal(&mut stream));
     model.set_parameters("all", &parameters)?;
     model.parameters_into("all", &mut parameters)?;
     // The step balances rounding (1e-16 and 6e-8 over the step) against curvature (the square of the step). The limit leaves
     // room for the kinks of piecewise-linear activations; a gradient that lacks a part is off by much more.
-    let (step, limit) = if model.is_double() { (1e-5, 1e-4) } else { (5e-3, 3e-2) };
+    let (step, limit) = if model.is_double() {
+        (1e-5, 1e-4)
+    } else {
+        (5e-3, 3e-2)
+    };
     let step = step * typical;
     let mut worst: f64 = 0.0;
     for _ in 0..DIRECTIONS {
@@ -58,21 +69,45 @@ pub(crate) fn differences(subject: &ModelSubject<'_>) -> Verdict {
         };
         let direction = normals(&mut stream, parameters.len());
         let gradient = vjp(&mut model, &toy.inputs, &cotangent, "all")?;
-        let measured = slope(&mut model, &toy.inputs, &cotangent, &parameters, &direction, step)?;
+        let measured = slope(
+            &mut model,
+            &toy.inputs,
+            &cotangent,
+            &parameters,
+            &direction,
+            step,
+        )?;
         let claimed = dot(&gradient, &direction);
         // In units of the slope that a direction typically has: a random direction may have none.
-        worst = worst.max((claimed - measured).abs() / norm(&gradient).max(measured.abs()).max(f64::MIN_POSITIVE));
+        worst = worst.max(
+            (claimed - measured).abs() / norm(&gradient).max(measured.abs()).max(f64::MIN_POSITIVE),
+        );
     }
     let precision = &model.instance().precision;
     if worst <= limit {
-        return Ok(format!("largest relative difference {worst:.1e} over {DIRECTIONS} directions in {precision}"));
+        return Ok(format!(
+            "largest relative difference {worst:.1e} over {DIRECTIONS} directions in {precision}"
+        ));
     }
-    fail(format!("vjp and finite differences differ by {worst:.1e} of the gradient in {precision}; {limit:.0e} is allowed"))
+    fail(format!(
+        "vjp and finite differences differ by {worst:.1e} of the gradient in {precision}; {limit:.0e} is allowed"
+    ))
 }
 
-fn slope(model: &mut LoadedModel, batch: &Batch, cotangent: &[f64], parameters: &[f64], direction: &[f64], step: f64) -> Result<f64, Stop> {
+fn slope(
+    model: &mut LoadedModel,
+    batch: &Batch,
+    cotangent: &[f64],
+    parameters: &[f64],
+    direction: &[f64],
+    step: f64,
+) -> Result<f64, Stop> {
     let mut at = |side: f64| {
-        let moved: Vec<f64> = parameters.iter().zip(direction).map(|(p, d)| p + side * step * d).collect();
+        let moved: Vec<f64> = parameters
+            .iter()
+            .zip(direction)
+            .map(|(p, d)| p + side * step * d)
+            .collect();
         model.set_parameters("all", &moved)?;
         predict(model, batch)
     };
@@ -89,15 +124,31 @@ pub(crate) fn linearity(subject: &ModelSubject<'_>) -> Verdict {
     let count = predict(&mut model, &toy.inputs)?.len();
     let (first, second) = (normals(&mut stream, count), normals(&mut stream, count));
     // Powers of two keep the coefficients themselves out of the rounding.
-    let mix = |a: &[f64], b: &[f64]| -> Vec<f64> { a.iter().zip(b).map(|(x, y)| 2.0 * x - 0.5 * y).collect() };
+    let mix = |a: &[f64], b: &[f64]| -> Vec<f64> {
+        a.iter().zip(b).map(|(x, y)| 2.0 * x - 0.5 * y).collect()
+    };
     let mixed = vjp(&mut model, &toy.inputs, &mix(&first, &second), "all")?;
-    let (one, two) = (vjp(&mut model, &toy.inputs, &first, "all")?, vjp(&mut model, &toy.inputs, &second, "all")?);
-    let difference = norm(&mix(&one, &two).iter().zip(&mixed).map(|(a, b)| a - b).collect::<Vec<_>>());
+    let (one, two) = (
+        vjp(&mut model, &toy.inputs, &first, "all")?,
+        vjp(&mut model, &toy.inputs, &second, "all")?,
+    );
+    let difference = norm(
+        &mix(&one, &two)
+            .iter()
+            .zip(&mixed)
+            .map(|(a, b)| a - b)
+            .collect::<Vec<_>>(),
+    );
     let relative = difference / (2.0 * norm(&one) + 0.5 * norm(&two)).max(f64::MIN_POSITIVE);
     if relative <= rounding(&model) {
-        return Ok(format!("relative difference {relative:.1e} in {}", model.instance().precision));
+        return Ok(format!(
+            "relative difference {relative:.1e} in {}",
+            model.instance().precision
+        ));
     }
-    fail(format!("the vjp of a mixture differs from the mixture of the vjps by {relative:.1e}"))
+    fail(format!(
+        "the vjp of a mixture differs from the mixture of the vjps by {relative:.1e}"
+    ))
 }
 
 /// Groups are views of `all`.
@@ -116,11 +167,20 @@ pub(crate) fn groups(subject: &ModelSubject<'_>) -> Verdict {
         let mut own = Vec::new();
         model.parameters_into(&group.name, &mut own)?;
         if own != pick(&parameters) {
-            return fail(format!("the parameters of group \"{}\" are not the entries of \"all\" that it names", group.name));
+            return fail(format!(
+                "the parameters of group \"{}\" are not the entries of \"all\" that it names",
+                group.name
+            ));
         }
-        let difference = relative_difference(&vjp(&mut model, &toy.inputs, &cotangent, &group.name)?, &pick(&gradient));
+        let difference = relative_difference(
+            &vjp(&mut model, &toy.inputs, &cotangent, &group.name)?,
+            &pick(&gradient),
+        );
         if difference > rounding(&model) {
-            return fail(format!("the vjp of group \"{}\" differs from that of \"all\" by {difference:.1e}", group.name));
+            return fail(format!(
+                "the vjp of group \"{}\" differs from that of \"all\" by {difference:.1e}",
+                group.name
+            ));
         }
         model.set_parameters(&group.name, &own)?;
     }
@@ -133,7 +193,10 @@ pub(crate) fn groups(subject: &ModelSubject<'_>) -> Verdict {
 }
 
 /// Places in the flattened `all` of the scalars of some parameters.
-fn entries(instance: &equivbench_abi::descriptor::InstanceDescriptor, names: &[String]) -> Vec<usize> {
+fn entries(
+    instance: &equivbench_abi::descriptor::InstanceDescriptor,
+    names: &[String],
+) -> Vec<usize> {
     let mut first = 0;
     let mut places = std::collections::BTreeMap::new();
     for parameter in &instance.parameters {
@@ -141,5 +204,9 @@ fn entries(instance: &equivbench_abi::descriptor::InstanceDescriptor, names: &[S
         places.insert(parameter.name.as_str(), first..first + length);
         first += length;
     }
-    names.iter().filter_map(|name| places.get(name.as_str()).cloned()).flatten().collect()
+    names
+        .iter()
+        .filter_map(|name| places.get(name.as_str()).cloned())
+        .flatten()
+        .collect()
 }

@@ -50,7 +50,11 @@ impl Target {
 pub fn targets(descriptor: &PluginDescriptor) -> Vec<Target> {
     let models = descriptor.models.iter().map(|model| Target::Model {
         model: model.name.clone(),
-        size: model.sizes.iter().min_by_key(|s| s.parameters).map_or(String::new(), |s| s.name.clone()),
+        size: model
+            .sizes
+            .iter()
+            .min_by_key(|s| s.parameters)
+            .map_or(String::new(), |s| s.name.clone()),
         config: String::new(),
         device: String::new(),
     });
@@ -58,7 +62,10 @@ pub fn targets(descriptor: &PluginDescriptor) -> Vec<Target> {
         .datasets
         .iter()
         .filter(|dataset| dataset.embedded.is_some())
-        .map(|dataset| Target::Dataset { dataset: dataset.name.clone(), options: String::new() });
+        .map(|dataset| Target::Dataset {
+            dataset: dataset.name.clone(),
+            options: String::new(),
+        });
     models.chain(datasets).collect()
 }
 
@@ -71,9 +78,20 @@ pub(crate) struct ModelSubject<'a> {
 
 impl<'a> ModelSubject<'a> {
     pub(crate) fn new(library: &'a Library, target: &Target) -> Result<Self, Stop> {
-        let Target::Model { model, size, config, device } = target else { return fail("the target is no model") };
+        let Target::Model {
+            model,
+            size,
+            config,
+            device,
+        } = target
+        else {
+            return fail("the target is no model");
+        };
         let Some(descriptor) = library.descriptor.models.iter().find(|m| m.name == *model) else {
-            return fail(format!("there is no model \"{model}\" in {}", library.path.display()));
+            return fail(format!(
+                "there is no model \"{model}\" in {}",
+                library.path.display()
+            ));
         };
         let request = ModelRequest {
             model: model.clone(),
@@ -85,7 +103,11 @@ impl<'a> ModelSubject<'a> {
             total_steps: 1000,
             ..ModelRequest::default()
         };
-        Ok(Self { library, descriptor, request })
+        Ok(Self {
+            library,
+            descriptor,
+            request,
+        })
     }
 
     /// The request with which instances are opened.
@@ -100,17 +122,28 @@ impl<'a> ModelSubject<'a> {
 
     /// A fresh instance in f32, the precision in which models are trained.
     pub(crate) fn open(&self) -> Result<LoadedModel, HostError> {
-        self.open_with(&ModelRequest { precision: "f32".into(), ..self.request() })
+        self.open_with(&ModelRequest {
+            precision: "f32".into(),
+            ..self.request()
+        })
     }
 
     /// A fresh instance in f32 with overrides of its recipe.
     pub(crate) fn open_recipe(&self, recipe: &str) -> Result<LoadedModel, HostError> {
-        self.open_with(&ModelRequest { precision: "f32".into(), recipe: recipe.into(), ..self.request() })
+        self.open_with(&ModelRequest {
+            precision: "f32".into(),
+            recipe: recipe.into(),
+            ..self.request()
+        })
     }
 
     /// A fresh instance in f64 if the model can, else in f32.
     pub(crate) fn open_precise(&self) -> Result<LoadedModel, HostError> {
-        self.open_with(&ModelRequest { precision: "f64".into(), ..self.request() }).or_else(|_| self.open())
+        self.open_with(&ModelRequest {
+            precision: "f64".into(),
+            ..self.request()
+        })
+        .or_else(|_| self.open())
     }
 }
 
@@ -126,7 +159,15 @@ impl<'a> DatasetSubject<'a> {
             Target::Dataset { dataset, options } => (dataset.clone(), options.clone()),
             Target::Model { .. } => Default::default(),
         };
-        Self { library, request: DatasetRequest { dataset, options, seed: 1, ..DatasetRequest::default() } }
+        Self {
+            library,
+            request: DatasetRequest {
+                dataset,
+                options,
+                seed: 1,
+                ..DatasetRequest::default()
+            },
+        }
     }
 
     /// The request with which the dataset is opened.

@@ -24,11 +24,19 @@ impl Toy {
     pub(crate) fn of(model: &ModelDescriptor, number: u64) -> Self {
         let mut stream = Seed::new(number).stream("conformance");
         let mut offsets = vec![0];
-        SIZES.iter().for_each(|n| offsets.push(offsets[offsets.len() - 1] + n));
-        let fields = model.inputs.iter().map(|d| input(d, &offsets, &mut stream)).collect();
+        SIZES
+            .iter()
+            .for_each(|n| offsets.push(offsets[offsets.len() - 1] + n));
+        let fields = model
+            .inputs
+            .iter()
+            .map(|d| input(d, &offsets, &mut stream))
+            .collect();
         let inputs = Batch { offsets, fields };
         let mut training = inputs.clone();
-        training.fields.push(target(&model.output, &inputs, &mut stream));
+        training
+            .fields
+            .push(target(&model.output, &inputs, &mut stream));
         Self { inputs, training }
     }
 }
@@ -53,7 +61,11 @@ fn kind(name: &str) -> FieldKind {
 }
 
 fn rows(name: &str) -> Rows {
-    if name == "sample" { Rows::Sample } else { Rows::Point }
+    if name == "sample" {
+        Rows::Sample
+    } else {
+        Rows::Point
+    }
 }
 
 fn shape(descriptor: &FieldDescriptor, offsets: &[usize]) -> Vec<usize> {
@@ -61,31 +73,55 @@ fn shape(descriptor: &FieldDescriptor, offsets: &[usize]) -> Vec<usize> {
         Rows::Sample => offsets.len() - 1,
         Rows::Point => offsets[offsets.len() - 1],
     };
-    let width = descriptor.width.iter().map(|&n| if n == 0 { GRID } else { n as usize });
+    let width = descriptor
+        .width
+        .iter()
+        .map(|&n| if n == 0 { GRID } else { n as usize });
     std::iter::once(count).chain(width).collect()
 }
 
 fn input(descriptor: &FieldDescriptor, offsets: &[usize], stream: &mut Stream) -> Field {
-    let (kind, rows, shape) = (kind(&descriptor.kind), rows(&descriptor.rows), shape(descriptor, offsets));
+    let (kind, rows, shape) = (
+        kind(&descriptor.kind),
+        rows(&descriptor.rows),
+        shape(descriptor, offsets),
+    );
     let count: usize = shape.iter().product();
     let values = if descriptor.element == "i64" {
         Values::Index(labels(descriptor, offsets, shape[0], count))
-    } else if kind == FieldKind::Vector && rows == Rows::Point && descriptor.name.contains("position") && shape[1..] == [3] {
+    } else if kind == FieldKind::Vector
+        && rows == Rows::Point
+        && descriptor.name.contains("position")
+        && shape[1..] == [3]
+    {
         Values::Real(molecules(offsets, stream))
-    } else if kind == FieldKind::Invariant && ["time", "flow_time", "t", "noise", "sigma"].contains(&descriptor.name.as_str()) {
+    } else if kind == FieldKind::Invariant
+        && ["time", "flow_time", "t", "noise", "sigma"].contains(&descriptor.name.as_str())
+    {
         Values::Real((0..count).map(|_| 0.1 + 0.8 * uniform(stream)).collect())
     } else if kind == FieldKind::VoxelGrid {
         Values::Real((0..count).map(|_| uniform(stream)).collect())
     } else {
         Values::Real((0..count).map(|_| normal(stream)).collect())
     };
-    Field { name: descriptor.name.clone(), kind, rows, shape, values }
+    Field {
+        name: descriptor.name.clone(),
+        kind,
+        rows,
+        shape,
+        values,
+    }
 }
 
 /// Species for species, positions in the sample for indices, small numbers for anything else.
 fn labels(descriptor: &FieldDescriptor, offsets: &[usize], rows: usize, count: usize) -> Vec<i64> {
     let place = |row: usize| {
-        let first = offsets.iter().rev().find(|&&o| o <= row).copied().unwrap_or(0);
+        let first = offsets
+            .iter()
+            .rev()
+            .find(|&&o| o <= row)
+            .copied()
+            .unwrap_or(0);
         (row - first) as i64
     };
     let label = |row: usize| match descriptor.name.as_str() {
@@ -101,7 +137,11 @@ fn labels(descriptor: &FieldDescriptor, offsets: &[usize], rows: usize, count: u
 /// Each point lies 1.0 to 1.6 from some earlier point of its sample and at least 0.9 from all. Centres lie near the origin, but not
 /// on it: a mean over the batch must not vanish by construction.
 fn molecules(offsets: &[usize], stream: &mut Stream) -> Vec<f64> {
-    offsets.windows(2).flat_map(|pair| molecule(pair[1] - pair[0], stream)).flatten().collect()
+    offsets
+        .windows(2)
+        .flat_map(|pair| molecule(pair[1] - pair[0], stream))
+        .flatten()
+        .collect()
 }
 
 fn molecule(points: usize, stream: &mut Stream) -> Vec<[f64; 3]> {
@@ -111,35 +151,57 @@ fn molecule(points: usize, stream: &mut Stream) -> Vec<[f64; 3]> {
         let direction = [normal(stream), normal(stream), normal(stream)];
         let norm = direction.iter().map(|d| d * d).sum::<f64>().sqrt();
         let length = 1.0 + 0.6 * uniform(stream);
-        let point: [f64; 3] = std::array::from_fn(|axis| from[axis] + length * direction[axis] / norm);
+        let point: [f64; 3] =
+            std::array::from_fn(|axis| from[axis] + length * direction[axis] / norm);
         if found.iter().all(|other| distance(other, &point) > 0.9) {
             found.push(point);
         }
     }
-    let centre: [f64; 3] = std::array::from_fn(|axis| found.iter().map(|p| p[axis]).sum::<f64>() / points as f64);
+    let centre: [f64; 3] =
+        std::array::from_fn(|axis| found.iter().map(|p| p[axis]).sum::<f64>() / points as f64);
     let place = [normal(stream), normal(stream), normal(stream)];
-    found.iter().map(|p| std::array::from_fn(|axis| p[axis] - centre[axis] + 0.2 * place[axis])).collect()
+    found
+        .iter()
+        .map(|p| std::array::from_fn(|axis| p[axis] - centre[axis] + 0.2 * place[axis]))
+        .collect()
 }
 
 fn distance(a: &[f64; 3], b: &[f64; 3]) -> f64 {
-    a.iter().zip(b).map(|(x, y)| (x - y).powi(2)).sum::<f64>().sqrt()
+    a.iter()
+        .zip(b)
+        .map(|(x, y)| (x - y).powi(2))
+        .sum::<f64>()
+        .sqrt()
 }
 
 /// For vectors of points a spring to the centre, which every model can learn a little of; for anything else a fixed random target.
 fn target(output: &FieldDescriptor, inputs: &Batch, stream: &mut Stream) -> Field {
     let (kind, rows) = (kind(&output.kind), rows(&output.rows));
     // A width that the descriptor leaves open is that of the input of the same kind.
-    let alike = inputs.fields.iter().find(|f| f.kind == kind && f.rows == rows);
+    let alike = inputs
+        .fields
+        .iter()
+        .find(|f| f.kind == kind && f.rows == rows);
     let shape = match alike {
         Some(field) if output.width.contains(&0) => field.shape.clone(),
         _ => shape(output, &inputs.offsets),
     };
     let count: usize = shape.iter().product();
     let values = match inputs.field("positions").and_then(Field::reals) {
-        Ok(positions) if kind == FieldKind::Vector && rows == Rows::Point && positions.len() == count => springs(inputs, positions),
+        Ok(positions)
+            if kind == FieldKind::Vector && rows == Rows::Point && positions.len() == count =>
+        {
+            springs(inputs, positions)
+        }
         _ => (0..count).map(|_| normal(stream)).collect(),
     };
-    Field { name: "target".into(), kind, rows, shape, values: Values::Real(values) }
+    Field {
+        name: "target".into(),
+        kind,
+        rows,
+        shape,
+        values: Values::Real(values),
+    }
 }
 
 /// Minus the distance from the centre of the sample.
@@ -147,7 +209,8 @@ fn springs(batch: &Batch, positions: &[f64]) -> Vec<f64> {
     let of_sample = |sample: usize| {
         let own = &positions[3 * batch.offsets[sample]..3 * batch.offsets[sample + 1]];
         let points = own.len() as f64 / 3.0;
-        let centre: [f64; 3] = std::array::from_fn(|axis| own.iter().skip(axis).step_by(3).sum::<f64>() / points);
+        let centre: [f64; 3] =
+            std::array::from_fn(|axis| own.iter().skip(axis).step_by(3).sum::<f64>() / points);
         own.iter().enumerate().map(move |(i, x)| centre[i % 3] - x)
     };
     (0..batch.samples()).flat_map(of_sample).collect()
@@ -159,7 +222,14 @@ mod tests {
 
     fn field(name: &str, kind: &str, rows: &str, element: &str, width: &[u64]) -> FieldDescriptor {
         let [name, kind, rows, element] = [name, kind, rows, element].map(str::to_owned);
-        FieldDescriptor { name, kind, rows, element, width: width.to_vec(), unit: String::new() }
+        FieldDescriptor {
+            name,
+            kind,
+            rows,
+            element,
+            width: width.to_vec(),
+            unit: String::new(),
+        }
     }
 
     #[test]
@@ -177,23 +247,37 @@ mod tests {
         };
         let toy = Toy::of(&model, 1);
         assert_eq!(toy.inputs.points(), 14);
-        assert_eq!(toy.inputs.field("density").unwrap().shape, [4, 2, GRID, GRID, GRID]);
-        assert_eq!(toy.training.field("target").unwrap().shape, [4, 2, GRID, GRID, GRID]);
+        assert_eq!(
+            toy.inputs.field("density").unwrap().shape,
+            [4, 2, GRID, GRID, GRID]
+        );
+        assert_eq!(
+            toy.training.field("target").unwrap().shape,
+            [4, 2, GRID, GRID, GRID]
+        );
         let positions = toy.inputs.field("positions").unwrap().reals().unwrap();
-        let points: Vec<[f64; 3]> = positions.chunks_exact(3).map(|c| [c[0], c[1], c[2]]).collect();
+        let points: Vec<[f64; 3]> = positions
+            .chunks_exact(3)
+            .map(|c| [c[0], c[1], c[2]])
+            .collect();
         for sample in 0..toy.inputs.samples() {
             let own = &points[toy.inputs.rows_of(Rows::Point, sample)];
             for (i, a) in own.iter().enumerate() {
                 assert!(own[..i].iter().all(|b| distance(a, b) > 0.9));
             }
         }
-        let Values::Index(residues) = &toy.inputs.field("residue_index").unwrap().values else { panic!() };
+        let Values::Index(residues) = &toy.inputs.field("residue_index").unwrap().values else {
+            panic!()
+        };
         assert_eq!(residues[..9], [0, 1, 2, 0, 1, 2, 3, 4, 0]);
     }
 
     #[test]
     fn selecting_all_samples_in_order_changes_nothing() {
-        let model = ModelDescriptor { inputs: vec![field("positions", "vector", "point", "f32", &[3])], ..ModelDescriptor::default() };
+        let model = ModelDescriptor {
+            inputs: vec![field("positions", "vector", "point", "f32", &[3])],
+            ..ModelDescriptor::default()
+        };
         let toy = Toy::of(&model, 2);
         assert_eq!(toy.inputs.select(&[0, 1, 2, 3]), toy.inputs);
         let twice = toy.inputs.select(&[3, 1, 0, 2]).select(&[2, 1, 3, 0]);

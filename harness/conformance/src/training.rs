@@ -26,11 +26,16 @@ fn flattened(model: &LoadedModel) -> Result<Vec<f64>, Stop> {
 
 /// Batches that differ from step to step, so that a state that lags behind shows.
 fn batches(subject: &ModelSubject<'_>, count: usize) -> Vec<Batch> {
-    (0..count).map(|step| Toy::of(subject.descriptor, 10 + step as u64).training).collect()
+    (0..count)
+        .map(|step| Toy::of(subject.descriptor, 10 + step as u64).training)
+        .collect()
 }
 
 fn train(model: &mut LoadedModel, batches: &[Batch]) -> Result<Vec<f64>, Stop> {
-    batches.iter().map(|batch| Ok(model.train_step(batch)?.loss)).collect()
+    batches
+        .iter()
+        .map(|batch| Ok(model.train_step(batch)?.loss))
+        .collect()
 }
 
 /// Whether two runs of losses are the same bits.
@@ -57,9 +62,14 @@ pub(crate) fn parameters(subject: &ModelSubject<'_>) -> Verdict {
         return fail("other parameters were set, and did not come out as they went in");
     }
     if predict(&mut model, &toy.inputs)? != predict(&mut other, &toy.inputs)? {
-        return fail("with the parameters of another instance the predictions differ from that instance's; something is not a parameter");
+        return fail(
+            "with the parameters of another instance the predictions differ from that instance's; something is not a parameter",
+        );
     }
-    Ok(format!("{} parameters in and out bit for bit", before.len()))
+    Ok(format!(
+        "{} parameters in and out bit for bit",
+        before.len()
+    ))
 }
 
 /// Three steps, saved, three more; against a fresh instance that loads what was saved.
@@ -78,14 +88,23 @@ pub(crate) fn continues(subject: &ModelSubject<'_>) -> Verdict {
         ));
     }
     if !same(&flattened(&model)?, &flattened(&fresh)?) {
-        return fail("the losses after resuming agree, the parameters do not; something is not in the saved state");
+        return fail(
+            "the losses after resuming agree, the parameters do not; something is not in the saved state",
+        );
     }
     averages_agree(subject, &mut model, &mut fresh)?;
     damaged(&mut fresh, &state)?;
-    Ok(format!("{} bytes, {STEPS} steps on bit for bit", state.len()))
+    Ok(format!(
+        "{} bytes, {STEPS} steps on bit for bit",
+        state.len()
+    ))
 }
 
-fn averages_agree(subject: &ModelSubject<'_>, a: &mut LoadedModel, b: &mut LoadedModel) -> Result<(), Stop> {
+fn averages_agree(
+    subject: &ModelSubject<'_>,
+    a: &mut LoadedModel,
+    b: &mut LoadedModel,
+) -> Result<(), Stop> {
     if !a.instance().weights.iter().any(|w| w == "ema") {
         return Ok(());
     }
@@ -93,18 +112,29 @@ fn averages_agree(subject: &ModelSubject<'_>, a: &mut LoadedModel, b: &mut Loade
     let (mut first, mut second) = (Vec::new(), Vec::new());
     a.predict_into(&toy.inputs, Weights::Ema, &mut first)?;
     b.predict_into(&toy.inputs, Weights::Ema, &mut second)?;
-    if first == second { Ok(()) } else { fail("the averaged weights after resuming differ; they are not in the saved state") }
+    if first == second {
+        Ok(())
+    } else {
+        fail("the averaged weights after resuming differ; they are not in the saved state")
+    }
 }
 
 /// A damaged state is refused, and leaves the instance as it was.
 fn damaged(model: &mut LoadedModel, state: &[u8]) -> Result<(), Stop> {
     let before = flattened(model)?;
-    for (what, bytes) in [("half a saved state", &state[..state.len() / 2]), ("an empty saved state", &[][..])] {
+    for (what, bytes) in [
+        ("half a saved state", &state[..state.len() / 2]),
+        ("an empty saved state", &[][..]),
+    ] {
         if model.load(bytes).is_ok() {
             return fail(format!("{what} was loaded without an error"));
         }
     }
-    if same(&flattened(model)?, &before) { Ok(()) } else { fail("a damaged state was refused, but the parameters changed") }
+    if same(&flattened(model)?, &before) {
+        Ok(())
+    } else {
+        fail("a damaged state was refused, but the parameters changed")
+    }
 }
 
 /// The loss on one fixed batch falls.
@@ -120,7 +150,12 @@ pub(crate) fn learning(subject: &ModelSubject<'_>) -> Verdict {
         }
         losses.push(loss);
         if losses.len() >= 10 && mean(&losses[losses.len() - 5..]) < LEARNT * mean(&losses[..3]) {
-            return Ok(format!("from {:.3e} to {:.3e} in {} steps", mean(&losses[..3]), mean(&losses[losses.len() - 5..]), losses.len()));
+            return Ok(format!(
+                "from {:.3e} to {:.3e} in {} steps",
+                mean(&losses[..3]),
+                mean(&losses[losses.len() - 5..]),
+                losses.len()
+            ));
         }
     }
     let last = &losses[losses.len().saturating_sub(5)..];
@@ -150,7 +185,9 @@ pub(crate) fn independence(subject: &ModelSubject<'_>) -> Verdict {
     if !same(&train(&mut two, &batches)?, &trained) || !same(&flattened(&one)?, &flattened(&two)?) {
         return fail("two instances of one seed, trained alike one after the other, differ");
     }
-    Ok(format!("two instances, {STEPS} steps each, equal bit for bit"))
+    Ok(format!(
+        "two instances, {STEPS} steps each, equal bit for bit"
+    ))
 }
 
 /// Evaluation in between does not disturb.
@@ -172,14 +209,20 @@ pub(crate) fn evaluation(subject: &ModelSubject<'_>) -> Verdict {
         watched_losses.push(watched.train_step(batch)?.loss);
     }
     if !same(&losses, &watched_losses) || !same(&flattened(&plain)?, &flattened(&watched)?) {
-        return fail("training with predictions in between differs from training without; evaluation must not touch the training state");
+        return fail(
+            "training with predictions in between differs from training without; evaluation must not touch the training state",
+        );
     }
-    Ok(format!("{STEPS} steps with evaluation in between, equal bit for bit"))
+    Ok(format!(
+        "{STEPS} steps with evaluation in between, equal bit for bit"
+    ))
 }
 
 /// Averaged weights are kept apart.
 pub(crate) fn averages(subject: &ModelSubject<'_>) -> Verdict {
-    let Ok(mut model) = subject.open_recipe(r#"{"ema_decay":0.5}"#) else { return skip("its recipe takes no ema_decay") };
+    let Ok(mut model) = subject.open_recipe(r#"{"ema_decay":0.5}"#) else {
+        return skip("its recipe takes no ema_decay");
+    };
     if !model.instance().weights.iter().any(|w| w == "ema") {
         return skip("it keeps no averaged weights");
     }
@@ -189,7 +232,9 @@ pub(crate) fn averages(subject: &ModelSubject<'_>) -> Verdict {
     let mut average = Vec::new();
     model.predict_into(&toy.inputs, Weights::Ema, &mut average)?;
     if average == raw {
-        return fail(format!("after {STEPS} steps with ema_decay 0.5 the averaged weights predict the same as the raw ones"));
+        return fail(format!(
+            "after {STEPS} steps with ema_decay 0.5 the averaged weights predict the same as the raw ones"
+        ));
     }
     if predict(&mut model, &toy.inputs)? != raw {
         return fail("a prediction with averaged weights changed the raw ones");

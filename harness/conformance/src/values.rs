@@ -21,8 +21,16 @@ pub(crate) fn relative_difference(a: &[f64], b: &[f64]) -> f64 {
         return f64::INFINITY;
     }
     let size = (b.iter().map(|x| x * x).sum::<f64>() / b.len().max(1) as f64).sqrt();
-    let largest = a.iter().zip(b).map(|(x, y)| (x - y).abs()).fold(0.0, f64::max);
-    if largest == 0.0 { 0.0 } else { largest / size.max(f64::MIN_POSITIVE) }
+    let largest = a
+        .iter()
+        .zip(b)
+        .map(|(x, y)| (x - y).abs())
+        .fold(0.0, f64::max);
+    if largest == 0.0 {
+        0.0
+    } else {
+        largest / size.max(f64::MIN_POSITIVE)
+    }
 }
 
 /// What reordering a sum may change: rounding of one operation is 1.1e-16 and 6e-8; sums of a model run over up to about 1,000 terms
@@ -38,30 +46,62 @@ pub(crate) fn describe(subject: &ModelSubject<'_>) -> Verdict {
     if model.describe()? != *instance {
         return fail("two descriptions of one instance differ");
     }
-    let size_of = |name: &str| instance.parameters.iter().find(|p| p.name == name).map(|p| p.shape.iter().product::<u64>());
-    let total: u64 = instance.parameters.iter().map(|p| p.shape.iter().product::<u64>()).sum();
+    let size_of = |name: &str| {
+        instance
+            .parameters
+            .iter()
+            .find(|p| p.name == name)
+            .map(|p| p.shape.iter().product::<u64>())
+    };
+    let total: u64 = instance
+        .parameters
+        .iter()
+        .map(|p| p.shape.iter().product::<u64>())
+        .sum();
     let Some(all) = instance.groups.iter().find(|g| g.name == "all") else {
         return fail("there is no parameter group \"all\"");
     };
     if all.scalars != total || all.parameters.len() != instance.parameters.len() {
-        return fail(format!("group \"all\" has {} scalars, the parameters have {total}", all.scalars));
+        return fail(format!(
+            "group \"all\" has {} scalars, the parameters have {total}",
+            all.scalars
+        ));
     }
     for group in &instance.groups {
         let sizes: Option<Vec<u64>> = group.parameters.iter().map(|name| size_of(name)).collect();
         match sizes {
-            None => return fail(format!("group \"{}\" names a parameter that is not there", group.name)),
+            None => {
+                return fail(format!(
+                    "group \"{}\" names a parameter that is not there",
+                    group.name
+                ));
+            }
             Some(sizes) if sizes.iter().sum::<u64>() != group.scalars => {
-                return fail(format!("group \"{}\" does not have {} scalars", group.name, group.scalars));
+                return fail(format!(
+                    "group \"{}\" does not have {} scalars",
+                    group.name, group.scalars
+                ));
             }
             Some(_) => {}
         }
     }
-    let declared = subject.descriptor.sizes.iter().find(|s| s.name == instance.size);
+    let declared = subject
+        .descriptor
+        .sizes
+        .iter()
+        .find(|s| s.name == instance.size);
     match declared {
         Some(size) if subject.request().config.is_empty() && size.parameters != total => {
-            fail(format!("size {} declares {} parameters, the instance has {total}", size.name, size.parameters))
+            fail(format!(
+                "size {} declares {} parameters, the instance has {total}",
+                size.name, size.parameters
+            ))
         }
-        _ => Ok(format!("{total} parameters in {} tensors, {} groups", instance.parameters.len(), instance.groups.len())),
+        _ => Ok(format!(
+            "{total} parameters in {} tensors, {} groups",
+            instance.parameters.len(),
+            instance.groups.len()
+        )),
     }
 }
 
@@ -71,7 +111,13 @@ pub(crate) fn shapes(subject: &ModelSubject<'_>) -> Verdict {
     let toy = Toy::of(subject.descriptor, 1);
     let all: Vec<usize> = (0..toy.inputs.samples()).collect();
     let mut numbers = 0;
-    for samples in [&all[..], &all[..1], &all[2..3], &all[1..], &[all.as_slice(), &all, &all].concat()] {
+    for samples in [
+        &all[..],
+        &all[..1],
+        &all[2..3],
+        &all[1..],
+        &[all.as_slice(), &all, &all].concat(),
+    ] {
         let batch = toy.inputs.select(samples);
         let rows = match model.output_rows() {
             Rows::Sample => batch.samples(),
@@ -83,7 +129,10 @@ pub(crate) fn shapes(subject: &ModelSubject<'_>) -> Verdict {
         }
         numbers += out.len();
     }
-    Ok(format!("{numbers} finite numbers in 5 batches of 1 to {} samples", 3 * all.len()))
+    Ok(format!(
+        "{numbers} finite numbers in 5 batches of 1 to {} samples",
+        3 * all.len()
+    ))
 }
 
 /// The same bits twice.
@@ -92,10 +141,14 @@ pub(crate) fn determinism(subject: &ModelSubject<'_>) -> Verdict {
     let (mut model, mut twin) = (subject.open()?, subject.open()?);
     let first = predict(&mut model, &toy.inputs)?;
     if predict(&mut model, &toy.inputs)? != first {
-        return fail("two predictions of one batch differ; dropout and other noise must be off in evaluation");
+        return fail(
+            "two predictions of one batch differ; dropout and other noise must be off in evaluation",
+        );
     }
     if predict(&mut twin, &toy.inputs)? != first {
-        return fail("two instances of one seed predict differently; all randomness must come from the seed of the request");
+        return fail(
+            "two instances of one seed predict differently; all randomness must come from the seed of the request",
+        );
     }
     let mut request = subject.request();
     request.seed += 1;
@@ -113,8 +166,15 @@ pub(crate) fn order(subject: &ModelSubject<'_>) -> Verdict {
     let whole = predict(&mut model, &toy.inputs)?;
     let order = [2, 0, 3, 1];
     let found = predict(&mut model, &toy.inputs.select(&order))?;
-    let expected: Vec<f64> = order.iter().flat_map(|&s| part(&model, &toy.inputs, &whole, s).to_vec()).collect();
-    judge(&model, relative_difference(&found, &expected), "a sample's prediction depends on its place in the batch")
+    let expected: Vec<f64> = order
+        .iter()
+        .flat_map(|&s| part(&model, &toy.inputs, &whole, s).to_vec())
+        .collect();
+    judge(
+        &model,
+        relative_difference(&found, &expected),
+        "a sample's prediction depends on its place in the batch",
+    )
 }
 
 /// Samples alone and in company.
@@ -128,10 +188,22 @@ pub(crate) fn company(subject: &ModelSubject<'_>) -> Verdict {
         let own = part(&model, &toy.inputs, &whole, sample);
         // Relative to the whole batch: one sample alone may have a vanishing prediction.
         let size = rms(&whole);
-        let difference = alone.iter().zip(own).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-        worst = worst.max(if alone.len() == own.len() { difference / size.max(f64::MIN_POSITIVE) } else { f64::INFINITY });
+        let difference = alone
+            .iter()
+            .zip(own)
+            .map(|(a, b)| (a - b).abs())
+            .fold(0.0, f64::max);
+        worst = worst.max(if alone.len() == own.len() {
+            difference / size.max(f64::MIN_POSITIVE)
+        } else {
+            f64::INFINITY
+        });
     }
-    judge(&model, worst, "a sample's prediction depends on who shares its batch, for example through padding or batch statistics")
+    judge(
+        &model,
+        worst,
+        "a sample's prediction depends on who shares its batch, for example through padding or batch statistics",
+    )
 }
 
 fn rms(values: &[f64]) -> f64 {
@@ -140,16 +212,23 @@ fn rms(values: &[f64]) -> f64 {
 
 /// The rows of a prediction that belong to a sample.
 fn part<'a>(model: &LoadedModel, batch: &Batch, prediction: &'a [f64], sample: usize) -> &'a [f64] {
-    let (rows, width) = (batch.rows_of(model.output_rows(), sample), model.output_width(batch));
+    let (rows, width) = (
+        batch.rows_of(model.output_rows(), sample),
+        model.output_width(batch),
+    );
     &prediction[rows.start * width..rows.end * width]
 }
 
 fn judge(model: &LoadedModel, difference: f64, fault: &str) -> Verdict {
     let (limit, precision) = (rounding(model), &model.instance().precision);
     if difference <= limit {
-        return Ok(format!("largest relative difference {difference:.1e} in {precision}"));
+        return Ok(format!(
+            "largest relative difference {difference:.1e} in {precision}"
+        ));
     }
-    fail(format!("{fault}: relative difference {difference:.1e} in {precision}, rounding explains {limit:.0e}"))
+    fail(format!(
+        "{fault}: relative difference {difference:.1e} in {precision}, rounding explains {limit:.0e}"
+    ))
 }
 
 /// Calls from a thread that did not open the model.
@@ -162,11 +241,15 @@ pub(crate) fn threads(subject: &ModelSubject<'_>) -> Verdict {
         model.predict_into(&toy.inputs, Weights::Raw, &mut Vec::new())?;
         Ok::<_, equivbench_core::CoreError>((model, toy))
     });
-    let Ok(trained) = elsewhere.join() else { return fail("the call from another thread panicked") };
+    let Ok(trained) = elsewhere.join() else {
+        return fail("the call from another thread panicked");
+    };
     let (mut trained, toy) = trained?;
     let mut model = subject.open()?;
     let there = std::thread::scope(|scope| scope.spawn(|| predict(&mut model, &toy.inputs)).join());
-    let Ok(there) = there else { return fail("the call from another thread panicked") };
+    let Ok(there) = there else {
+        return fail("the call from another thread panicked");
+    };
     if there? != here {
         return fail("another thread gets another prediction");
     }

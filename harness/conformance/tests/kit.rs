@@ -8,21 +8,37 @@ use std::{
 };
 
 fn library() -> PathBuf {
-    let folder = std::env::current_exe().unwrap().parent().unwrap().to_owned();
+    let folder = std::env::current_exe()
+        .unwrap()
+        .parent()
+        .unwrap()
+        .to_owned();
     folder.join(format!("{DLL_PREFIX}fixture_misbehaving{DLL_SUFFIX}"))
 }
 
 fn model(name: &str, at_step: u64) -> Target {
     let config = format!("{{\"at_step\":{at_step}}}");
-    Target::Model { model: name.into(), size: String::new(), config, device: String::new() }
+    Target::Model {
+        model: name.into(),
+        size: String::new(),
+        config,
+        device: String::new(),
+    }
 }
 
 fn dataset(name: &str) -> Target {
-    Target::Dataset { dataset: name.into(), options: String::new() }
+    Target::Dataset {
+        dataset: name.into(),
+        options: String::new(),
+    }
 }
 
 fn names(kind: Kind) -> Vec<&'static str> {
-    list_checks().iter().filter(|c| c.kind() == kind).map(|c| c.name).collect()
+    list_checks()
+        .iter()
+        .filter(|c| c.kind() == kind)
+        .map(|c| c.name)
+        .collect()
 }
 
 /// Names of the checks that fail on a target.
@@ -67,7 +83,10 @@ fn each_fault_of_a_model_is_caught_by_its_check() {
         ("panics", "learning"),
     ] {
         let failed = failures(&model(name, 0));
-        assert!(failed.contains(&check), "{name}: {check} passed; failed: {failed:?}");
+        assert!(
+            failed.contains(&check),
+            "{name}: {check} passed; failed: {failed:?}"
+        );
     }
 }
 
@@ -87,13 +106,22 @@ fn each_fault_of_a_dataset_is_caught_by_its_check() {
 fn the_targets_of_a_library_are_its_models_and_its_embedded_datasets() {
     let library = Library::open(&library()).unwrap();
     let targets = targets(&library.descriptor);
-    assert_eq!(targets.len(), library.descriptor.models.len() + library.descriptor.datasets.len());
+    assert_eq!(
+        targets.len(),
+        library.descriptor.models.len() + library.descriptor.datasets.len()
+    );
     let text = serde_json::to_string(&targets).unwrap();
     assert_eq!(serde_json::from_str::<Vec<Target>>(&text).unwrap(), targets);
 }
 
 #[test]
 fn unknown_checks_are_refused_with_the_known_ones() {
-    let CheckOutcome::Failed { why } = run_check(&library(), &model("good", 3), "no-such-check") else { panic!() };
-    assert!(why.contains("gradient") && !why.contains("content-hash"), "{why}");
+    let CheckOutcome::Failed { why } = run_check(&library(), &model("good", 3), "no-such-check")
+    else {
+        panic!()
+    };
+    assert!(
+        why.contains("gradient") && !why.contains("content-hash"),
+        "{why}"
+    );
 }

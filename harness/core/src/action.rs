@@ -13,14 +13,20 @@ use rayon::prelude::*;
 /// not map the grid to itself.
 pub fn act(rotations: &[Rotation], batch: &Batch, out: &mut Batch) -> Result<(), CoreError> {
     if rotations.len() != batch.samples() {
-        return Err(CoreError::Shape(format!("{} rotations for {} samples", rotations.len(), batch.samples())));
+        return Err(CoreError::Shape(format!(
+            "{} rotations for {} samples",
+            rotations.len(),
+            batch.samples()
+        )));
     }
     out.offsets.clone_from(&batch.offsets);
     out.fields.truncate(batch.fields.len());
     for (index, source) in batch.fields.iter().enumerate() {
         // What rotates is written below; only what stays is copied, as grids are large.
         match out.fields.get_mut(index) {
-            Some(target) if source.kind != FieldKind::Invariant && is_alike(source, target) => target.name.clone_from(&source.name),
+            Some(target) if source.kind != FieldKind::Invariant && is_alike(source, target) => {
+                target.name.clone_from(&source.name)
+            }
             Some(target) => target.clone_from(source),
             None => out.fields.push(source.clone()),
         }
@@ -42,20 +48,40 @@ fn is_alike(source: &Field, target: &Field) -> bool {
     room && (source.kind, source.rows, &source.shape) == (target.kind, target.rows, &target.shape)
 }
 
-fn act_on_sample(rotation: &Rotation, batch: &Batch, source: &Field, target: &mut Field, sample: usize) -> Result<(), CoreError> {
+fn act_on_sample(
+    rotation: &Rotation,
+    batch: &Batch,
+    source: &Field,
+    target: &mut Field,
+    sample: usize,
+) -> Result<(), CoreError> {
     if source.kind == FieldKind::Invariant {
         return Ok(());
     }
     let range = element_range(batch, source, sample);
     let rotated = match (&source.values, &mut target.values) {
-        (Values::Real(from), Values::Real(to)) => rotate_rows(rotation, source.kind, &source.shape, &from[range.clone()], &mut to[range]),
+        (Values::Real(from), Values::Real(to)) => rotate_rows(
+            rotation,
+            source.kind,
+            &source.shape,
+            &from[range.clone()],
+            &mut to[range],
+        ),
         (Values::Single(from), Values::Single(to)) if source.kind == FieldKind::VoxelGrid => {
-            permute_grids(rotation, &source.shape, &from[range.clone()], &mut to[range])
+            permute_grids(
+                rotation,
+                &source.shape,
+                &from[range.clone()],
+                &mut to[range],
+            )
         }
         (Values::Single(_), _) => Err("only grids rotate in single precision".into()),
         _ => Err("labels cannot rotate".into()),
     };
-    rotated.map_err(|why| CoreError::Action { field: source.name.clone(), why })
+    rotated.map_err(|why| CoreError::Action {
+        field: source.name.clone(),
+        why,
+    })
 }
 
 fn element_range(batch: &Batch, field: &Field, sample: usize) -> std::ops::Range<usize> {
@@ -69,18 +95,30 @@ fn element_range(batch: &Batch, field: &Field, sample: usize) -> std::ops::Range
 ///
 /// # Errors
 /// As [`act`].
-pub fn act_inverse_on_rows(rotation: &Rotation, kind: FieldKind, shape: &[usize], values: &mut [f64]) -> Result<(), CoreError> {
+pub fn act_inverse_on_rows(
+    rotation: &Rotation,
+    kind: FieldKind,
+    shape: &[usize],
+    values: &mut [f64],
+) -> Result<(), CoreError> {
     let inverse = rotation.inverse();
     let rotated = match kind {
         FieldKind::Invariant => Ok(()),
         // In place: a copy of the rows of a molecule costs as much as rotating them.
-        FieldKind::Vector => check_vectors(shape).map(|()| values.chunks_exact_mut(3).for_each(|v| rotate_vector(&inverse, v))),
+        FieldKind::Vector => check_vectors(shape).map(|()| {
+            values
+                .chunks_exact_mut(3)
+                .for_each(|v| rotate_vector(&inverse, v))
+        }),
         FieldKind::VoxelGrid => {
             let from = values.to_vec();
             permute_grids(&inverse, shape, &from, values)
         }
     };
-    rotated.map_err(|why| CoreError::Action { field: "prediction".into(), why })
+    rotated.map_err(|why| CoreError::Action {
+        field: "prediction".into(),
+        why,
+    })
 }
 
 fn rotate_vector(rotation: &Rotation, v: &mut [f64]) {
@@ -88,10 +126,22 @@ fn rotate_vector(rotation: &Rotation, v: &mut [f64]) {
 }
 
 fn check_vectors(shape: &[usize]) -> Result<(), String> {
-    if shape.last() == Some(&3) { Ok(()) } else { Err(format!("a vector field needs a last axis of 3, its shape is {shape:?}")) }
+    if shape.last() == Some(&3) {
+        Ok(())
+    } else {
+        Err(format!(
+            "a vector field needs a last axis of 3, its shape is {shape:?}"
+        ))
+    }
 }
 
-fn rotate_rows(rotation: &Rotation, kind: FieldKind, shape: &[usize], from: &[f64], to: &mut [f64]) -> Result<(), String> {
+fn rotate_rows(
+    rotation: &Rotation,
+    kind: FieldKind,
+    shape: &[usize],
+    from: &[f64],
+    to: &mut [f64],
+) -> Result<(), String> {
     match kind {
         FieldKind::Invariant => to.copy_from_slice(from),
         FieldKind::Vector => {
@@ -106,24 +156,43 @@ fn rotate_rows(rotation: &Rotation, kind: FieldKind, shape: &[usize], from: &[f6
 }
 
 /// Moves the content at grid point `p` to `T (p − mid) + mid`.
-fn permute_grids<T: Copy + Default + Send + Sync>(rotation: &Rotation, shape: &[usize], from: &[T], to: &mut [T]) -> Result<(), String> {
+fn permute_grids<T: Copy + Default + Send + Sync>(
+    rotation: &Rotation,
+    shape: &[usize],
+    from: &[T],
+    to: &mut [T],
+) -> Result<(), String> {
     let turn = grid_rotation(rotation, shape)?;
     let points = turn.points();
-    from.par_chunks_exact(points).zip(to.par_chunks_exact_mut(points)).for_each(|(from, to)| turn.rotate(from, to));
+    from.par_chunks_exact(points)
+        .zip(to.par_chunks_exact_mut(points))
+        .for_each(|(from, to)| turn.rotate(from, to));
     Ok(())
 }
 
 /// The rotation of grids of a shape.
 pub(crate) fn grid_rotation(rotation: &Rotation, shape: &[usize]) -> Result<GridRotation, String> {
-    let [.., nx, ny, nz] = shape else { return Err(format!("a voxel grid needs three axes, its shape is {shape:?}")) };
+    let [.., nx, ny, nz] = shape else {
+        return Err(format!(
+            "a voxel grid needs three axes, its shape is {shape:?}"
+        ));
+    };
     if nx != ny || ny != nz || *nx == 0 {
-        return Err(format!("a voxel grid must be a cube, its shape is {shape:?}"));
+        return Err(format!(
+            "a voxel grid must be a cube, its shape is {shape:?}"
+        ));
     }
-    GridRotation::new(rotation, *nx).ok_or_else(|| "voxels can be permuted by the rotations of the cube only".into())
+    GridRotation::new(rotation, *nx)
+        .ok_or_else(|| "voxels can be permuted by the rotations of the cube only".into())
 }
 
 /// Rows of a prediction that belong to a sample, in elements.
-pub(crate) fn prediction_range(batch: &Batch, rows: Rows, width: usize, sample: usize) -> std::ops::Range<usize> {
+pub(crate) fn prediction_range(
+    batch: &Batch,
+    rows: Rows,
+    width: usize,
+    sample: usize,
+) -> std::ops::Range<usize> {
     let rows = batch.rows_of(rows, sample);
     rows.start * width..rows.end * width
 }
@@ -137,13 +206,29 @@ mod tests {
     fn cloud(points: usize, samples: usize) -> Batch {
         let mut stream = Seed::new(5).stream("cloud");
         let n = points * samples;
-        let positions = (0..3 * n).map(|_| crate::seed::uniform(&mut stream) - 0.5).collect();
-        let grid = (0..samples * 27).map(|_| crate::seed::uniform(&mut stream)).collect();
+        let positions = (0..3 * n)
+            .map(|_| crate::seed::uniform(&mut stream) - 0.5)
+            .collect();
+        let grid = (0..samples * 27)
+            .map(|_| crate::seed::uniform(&mut stream))
+            .collect();
         Batch {
             offsets: (0..=samples).map(|s| s * points).collect(),
             fields: vec![
-                Field::real("positions", FieldKind::Vector, Rows::Point, vec![n, 3], positions),
-                Field::real("grid", FieldKind::VoxelGrid, Rows::Sample, vec![samples, 1, 3, 3, 3], grid),
+                Field::real(
+                    "positions",
+                    FieldKind::Vector,
+                    Rows::Point,
+                    vec![n, 3],
+                    positions,
+                ),
+                Field::real(
+                    "grid",
+                    FieldKind::VoxelGrid,
+                    Rows::Sample,
+                    vec![samples, 1, 3, 3, 3],
+                    grid,
+                ),
                 Field {
                     name: "species".into(),
                     kind: FieldKind::Invariant,
@@ -159,7 +244,8 @@ mod tests {
     fn acting_twice_is_acting_with_the_product_on_vectors_and_grids() {
         let cube = FiniteGroup::Octahedral.elements();
         let batch = cloud(4, 2);
-        let (mut once, mut twice, mut product) = (Batch::default(), Batch::default(), Batch::default());
+        let (mut once, mut twice, mut product) =
+            (Batch::default(), Batch::default(), Batch::default());
         for a in &cube {
             for b in &cube {
                 act(&[*b, *a], &batch, &mut once).unwrap();
@@ -183,13 +269,24 @@ mod tests {
 
     #[test]
     fn a_rotation_that_is_not_of_the_cube_is_refused_on_grids() {
-        let error = act(&[Rotation::about([1.0, 1.0, 0.0], 0.3); 2], &cloud(4, 2), &mut Batch::default()).unwrap_err();
-        assert!(error.to_string().contains("rotations of the cube only"), "{error}");
+        let error = act(
+            &[Rotation::about([1.0, 1.0, 0.0], 0.3); 2],
+            &cloud(4, 2),
+            &mut Batch::default(),
+        )
+        .unwrap_err();
+        assert!(
+            error.to_string().contains("rotations of the cube only"),
+            "{error}"
+        );
     }
 
     #[test]
     fn rounded_grids_turn_into_the_rounded_turned_grids_and_rounded_vectors_do_not_turn() {
-        let batch = Batch { fields: vec![cloud(4, 2).fields[1].clone()], ..cloud(4, 2) };
+        let batch = Batch {
+            fields: vec![cloud(4, 2).fields[1].clone()],
+            ..cloud(4, 2)
+        };
         let mut rounded = batch.clone();
         rounded.round_grids(crate::Precision::Single).unwrap();
         let (mut turned, mut turned_rounded) = (Batch::default(), Batch::default());
@@ -201,17 +298,32 @@ mod tests {
             assert_eq!(turned_rounded, expected);
         }
         rounded.fields[0].kind = FieldKind::Vector;
-        let error = act(&[Rotation::about([1.0, 1.0, 0.0], 0.3); 2], &rounded, &mut turned).unwrap_err().to_string();
-        assert!(error.contains("only grids rotate in single precision"), "{error}");
+        let error = act(
+            &[Rotation::about([1.0, 1.0, 0.0], 0.3); 2],
+            &rounded,
+            &mut turned,
+        )
+        .unwrap_err()
+        .to_string();
+        assert!(
+            error.contains("only grids rotate in single precision"),
+            "{error}"
+        );
     }
 
     #[test]
     fn rows_are_turned_back_as_a_batch_is_turned_by_the_inverse() {
         let mut stream = Seed::new(6).stream("r");
         let batch = cloud(4, 1);
-        let vectors = Batch { offsets: batch.offsets.clone(), fields: vec![batch.fields[0].clone()] };
+        let vectors = Batch {
+            offsets: batch.offsets.clone(),
+            fields: vec![batch.fields[0].clone()],
+        };
         let r = Rotation::haar(&mut stream);
-        let (mut turned, mut rows) = (Batch::default(), vectors.fields[0].reals().unwrap().to_vec());
+        let (mut turned, mut rows) = (
+            Batch::default(),
+            vectors.fields[0].reals().unwrap().to_vec(),
+        );
         act(&[r.inverse()], &vectors, &mut turned).unwrap();
         act_inverse_on_rows(&r, FieldKind::Vector, &[4, 3], &mut rows).unwrap();
         assert_eq!(rows, turned.fields[0].reals().unwrap());

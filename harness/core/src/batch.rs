@@ -32,7 +32,9 @@ impl Rows {
     pub fn sample_of(self, offsets: &[usize], row: usize) -> usize {
         match self {
             Self::Sample => row,
-            Self::Point => offsets.partition_point(|&first| first <= row).saturating_sub(1),
+            Self::Point => offsets
+                .partition_point(|&first| first <= row)
+                .saturating_sub(1),
         }
     }
 }
@@ -74,7 +76,12 @@ impl Values {
     /// Bytes that they take.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.len() * if matches!(self, Self::Single(_)) { size_of::<f32>() } else { size_of::<f64>() }
+        self.len()
+            * if matches!(self, Self::Single(_)) {
+                size_of::<f32>()
+            } else {
+                size_of::<f64>()
+            }
     }
 
     /// The numbers in double precision, for what computes with a few of them.
@@ -116,8 +123,20 @@ pub struct Field {
 impl Field {
     /// A field of real numbers.
     #[must_use]
-    pub fn real(name: &str, kind: FieldKind, rows: Rows, shape: Vec<usize>, values: Vec<f64>) -> Self {
-        Self { name: name.into(), kind, rows, shape, values: Values::Real(values) }
+    pub fn real(
+        name: &str,
+        kind: FieldKind,
+        rows: Rows,
+        shape: Vec<usize>,
+        values: Vec<f64>,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            kind,
+            rows,
+            shape,
+            values: Values::Real(values),
+        }
     }
 
     /// The real numbers of the field.
@@ -130,7 +149,10 @@ impl Field {
             Values::Single(_) => "numbers in single precision",
             Values::Index(_) => "labels",
         };
-        Err(CoreError::Shape(format!("field \"{}\" holds {held}, numbers in double precision were expected", self.name)))
+        Err(CoreError::Shape(format!(
+            "field \"{}\" holds {held}, numbers in double precision were expected",
+            self.name
+        )))
     }
 
     /// Numbers in one row.
@@ -143,7 +165,10 @@ impl Field {
     fn not_finite(&self, offsets: &[usize], at: usize, value: f64, how: &str) -> CoreError {
         let row = at / self.width().max(1);
         let sample = self.rows.sample_of(offsets, row);
-        CoreError::NotFinite(format!("field \"{}\" holds {value}{how} in row {row} (sample {sample} of the batch)", self.name))
+        CoreError::NotFinite(format!(
+            "field \"{}\" holds {value}{how} in row {row} (sample {sample} of the batch)",
+            self.name
+        ))
     }
 }
 
@@ -183,32 +208,64 @@ impl Batch {
     /// # Errors
     /// A missing field; the message lists what is there.
     pub fn field(&self, name: &str) -> Result<&Field, CoreError> {
-        self.fields.iter().find(|f| f.name == name).ok_or_else(|| CoreError::MissingField {
-            missing: name.into(),
-            offered: self.fields.iter().map(|f| f.name.as_str()).collect::<Vec<_>>().join(", "),
-        })
+        self.fields
+            .iter()
+            .find(|f| f.name == name)
+            .ok_or_else(|| CoreError::MissingField {
+                missing: name.into(),
+                offered: self
+                    .fields
+                    .iter()
+                    .map(|f| f.name.as_str())
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            })
     }
 
     /// A batch of some of the samples, in the order that is given.
     #[must_use]
     pub fn select(&self, samples: &[usize]) -> Self {
         let mut offsets = vec![0];
-        samples.iter().for_each(|&s| offsets.push(offsets[offsets.len() - 1] + self.offsets[s + 1] - self.offsets[s]));
-        let fields = self.fields.iter().map(|field| self.select_field(field, samples)).collect();
+        samples.iter().for_each(|&s| {
+            offsets.push(offsets[offsets.len() - 1] + self.offsets[s + 1] - self.offsets[s])
+        });
+        let fields = self
+            .fields
+            .iter()
+            .map(|field| self.select_field(field, samples))
+            .collect();
         Self { offsets, fields }
     }
 
     fn select_field(&self, field: &Field, samples: &[usize]) -> Field {
         let width = field.width();
-        let ranges = || samples.iter().map(|&s| self.rows_of(field.rows, s)).map(|rows| rows.start * width..rows.end * width);
+        let ranges = || {
+            samples
+                .iter()
+                .map(|&s| self.rows_of(field.rows, s))
+                .map(|rows| rows.start * width..rows.end * width)
+        };
         let values = match &field.values {
             Values::Real(v) => Values::Real(ranges().flat_map(|r| v[r].iter().copied()).collect()),
-            Values::Single(v) => Values::Single(ranges().flat_map(|r| v[r].iter().copied()).collect()),
-            Values::Index(v) => Values::Index(ranges().flat_map(|r| v[r].iter().copied()).collect()),
+            Values::Single(v) => {
+                Values::Single(ranges().flat_map(|r| v[r].iter().copied()).collect())
+            }
+            Values::Index(v) => {
+                Values::Index(ranges().flat_map(|r| v[r].iter().copied()).collect())
+            }
         };
         let mut shape = field.shape.clone();
-        shape[0] = samples.iter().map(|&s| self.rows_of(field.rows, s).len()).sum();
-        Field { name: field.name.clone(), kind: field.kind, rows: field.rows, shape, values }
+        shape[0] = samples
+            .iter()
+            .map(|&s| self.rows_of(field.rows, s).len())
+            .sum();
+        Field {
+            name: field.name.clone(),
+            kind: field.kind,
+            rows: field.rows,
+            shape,
+            values,
+        }
     }
 
     /// Takes a field out.
@@ -217,7 +274,11 @@ impl Batch {
     /// A missing field.
     pub fn take(&mut self, name: &str) -> Result<Field, CoreError> {
         self.field(name)?;
-        let index = self.fields.iter().position(|f| f.name == name).expect("the field was just found");
+        let index = self
+            .fields
+            .iter()
+            .position(|f| f.name == name)
+            .expect("the field was just found");
         Ok(self.fields.remove(index))
     }
 
@@ -228,12 +289,21 @@ impl Batch {
     /// A number that has no place in that precision.
     pub fn round_grids(&mut self, precision: Precision) -> Result<(), CoreError> {
         let Batch { offsets, fields } = self;
-        for field in fields.iter_mut().filter(|f| f.kind == FieldKind::VoxelGrid && precision == Precision::Single) {
-            let Values::Real(values) = &field.values else { continue };
+        for field in fields
+            .iter_mut()
+            .filter(|f| f.kind == FieldKind::VoxelGrid && precision == Precision::Single)
+        {
+            let Values::Real(values) = &field.values else {
+                continue;
+            };
             let mut rounded = Vec::new();
             map_into(values, &mut rounded, |v| v as f32);
             if let Some(at) = first_that(&rounded, |v| !v.is_finite()) {
-                let how = if values[at].is_finite() { ", too large for single precision," } else { "" };
+                let how = if values[at].is_finite() {
+                    ", too large for single precision,"
+                } else {
+                    ""
+                };
                 return Err(field.not_finite(offsets, at, values[at], how));
             }
             field.values = Values::Single(rounded);
@@ -260,13 +330,27 @@ mod tests {
     use super::*;
 
     fn two_samples(density: f64) -> Batch {
-        let grids = vec![0.1, density, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8];
+        let grids = vec![
+            0.1, density, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8,
+        ];
         let positions = vec![0.1, 0.2, 0.3, 1.1, 1.2, 1.3];
         Batch {
             offsets: vec![0, 1, 2],
             fields: vec![
-                Field::real("positions", FieldKind::Vector, Rows::Point, vec![2, 3], positions),
-                Field::real("density", FieldKind::VoxelGrid, Rows::Sample, vec![2, 1, 2, 2, 2], grids),
+                Field::real(
+                    "positions",
+                    FieldKind::Vector,
+                    Rows::Point,
+                    vec![2, 3],
+                    positions,
+                ),
+                Field::real(
+                    "density",
+                    FieldKind::VoxelGrid,
+                    Rows::Sample,
+                    vec![2, 1, 2, 2, 2],
+                    grids,
+                ),
             ],
         }
     }
@@ -278,10 +362,18 @@ mod tests {
         assert_eq!(batch, original);
         batch.round_grids(Precision::Single).unwrap();
         assert_eq!(batch.fields[0], original.fields[0]);
-        let rounded: Vec<f32> = original.fields[1].reals().unwrap().iter().map(|&v| v as f32).collect();
+        let rounded: Vec<f32> = original.fields[1]
+            .reals()
+            .unwrap()
+            .iter()
+            .map(|&v| v as f32)
+            .collect();
         assert_eq!(batch.fields[1].values, Values::Single(rounded.clone()));
         assert_eq!(batch.fields[1].values.widened()[2], f64::from(0.3_f32));
-        assert_eq!(batch.select(&[1]).fields[1].values, Values::Single(rounded[8..].to_vec()));
+        assert_eq!(
+            batch.select(&[1]).fields[1].values,
+            Values::Single(rounded[8..].to_vec())
+        );
         let error = batch.fields[1].reals().unwrap_err().to_string();
         assert!(error.contains("numbers in single precision"), "{error}");
         batch.round_grids(Precision::Single).unwrap();
@@ -290,9 +382,18 @@ mod tests {
 
     #[test]
     fn a_number_that_single_precision_cannot_hold_is_named() {
-        let rounded = |density| two_samples(density).round_grids(Precision::Single).unwrap_err().to_string();
+        let rounded = |density| {
+            two_samples(density)
+                .round_grids(Precision::Single)
+                .unwrap_err()
+                .to_string()
+        };
         let error = rounded(1e39);
-        assert!(error.contains("\"density\"") && error.contains("too large for single precision, in row 0 (sample 0"), "{error}");
+        assert!(
+            error.contains("\"density\"")
+                && error.contains("too large for single precision, in row 0 (sample 0"),
+            "{error}"
+        );
         assert!(rounded(f64::NAN).contains("holds NaN in row 0"));
     }
 }

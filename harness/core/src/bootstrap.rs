@@ -26,13 +26,20 @@ const FEWEST: usize = 5;
 /// `None` for fewer than five samples or a vanishing denominator; a point when all samples agree. The lower end is at least 0,
 /// as percents of a loss are.
 #[must_use]
-pub fn studentised_interval(pairs: &[(f64, f64)], level: f64, stream: &mut Stream) -> Option<Interval> {
+pub fn studentised_interval(
+    pairs: &[(f64, f64)],
+    level: f64,
+    stream: &mut Stream,
+) -> Option<Interval> {
     if pairs.len() < FEWEST {
         return None;
     }
     let (ratio, spread) = ratio_and_spread(pairs.iter().copied())?;
     if spread == 0.0 {
-        return Some(Interval { lower: ratio, upper: ratio });
+        return Some(Interval {
+            lower: ratio,
+            upper: ratio,
+        });
     }
     let mut resample = vec![(0.0, 0.0); pairs.len()];
     let mut pivots: Vec<f64> = (0..RESAMPLES)
@@ -47,14 +54,23 @@ pub fn studentised_interval(pairs: &[(f64, f64)], level: f64, stream: &mut Strea
         .collect();
     pivots.sort_by(f64::total_cmp);
     let tail = 0.5 * (1.0 - level);
-    let quantile = |q: f64| pivots.get(((q * (pivots.len() + 1) as f64) as usize).clamp(1, pivots.len()) - 1).copied();
+    let quantile = |q: f64| {
+        pivots
+            .get(((q * (pivots.len() + 1) as f64) as usize).clamp(1, pivots.len()) - 1)
+            .copied()
+    };
     let (low, high) = (quantile(tail)?, quantile(1.0 - tail)?);
-    Some(Interval { lower: (ratio - high * spread).max(0.0), upper: ratio - low * spread })
+    Some(Interval {
+        lower: (ratio - high * spread).max(0.0),
+        upper: ratio - low * spread,
+    })
 }
 
 /// The ratio and its standard error by linearisation: `s² = n/(n−1) Σ (a − r b)² / (Σ b)²`.
 fn ratio_and_spread(pairs: impl Iterator<Item = (f64, f64)> + Clone) -> Option<(f64, f64)> {
-    let (a, b, n) = pairs.clone().fold((0.0, 0.0, 0.0), |(a, b, n), (x, y)| (a + x, b + y, n + 1.0));
+    let (a, b, n) = pairs
+        .clone()
+        .fold((0.0, 0.0, 0.0), |(a, b, n), (x, y)| (a + x, b + y, n + 1.0));
     if b <= 0.0 || !f64::is_finite(a / b) {
         return None;
     }
@@ -73,14 +89,26 @@ mod tests {
         let mut stream = Seed::new(0).stream("bootstrap");
         let point = studentised_interval(&[(1.0, 4.0); 5], 0.95, &mut stream).unwrap();
         assert_eq!((point.lower, point.upper), (0.25, 0.25));
-        assert_eq!(studentised_interval(&[(1.0, 4.0), (2.0, 3.0), (1.0, 5.0), (0.5, 2.0)], 0.95, &mut stream), None);
+        assert_eq!(
+            studentised_interval(
+                &[(1.0, 4.0), (2.0, 3.0), (1.0, 5.0), (0.5, 2.0)],
+                0.95,
+                &mut stream
+            ),
+            None
+        );
     }
 
     #[test]
     fn the_interval_repeats_with_its_stream() {
-        let pairs: Vec<(f64, f64)> = (1..20).map(|i| (f64::from(i % 7), 10.0 + f64::from(i % 3))).collect();
+        let pairs: Vec<(f64, f64)> = (1..20)
+            .map(|i| (f64::from(i % 7), 10.0 + f64::from(i % 3)))
+            .collect();
         let one = studentised_interval(&pairs, 0.95, &mut Seed::new(3).stream("b"));
-        assert_eq!(one, studentised_interval(&pairs, 0.95, &mut Seed::new(3).stream("b")));
+        assert_eq!(
+            one,
+            studentised_interval(&pairs, 0.95, &mut Seed::new(3).stream("b"))
+        );
         assert!(one.unwrap().lower < one.unwrap().upper);
     }
 }

@@ -21,7 +21,11 @@ impl PointLoss {
             "mse" => Ok(Self::Mse),
             "mae" => Ok(Self::Mae),
             "l2" => Ok(Self::L2),
-            _ => Err(crate::CoreError::Unknown { what: "measured loss", name: name.into(), known: "mse, mae, l2".into() }),
+            _ => Err(crate::CoreError::Unknown {
+                what: "measured loss",
+                name: name.into(),
+                known: "mse, mae, l2".into(),
+            }),
         }
     }
 
@@ -44,7 +48,10 @@ impl PointLoss {
             Self::Mae => differences.map(f64::abs).sum(),
             Self::L2 => {
                 let squares: Vec<f64> = differences.map(|d| d * d).collect();
-                squares.chunks(width.max(1)).map(|row| row.iter().sum::<f64>().sqrt()).sum()
+                squares
+                    .chunks(width.max(1))
+                    .map(|row| row.iter().sum::<f64>().sqrt())
+                    .sum()
             }
         }
     }
@@ -73,11 +80,21 @@ impl LossDecomposition {
     #[must_use]
     pub fn of(loss: PointLoss, twisted: &[Vec<f64>], target: &[f64], width: usize) -> Self {
         let n = twisted.len() as f64;
-        let twirled: Vec<f64> = (0..target.len()).map(|i| twisted.iter().map(|z| z[i]).sum::<f64>() / n).collect();
+        let twirled: Vec<f64> = (0..target.len())
+            .map(|i| twisted.iter().map(|z| z[i]).sum::<f64>() / n)
+            .collect();
         let over = loss.denominator(target.len(), width);
-        let total = twisted.iter().map(|z| loss.sum(z, target, width)).sum::<f64>() / n / over;
+        let total = twisted
+            .iter()
+            .map(|z| loss.sum(z, target, width))
+            .sum::<f64>()
+            / n
+            / over;
         let of_twirled = loss.sum(&twirled, target, width) / over;
-        Self { twirled: of_twirled, equivariance: total - of_twirled }
+        Self {
+            twirled: of_twirled,
+            equivariance: total - of_twirled,
+        }
     }
 
     /// `L`.
@@ -89,7 +106,11 @@ impl LossDecomposition {
     /// `100 · L_equiv / L`; 0 where there is no loss at all.
     #[must_use]
     pub fn percent(&self) -> f64 {
-        if self.total() == 0.0 { 0.0 } else { 100.0 * self.equivariance / self.total() }
+        if self.total() == 0.0 {
+            0.0
+        } else {
+            100.0 * self.equivariance / self.total()
+        }
     }
 
     /// `ε = L_equiv / L_mean`.

@@ -13,7 +13,11 @@ pub struct Deviation {
 impl Deviation {
     /// Adds predictions of some samples that were made both ways.
     pub fn compare(&mut self, shared: &[f64], blind: &[f64], samples: usize) {
-        self.difference += shared.iter().zip(blind).map(|(a, b)| (a - b).powi(2)).sum::<f64>();
+        self.difference += shared
+            .iter()
+            .zip(blind)
+            .map(|(a, b)| (a - b).powi(2))
+            .sum::<f64>();
         self.power += blind.iter().map(|b| b * b).sum::<f64>();
         self.numbers += blind.len() as u64;
         self.predictions += samples as u64;
@@ -36,7 +40,11 @@ impl Deviation {
     /// `sqrt(Σ (shared - blind)² / Σ blind²)`; `None` where nothing was compared, 0 where all predictions are 0 both ways.
     #[must_use]
     pub fn relative(&self) -> Option<f64> {
-        let ratio = if self.difference == 0.0 { 0.0 } else { (self.difference / self.power).sqrt() };
+        let ratio = if self.difference == 0.0 {
+            0.0
+        } else {
+            (self.difference / self.power).sqrt()
+        };
         (self.predictions > 0).then_some(ratio)
     }
 }

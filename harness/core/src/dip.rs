@@ -44,7 +44,11 @@ pub struct DipTracker {
 impl DipTracker {
     /// Adds the next evaluation. One that does not come after the last is ignored: nothing confirms itself.
     pub fn push(&mut self, evaluation: Evaluation) {
-        if self.evaluations.last().is_some_and(|last| last.step >= evaluation.step) {
+        if self
+            .evaluations
+            .last()
+            .is_some_and(|last| last.step >= evaluation.step)
+        {
             return;
         }
         self.evaluations.push(evaluation);
@@ -60,15 +64,25 @@ impl DipTracker {
     #[must_use]
     pub fn crossing(&self, threshold: f64) -> Option<Crossing> {
         let below = |e: &Evaluation| e.percent < threshold;
-        let first = self.evaluations.windows(2).position(|w| below(&w[0]) && below(&w[1]))?;
+        let first = self
+            .evaluations
+            .windows(2)
+            .position(|w| below(&w[0]) && below(&w[1]))?;
         let before = first.checked_sub(1).map(|i| self.evaluations[i]);
-        Some(Crossing { threshold, before, at: self.evaluations[first] })
+        Some(Crossing {
+            threshold,
+            before,
+            at: self.evaluations[first],
+        })
     }
 
     /// The evaluation with the smallest percent, the earliest of equals.
     #[must_use]
     pub fn minimum(&self) -> Option<Evaluation> {
-        self.evaluations.iter().copied().reduce(|best, e| if e.percent < best.percent { e } else { best })
+        self.evaluations
+            .iter()
+            .copied()
+            .reduce(|best, e| if e.percent < best.percent { e } else { best })
     }
 
     /// Final over minimum percent: how much is lost after the dip. `None` where the minimum is 0.
@@ -86,7 +100,11 @@ mod tests {
     fn tracker(percents: &[f64]) -> DipTracker {
         let mut tracker = DipTracker::default();
         for (i, &percent) in percents.iter().enumerate() {
-            tracker.push(Evaluation { step: 10 * i as u64, percent, ..Evaluation::default() });
+            tracker.push(Evaluation {
+                step: 10 * i as u64,
+                percent,
+                ..Evaluation::default()
+            });
         }
         tracker
     }

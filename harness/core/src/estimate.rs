@@ -20,7 +20,11 @@ impl Estimator {
         match name {
             "plug-in" => Ok(Self::PlugIn),
             "unbiased" => Ok(Self::Unbiased),
-            _ => Err(crate::CoreError::Unknown { what: "estimator", name: name.into(), known: "unbiased, plug-in".into() }),
+            _ => Err(crate::CoreError::Unknown {
+                what: "estimator",
+                name: name.into(),
+                known: "unbiased, plug-in".into(),
+            }),
         }
     }
 
@@ -96,24 +100,42 @@ pub fn pool(terms: &[SampleTerms], squared: bool, bootstrap: &mut Stream) -> Est
     let sum = |f: fn(&SampleTerms) -> f64| terms.iter().map(f).sum::<f64>();
     let over = sum(|t| t.components);
     let (total, equivariance) = (sum(|t| t.loss_total) / over, sum(|t| t.loss_equiv) / over);
-    let pooled = LossDecomposition { twirled: total - equivariance, equivariance };
+    let pooled = LossDecomposition {
+        twirled: total - equivariance,
+        equivariance,
+    };
     let prediction = sum(|t| t.prediction_components);
-    let (power_target, power_twirled) = (sum(|t| t.power_target) / prediction, sum(|t| t.power_twirled) / prediction);
+    let (power_target, power_twirled) = (
+        sum(|t| t.power_target) / prediction,
+        sum(|t| t.power_twirled) / prediction,
+    );
     let spread = sum(|t| t.power_spread) / prediction;
     let per_sample = LossDecomposition {
-        twirled: terms.iter().map(|t| (t.loss_total - t.loss_equiv) / t.components).sum(),
+        twirled: terms
+            .iter()
+            .map(|t| (t.loss_total - t.loss_equiv) / t.components)
+            .sum(),
         equivariance: terms.iter().map(|t| t.loss_equiv / t.components).sum(),
     };
-    let pairs: Vec<(f64, f64)> = terms.iter().map(|t| (100.0 * t.loss_equiv, t.loss_total)).collect();
+    let pairs: Vec<(f64, f64)> = terms
+        .iter()
+        .map(|t| (100.0 * t.loss_equiv, t.loss_total))
+        .collect();
     Estimate {
         pooled,
         percent_per_sample: per_sample.percent(),
         // A percent of a loss ends at 100; an unbiased estimate may lie a little above.
-        percent_interval: studentised_interval(&pairs, 0.95, bootstrap)
-            .map(|i| Interval { upper: i.upper.min(pooled.percent().max(100.0)), ..i }),
+        percent_interval: studentised_interval(&pairs, 0.95, bootstrap).map(|i| Interval {
+            upper: i.upper.min(pooled.percent().max(100.0)),
+            ..i
+        }),
         power_target,
         power_twirled,
-        relative_equiv: if power_twirled + spread == 0.0 { 0.0 } else { spread / (power_twirled + spread) },
+        relative_equiv: if power_twirled + spread == 0.0 {
+            0.0
+        } else {
+            spread / (power_twirled + spread)
+        },
         skill: (squared && power_target > 0.0).then(|| 1.0 - pooled.twirled / power_target),
         samples: terms.len(),
     }
@@ -128,10 +150,18 @@ mod tests {
     const Y: [f64; 6] = [0.5, 0.0, -0.2, 0.1, 1.0, 0.3];
 
     fn twist(f: impl Fn([f64; 3]) -> [f64; 3], t: &Rotation) -> Vec<f64> {
-        X.chunks_exact(3).flat_map(|x| t.inverse().apply(f(t.apply([x[0], x[1], x[2]])))).collect()
+        X.chunks_exact(3)
+            .flat_map(|x| t.inverse().apply(f(t.apply([x[0], x[1], x[2]]))))
+            .collect()
     }
 
-    fn terms(f: impl Fn([f64; 3]) -> [f64; 3] + Copy, scheme: Scheme, estimator: Estimator, sample: u64, loss: PointLoss) -> SampleTerms {
+    fn terms(
+        f: impl Fn([f64; 3]) -> [f64; 3] + Copy,
+        scheme: Scheme,
+        estimator: Estimator,
+        sample: u64,
+        loss: PointLoss,
+    ) -> SampleTerms {
         let plan = scheme.plan(Seed::new(11), sample);
         let mut twirl = TwirlAccumulator::new(Y.to_vec(), 3, plan.cosets, loss);
         for (i, t) in plan.rotations.iter().enumerate() {
@@ -156,7 +186,13 @@ mod tests {
     #[test]
     fn a_constant_bias_has_a_third_of_its_square_as_equivariance_error() {
         let biased = |x: [f64; 3]| [x[0] + 0.5, x[1] - 1.0, x[2] + 2.0];
-        let t = terms(biased, Scheme::Exhaustive(FiniteGroup::Tetrahedral), Estimator::Unbiased, 0, PointLoss::Mse);
+        let t = terms(
+            biased,
+            Scheme::Exhaustive(FiniteGroup::Tetrahedral),
+            Estimator::Unbiased,
+            0,
+            PointLoss::Mse,
+        );
         // Two points, c = (0.5, -1, 2): E‖T⁻¹c‖² = ‖c‖² each; divided by D = 6 it is ‖c‖²/3.
         assert!((t.loss_equiv / t.components - 5.25 / 3.0).abs() < 1e-14);
     }
@@ -164,11 +200,27 @@ mod tests {
     #[test]
     fn a_linear_map_is_measured_exactly_by_every_structured_scheme() {
         let (mean, equiv) = linear_truth();
-        for scheme in ["tetrahedral", "octahedral", "icosahedral", "tetrahedral-x2", "octahedral-x3", "icosahedral-x2"] {
-            let t = terms(linear, Scheme::parse(scheme).unwrap(), Estimator::Unbiased, 3, PointLoss::Mse);
+        for scheme in [
+            "tetrahedral",
+            "octahedral",
+            "icosahedral",
+            "tetrahedral-x2",
+            "octahedral-x3",
+            "icosahedral-x2",
+        ] {
+            let t = terms(
+                linear,
+                Scheme::parse(scheme).unwrap(),
+                Estimator::Unbiased,
+                3,
+                PointLoss::Mse,
+            );
             // 1e-12: sums of 60 rotations of numbers of order ten.
             assert!((t.loss_equiv / equiv - 1.0).abs() < 1e-12, "{scheme}");
-            assert!(((t.loss_total - t.loss_equiv) / mean - 1.0).abs() < 1e-12, "{scheme}");
+            assert!(
+                ((t.loss_total - t.loss_equiv) / mean - 1.0).abs() < 1e-12,
+                "{scheme}"
+            );
         }
     }
 
@@ -178,7 +230,9 @@ mod tests {
         let (n, repeats) = (5usize, 20_000u64);
         let scheme = Scheme::Random { rotations: n };
         let average = |estimator, f: fn(&SampleTerms) -> f64| -> (f64, f64) {
-            let values: Vec<f64> = (0..repeats).map(|s| f(&terms(linear, scheme, estimator, s, PointLoss::Mse))).collect();
+            let values: Vec<f64> = (0..repeats)
+                .map(|s| f(&terms(linear, scheme, estimator, s, PointLoss::Mse)))
+                .collect();
             let m = values.iter().sum::<f64>() / repeats as f64;
             let v = values.iter().map(|x| (x - m).powi(2)).sum::<f64>() / (repeats as f64 - 1.0);
             (m, (v / repeats as f64).sqrt())
@@ -187,15 +241,25 @@ mod tests {
         type Case = (Estimator, fn(&SampleTerms) -> f64, f64);
         let cases: [Case; 4] = [
             (Estimator::PlugIn, |t| t.loss_equiv, shrink * equiv),
-            (Estimator::PlugIn, |t| t.loss_total - t.loss_equiv, mean + equiv / n as f64),
+            (
+                Estimator::PlugIn,
+                |t| t.loss_total - t.loss_equiv,
+                mean + equiv / n as f64,
+            ),
             (Estimator::Unbiased, |t| t.loss_equiv, equiv),
             (Estimator::Unbiased, |t| t.loss_total - t.loss_equiv, mean),
         ];
         for (estimator, f, truth) in cases {
             let (m, se) = average(estimator, f);
             // Four standard errors; and the bias is seen, not lost in the spread.
-            assert!((m - truth).abs() < 4.0 * se, "{estimator:?}: {m} ± {se}, truth {truth}");
-            assert!(se < 0.05 * equiv / n as f64, "the spread {se} hides the bias");
+            assert!(
+                (m - truth).abs() < 4.0 * se,
+                "{estimator:?}: {m} ± {se}, truth {truth}"
+            );
+            assert!(
+                se < 0.05 * equiv / n as f64,
+                "the spread {se} hides the bias"
+            );
         }
     }
 
@@ -204,8 +268,18 @@ mod tests {
         let trace = (A[0][0] + A[1][1] + A[2][2]) / 3.0;
         let truth = trace * trace * X.iter().map(|x| x * x).sum::<f64>();
         let n = 20_000;
-        let values: Vec<f64> =
-            (0..n).map(|s| terms(linear, Scheme::Random { rotations: 4 }, Estimator::Unbiased, s, PointLoss::Mse).power_twirled).collect();
+        let values: Vec<f64> = (0..n)
+            .map(|s| {
+                terms(
+                    linear,
+                    Scheme::Random { rotations: 4 },
+                    Estimator::Unbiased,
+                    s,
+                    PointLoss::Mse,
+                )
+                .power_twirled
+            })
+            .collect();
         let m = values.iter().sum::<f64>() / n as f64;
         let se = (values.iter().map(|x| (x - m).powi(2)).sum::<f64>() / (n * n) as f64).sqrt();
         assert!((m - truth).abs() < 4.0 * se, "{m} ± {se}, truth {truth}");
@@ -220,8 +294,14 @@ mod tests {
             let twisted: Vec<Vec<f64>> = plan.rotations.iter().map(|t| twist(bend, t)).collect();
             let slow = LossDecomposition::of(loss, &twisted, &Y, 3);
             let t = terms(bend, scheme, Estimator::PlugIn, 2, loss);
-            assert!((t.loss_total / t.components - slow.total()).abs() < 1e-13, "{loss:?}");
-            assert!((t.loss_equiv / t.components - slow.equivariance).abs() < 1e-13, "{loss:?}");
+            assert!(
+                (t.loss_total / t.components - slow.total()).abs() < 1e-13,
+                "{loss:?}"
+            );
+            assert!(
+                (t.loss_equiv / t.components - slow.equivariance).abs() < 1e-13,
+                "{loss:?}"
+            );
             assert!(slow.equivariance >= 0.0);
         }
     }
@@ -229,10 +309,22 @@ mod tests {
     #[test]
     fn an_equivariant_map_has_no_equivariance_error_and_doubling_a_loss_leaves_the_percent_alone() {
         let radial = |x: [f64; 3]| x.map(|v| v * (x[0] * x[0] + x[1] * x[1] + x[2] * x[2]));
-        let t = terms(radial, Scheme::Random { rotations: 10 }, Estimator::Unbiased, 0, PointLoss::Mse);
+        let t = terms(
+            radial,
+            Scheme::Random { rotations: 10 },
+            Estimator::Unbiased,
+            0,
+            PointLoss::Mse,
+        );
         assert!(t.loss_equiv < 1e-28, "{}", t.loss_equiv);
-        let a = LossDecomposition { twirled: 3.0, equivariance: 1.0 };
-        let b = LossDecomposition { twirled: 6.0, equivariance: 2.0 };
+        let a = LossDecomposition {
+            twirled: 3.0,
+            equivariance: 1.0,
+        };
+        let b = LossDecomposition {
+            twirled: 6.0,
+            equivariance: 2.0,
+        };
         assert_eq!(a.percent(), 25.0);
         assert_eq!(a.percent(), b.percent());
         assert!((a.percent() - 100.0 * a.loss_ratio() / (1.0 + a.loss_ratio())).abs() < 1e-12);
@@ -241,9 +333,15 @@ mod tests {
     #[test]
     fn averaged_terms_give_the_mean_over_samples_of_their_mean_losses() {
         let scheme = Scheme::Random { rotations: 6 };
-        let own: Vec<SampleTerms> = (0..3).map(|s| terms(linear, scheme, Estimator::Unbiased, s, PointLoss::Mse)).collect();
+        let own: Vec<SampleTerms> = (0..3)
+            .map(|s| terms(linear, scheme, Estimator::Unbiased, s, PointLoss::Mse))
+            .collect();
         // Samples of different size: the second counts as if it had ten times the components.
-        let sized: Vec<SampleTerms> = own.iter().enumerate().map(|(i, t)| scaled(t, [1.0, 10.0, 3.0][i])).collect();
+        let sized: Vec<SampleTerms> = own
+            .iter()
+            .enumerate()
+            .map(|(i, t)| scaled(t, [1.0, 10.0, 3.0][i]))
+            .collect();
         let mean = |f: fn(&SampleTerms) -> f64| own.iter().map(|t| f(t) / 6.0).sum::<f64>() / 3.0;
         let averaged: Vec<SampleTerms> = sized.iter().map(SampleTerms::averaged).collect();
         let estimate = pool(&averaged, true, &mut Seed::new(1).stream("bootstrap"));
@@ -272,7 +370,13 @@ mod tests {
     #[test]
     fn predicting_nothing_has_no_skill_and_a_perfect_model_has_all() {
         let mut stream = Seed::new(1).stream("bootstrap");
-        let nothing = terms(|_| [0.0; 3], Scheme::Random { rotations: 4 }, Estimator::Unbiased, 0, PointLoss::Mse);
+        let nothing = terms(
+            |_| [0.0; 3],
+            Scheme::Random { rotations: 4 },
+            Estimator::Unbiased,
+            0,
+            PointLoss::Mse,
+        );
         let estimate = pool(&[nothing], true, &mut stream);
         assert_eq!(estimate.skill, Some(0.0));
         assert_eq!(estimate.pooled.percent(), 0.0);

@@ -30,7 +30,11 @@ impl GridRotation {
         let strides = [side * side, side, 1];
         let (mut start, mut steps) = (0, [0; 3]);
         for (stride, (axis, negative)) in strides.into_iter().zip(back) {
-            steps[axis] = if negative { -(stride as isize) } else { stride as isize };
+            steps[axis] = if negative {
+                -(stride as isize)
+            } else {
+                stride as isize
+            };
             start += if negative { (side - 1) * stride } else { 0 };
         }
         Some(Self { side, start, steps })
@@ -48,7 +52,9 @@ impl GridRotation {
     /// If the slices are not one grid long.
     pub fn rotate<T: Copy + Default>(&self, from: &[T], to: &mut [T]) {
         assert_eq!(to.len(), self.points(), "one grid is rotated into one grid");
-        self.for_each_row(from, |offset, row| to[offset..offset + row.len()].copy_from_slice(row));
+        self.for_each_row(from, |offset, row| {
+            to[offset..offset + row.len()].copy_from_slice(row)
+        });
     }
 
     /// Visits the rows (along the last axis) of the rotated grid, each once, with its offset.
@@ -68,14 +74,18 @@ impl GridRotation {
     /// Where the source of `(x, y, 0)` lies.
     #[inline(always)]
     fn source(&self, x: usize, y: usize) -> usize {
-        self.start.wrapping_add_signed(x as isize * self.steps[0] + y as isize * self.steps[1])
+        self.start
+            .wrapping_add_signed(x as isize * self.steps[0] + y as isize * self.steps[1])
     }
 
     #[inline(always)]
     fn forward_rows<T: Copy + Default>(&self, from: &[T], mut visit: impl FnMut(usize, &[T])) {
         for (x, y) in pairs(self.side) {
             let source = self.source(x, y);
-            visit((x * self.side + y) * self.side, &from[source..source + self.side]);
+            visit(
+                (x * self.side + y) * self.side,
+                &from[source..source + self.side],
+            );
         }
     }
 
@@ -84,7 +94,9 @@ impl GridRotation {
         let mut row = vec![T::default(); self.side];
         for (x, y) in pairs(self.side) {
             let last = self.source(x, y);
-            row.iter_mut().zip(from[last + 1 - self.side..=last].iter().rev()).for_each(|(to, from)| *to = *from);
+            row.iter_mut()
+                .zip(from[last + 1 - self.side..=last].iter().rev())
+                .for_each(|(to, from)| *to = *from);
             visit((x * self.side + y) * self.side, &row);
         }
     }
@@ -99,7 +111,11 @@ impl GridRotation {
         for far in 0..g {
             for first in (0..g).step_by(TILE) {
                 let count = TILE.min(g - first);
-                let source = if near == 1 { self.source(far, first) } else { self.source(first, far) };
+                let source = if near == 1 {
+                    self.source(far, first)
+                } else {
+                    self.source(first, far)
+                };
                 self.gather(from, source, self.steps[near], &mut rows[..count * g]);
                 for (row, numbers) in rows.chunks_exact(g).take(count).enumerate() {
                     visit(far * far_stride + (first + row) * near_stride, numbers);
@@ -117,12 +133,19 @@ impl GridRotation {
                 let height = BLOCK.min(count - r);
                 let block = &mut rows[r * g..(r + height) * g];
                 for z in z..(z + BLOCK).min(g) {
-                    let at = source.wrapping_add_signed(z as isize * self.steps[2] + r as isize * near);
+                    let at =
+                        source.wrapping_add_signed(z as isize * self.steps[2] + r as isize * near);
                     // The numbers of this place for the rows of the block lie side by side, forwards or backwards.
                     if near == 1 {
-                        block.chunks_exact_mut(g).zip(&from[at..at + height]).for_each(|(row, value)| row[z] = *value);
+                        block
+                            .chunks_exact_mut(g)
+                            .zip(&from[at..at + height])
+                            .for_each(|(row, value)| row[z] = *value);
                     } else {
-                        block.chunks_exact_mut(g).zip(from[at + 1 - height..=at].iter().rev()).for_each(|(row, value)| row[z] = *value);
+                        block
+                            .chunks_exact_mut(g)
+                            .zip(from[at + 1 - height..=at].iter().rev())
+                            .for_each(|(row, value)| row[z] = *value);
                     }
                 }
             }
@@ -145,7 +168,9 @@ mod tests {
         let mut to = vec![f64::NAN; from.len()];
         for (x, y) in pairs(side) {
             for z in 0..side {
-                let p = rotation.apply([x, y, z].map(|c| c as f64 - mid)).map(|c| (c + mid).round() as usize);
+                let p = rotation
+                    .apply([x, y, z].map(|c| c as f64 - mid))
+                    .map(|c| (c + mid).round() as usize);
                 to[(p[0] * side + p[1]) * side + p[2]] = from[(x * side + y) * side + z];
             }
         }
@@ -159,8 +184,13 @@ mod tests {
             let from: Vec<f64> = (0..side * side * side).map(|i| i as f64).collect();
             for rotation in FiniteGroup::Octahedral.elements() {
                 let mut to = vec![f64::NAN; from.len()];
-                GridRotation::new(&rotation, side).unwrap().rotate(&from, &mut to);
-                assert!(to == moved(&rotation, side, &from), "side {side}, {rotation:?}");
+                GridRotation::new(&rotation, side)
+                    .unwrap()
+                    .rotate(&from, &mut to);
+                assert!(
+                    to == moved(&rotation, side, &from),
+                    "side {side}, {rotation:?}"
+                );
             }
         }
     }
@@ -171,17 +201,25 @@ mod tests {
         for rotation in FiniteGroup::Octahedral.elements() {
             let mut offsets = Vec::new();
             let from = vec![0.0; side * side * side];
-            GridRotation::new(&rotation, side).unwrap().for_each_row(&from, |offset, row| {
-                assert_eq!(row.len(), side);
-                offsets.push(offset);
-            });
+            GridRotation::new(&rotation, side)
+                .unwrap()
+                .for_each_row(&from, |offset, row| {
+                    assert_eq!(row.len(), side);
+                    offsets.push(offset);
+                });
             offsets.sort_unstable();
-            assert_eq!(offsets, (0..side * side).map(|row| row * side).collect::<Vec<_>>());
+            assert_eq!(
+                offsets,
+                (0..side * side).map(|row| row * side).collect::<Vec<_>>()
+            );
         }
     }
 
     #[test]
     fn a_rotation_that_is_not_of_the_cube_is_none() {
-        assert_eq!(GridRotation::new(&Rotation::about([1.0, 1.0, 0.0], 0.3), 4), None);
+        assert_eq!(
+            GridRotation::new(&Rotation::about([1.0, 1.0, 0.0], 0.3), 4),
+            None
+        );
     }
 }

@@ -48,7 +48,14 @@ impl FiniteGroup {
 
 /// The signed axis permutations with determinant 1, exact in floating point.
 fn octahedral() -> Vec<Rotation> {
-    const AXES: [[usize; 3]; 6] = [[0, 1, 2], [1, 2, 0], [2, 0, 1], [0, 2, 1], [2, 1, 0], [1, 0, 2]];
+    const AXES: [[usize; 3]; 6] = [
+        [0, 1, 2],
+        [1, 2, 0],
+        [2, 0, 1],
+        [0, 2, 1],
+        [2, 1, 0],
+        [1, 0, 2],
+    ];
     let signed = AXES.iter().flat_map(|axes| {
         (0..8u8).map(move |signs| {
             let mut m = [[0.0; 3]; 3];
@@ -69,10 +76,17 @@ fn is_even_on_axes(rotation: &Rotation) -> bool {
 /// The tetrahedral group extended by a fifth turn about a vertex of the icosahedron `(0, ±1, ±φ)` and its cyclic images.
 fn icosahedral() -> Vec<Rotation> {
     let golden = 0.5 * (1.0 + 5f64.sqrt());
-    let fifth = |k: usize| Rotation::about([0.0, 1.0, golden], std::f64::consts::TAU * k as f64 / 5.0);
+    let fifth =
+        |k: usize| Rotation::about([0.0, 1.0, golden], std::f64::consts::TAU * k as f64 / 5.0);
     let tetrahedral = FiniteGroup::Tetrahedral.elements();
     // |I| = 60 = 5 · 12, and no tetrahedral rotation but the identity is a fifth turn, so these are all different.
-    (0..5).flat_map(|k| tetrahedral.iter().map(move |t| if k == 0 { *t } else { fifth(k).compose(t) })).collect()
+    (0..5)
+        .flat_map(|k| {
+            tetrahedral
+                .iter()
+                .map(move |t| if k == 0 { *t } else { fifth(k).compose(t) })
+        })
+        .collect()
 }
 
 /// Set A of 16 quarter-turn rotations: `R_x(a) R_z(b)`, a and b of four quarter turns. Not a group.
@@ -80,13 +94,18 @@ fn icosahedral() -> Vec<Rotation> {
 pub fn cube16_a() -> Vec<Rotation> {
     let x = quarter_turns([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]]);
     let z = quarter_turns([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]);
-    x.iter().flat_map(|a| z.iter().map(|b| a.compose(b))).collect()
+    x.iter()
+        .flat_map(|a| z.iter().map(|b| a.compose(b)))
+        .collect()
 }
 
 /// Set B of 16: the rotations that keep a coordinate axis as a line, all of the cube's but the eight third turns. Not a group.
 #[must_use]
 pub fn cube16_b() -> Vec<Rotation> {
-    octahedral().into_iter().filter(|r| r.trace() != 0.0).collect()
+    octahedral()
+        .into_iter()
+        .filter(|r| r.trace() != 0.0)
+        .collect()
 }
 
 fn quarter_turns(turn: [[f64; 3]; 3]) -> [Rotation; 4] {
@@ -99,7 +118,11 @@ fn quarter_turns(turn: [[f64; 3]; 3]) -> [Rotation; 4] {
 mod tests {
     use super::*;
 
-    const GROUPS: [FiniteGroup; 3] = [FiniteGroup::Tetrahedral, FiniteGroup::Octahedral, FiniteGroup::Icosahedral];
+    const GROUPS: [FiniteGroup; 3] = [
+        FiniteGroup::Tetrahedral,
+        FiniteGroup::Octahedral,
+        FiniteGroup::Icosahedral,
+    ];
 
     fn contains(set: &[Rotation], r: &Rotation) -> bool {
         // 1e-12: products of three factors with entries of order one; elements differ by more than 0.3.
@@ -114,8 +137,15 @@ mod tests {
             assert_eq!(set[0], Rotation::IDENTITY);
             for a in &set {
                 assert!(contains(&set, &a.inverse()), "{group:?}");
-                assert!(set.iter().all(|b| contains(&set, &a.compose(b))), "{group:?}");
-                assert_eq!(set.iter().filter(|b| a.distance(b) < 1e-9).count(), 1, "{group:?} repeats an element");
+                assert!(
+                    set.iter().all(|b| contains(&set, &a.compose(b))),
+                    "{group:?}"
+                );
+                assert_eq!(
+                    set.iter().filter(|b| a.distance(b) < 1e-9).count(),
+                    1,
+                    "{group:?} repeats an element"
+                );
             }
         }
     }
@@ -125,7 +155,9 @@ mod tests {
         // χ_l = sin((2l+1) a/2) / sin(a/2); its mean over G counts the invariants of degree l: 0 for 1 ≤ l ≤ strength.
         let character = |l: i32, r: &Rotation| -> f64 {
             let cos = (0.5 * (r.trace() - 1.0)).clamp(-1.0, 1.0);
-            1.0 + (1..=l).map(|m| 2.0 * (f64::from(m) * cos.acos()).cos()).sum::<f64>()
+            1.0 + (1..=l)
+                .map(|m| 2.0 * (f64::from(m) * cos.acos()).cos())
+                .sum::<f64>()
         };
         for (group, strength) in GROUPS.into_iter().zip([2, 3, 5]) {
             let set = group.elements();
@@ -133,7 +165,10 @@ mod tests {
             for l in 1..=strength {
                 assert!(mean(l).abs() < 1e-12, "{group:?} degree {l}: {}", mean(l));
             }
-            assert!(mean(strength + 1).abs() > 0.5, "{group:?} is not stronger than stated");
+            assert!(
+                mean(strength + 1).abs() > 0.5,
+                "{group:?} is not stronger than stated"
+            );
         }
     }
 
@@ -142,8 +177,13 @@ mod tests {
         let cube = FiniteGroup::Octahedral.elements();
         for set in [cube16_a(), cube16_b()] {
             assert_eq!(set.len(), 16);
-            assert!(set.iter().all(|r| cube.contains(r) && set.iter().filter(|s| *s == r).count() == 1));
-            let closed = set.iter().all(|a| set.iter().all(|b| set.contains(&a.compose(b))));
+            assert!(
+                set.iter()
+                    .all(|r| cube.contains(r) && set.iter().filter(|s| *s == r).count() == 1)
+            );
+            let closed = set
+                .iter()
+                .all(|a| set.iter().all(|b| set.contains(&a.compose(b))));
             assert!(!closed);
         }
     }

@@ -44,15 +44,18 @@ pub use error::CoreError;
 pub use estimate::{Estimate, Estimator, SampleTerms, pool};
 pub use grid::GridRotation;
 pub use group::{FiniteGroup, cube16_a, cube16_b};
-pub use measure::{Checked, Found, Measurement, Portion, measure, measure_portions, measure_shared, measure_variants};
+pub use measure::{
+    Checked, Found, Measurement, Portion, measure, measure_portions, measure_shared,
+    measure_variants,
+};
 pub use numbers::{Precision, first_that, map_into};
 pub use rotation::Rotation;
 pub use scheme::{RotationPlan, Scheme};
 pub use seed::{Seed, Stream};
 pub use table::{Cell, Column, Table};
 pub use task::{
-    Augmentation, Balance, Condition, FlowMatching, ForceField, Occasion, Preparation, Supervised, Task, TaskRequest, Variant,
-    VoxelDenoising, configure_task, euler_rotation,
+    Augmentation, Balance, Condition, FlowMatching, ForceField, Occasion, Preparation, Supervised,
+    Task, TaskRequest, Variant, VoxelDenoising, configure_task, euler_rotation,
 };
 pub use traits::{Clock, Dataset, Model, Sink, StepFigures, Weights};
 pub use twirl::TwirlAccumulator;

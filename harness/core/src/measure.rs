@@ -5,8 +5,8 @@
 //! model predicts the last copies of one, the first of the next are made.
 
 use crate::{
-    Batch, CoreError, Deviation, Estimator, FieldKind, Model, PointLoss, Rotation, RotationPlan, Rows, SampleTerms, Supervised, Task,
-    TwirlAccumulator, Values, Variant, Weights,
+    Batch, CoreError, Deviation, Estimator, FieldKind, Model, PointLoss, Rotation, RotationPlan,
+    Rows, SampleTerms, Supervised, Task, TwirlAccumulator, Values, Variant, Weights,
     action::{act, act_inverse_on_rows, grid_rotation, prediction_range},
     numbers::map_into,
 };
@@ -75,7 +75,12 @@ pub fn measure(
     how: Measurement,
 ) -> Result<Vec<SampleTerms>, CoreError> {
     let portion = portion(samples, plans, how);
-    let mut found = Passes { model, feeding: None, told: &mut || () }.run(std::iter::once(Ok(portion)))?;
+    let mut found = Passes {
+        model,
+        feeding: None,
+        told: &mut || (),
+    }
+    .run(std::iter::once(Ok(portion)))?;
     Ok(found.swap_remove(0).terms.swap_remove(0))
 }
 
@@ -93,7 +98,13 @@ pub fn measure_variants(
     variants: &[Variant],
 ) -> Result<Vec<Vec<SampleTerms>>, CoreError> {
     let portion = portion(samples, plans, how);
-    let mut found = measure_portions(model, task, variants, std::iter::once(Ok(portion)), &mut || ())?;
+    let mut found = measure_portions(
+        model,
+        task,
+        variants,
+        std::iter::once(Ok(portion)),
+        &mut || (),
+    )?;
     Ok(found.swap_remove(0).terms)
 }
 
@@ -111,8 +122,19 @@ pub fn measure_shared(
     variants: &[Variant],
     checked: Option<&Checked>,
 ) -> Result<Found, CoreError> {
-    let portion = Portion { sharing: true, checked: checked.cloned(), ..portion(samples, plans, how) };
-    Ok(measure_portions(model, task, variants, std::iter::once(Ok(portion)), &mut || ())?.swap_remove(0))
+    let portion = Portion {
+        sharing: true,
+        checked: checked.cloned(),
+        ..portion(samples, plans, how)
+    };
+    Ok(measure_portions(
+        model,
+        task,
+        variants,
+        std::iter::once(Ok(portion)),
+        &mut || (),
+    )?
+    .swap_remove(0))
 }
 
 /// Measures one portion after the other, and tells when each has been predicted. Portions are made on another thread, ahead of the model.
@@ -127,17 +149,40 @@ pub fn measure_portions(
     told: &mut dyn FnMut(),
 ) -> Result<Vec<Found>, CoreError> {
     let feeding = variants.contains(&Variant::SelfConditioned).then_some(task);
-    let found = Passes { model, feeding, told }.run(portions)?;
-    Ok(found.into_iter().map(|found| Found { terms: by_variant(&found.terms, variants), ..found }).collect())
+    let found = Passes {
+        model,
+        feeding,
+        told,
+    }
+    .run(portions)?;
+    Ok(found
+        .into_iter()
+        .map(|found| Found {
+            terms: by_variant(&found.terms, variants),
+            ..found
+        })
+        .collect())
 }
 
 fn portion(samples: &Supervised, plans: &[RotationPlan], how: Measurement) -> Portion {
-    Portion { samples: Arc::new(samples.clone()), plans: plans.into(), how, sharing: false, checked: None }
+    Portion {
+        samples: Arc::new(samples.clone()),
+        plans: plans.into(),
+        how,
+        sharing: false,
+        checked: None,
+    }
 }
 
 /// One list of terms for each variant, from those of the first pass and, where there is one, of the second.
 fn by_variant(terms: &[Vec<SampleTerms>], variants: &[Variant]) -> Vec<Vec<SampleTerms>> {
-    let of = |variant: &Variant| if *variant == Variant::Plain { &terms[0] } else { &terms[terms.len() - 1] };
+    let of = |variant: &Variant| {
+        if *variant == Variant::Plain {
+            &terms[0]
+        } else {
+            &terms[terms.len() - 1]
+        }
+    };
     variants.iter().map(|variant| of(variant).clone()).collect()
 }
 
@@ -145,8 +190,14 @@ impl Portion {
     fn passes(&self) -> Result<usize, CoreError> {
         let passes = self.plans.first().map_or(0, |p| p.rotations.len());
         let samples = self.samples.inputs.samples();
-        if self.plans.len() != samples || passes == 0 || self.plans.iter().any(|p| p.rotations.len() != passes) {
-            return Err(CoreError::Shape(format!("{} rotation plans for {samples} samples", self.plans.len())));
+        if self.plans.len() != samples
+            || passes == 0
+            || self.plans.iter().any(|p| p.rotations.len() != passes)
+        {
+            return Err(CoreError::Shape(format!(
+                "{} rotation plans for {samples} samples",
+                self.plans.len()
+            )));
         }
         Ok(passes)
     }
@@ -178,18 +229,29 @@ struct Passes<'a> {
 
 impl Passes<'_> {
     /// The terms of first passes and, where there are, of second passes, for each portion.
-    fn run(mut self, portions: impl Iterator<Item = Result<Portion, CoreError>> + Send) -> Result<Vec<Found>, CoreError> {
+    fn run(
+        mut self,
+        portions: impl Iterator<Item = Result<Portion, CoreError>> + Send,
+    ) -> Result<Vec<Found>, CoreError> {
         std::thread::scope(|scope| {
             let copies = Copies::ahead(scope, portions);
             let gatherer = Gatherer::start(scope);
             let deviations = self.all(&copies, &gatherer);
             // Its own error is the cause where the model's thread found it gone.
             let terms = gatherer.finish()?;
-            Ok(terms.into_iter().zip(deviations?).map(|(terms, deviation)| Found { terms, deviation }).collect())
+            Ok(terms
+                .into_iter()
+                .zip(deviations?)
+                .map(|(terms, deviation)| Found { terms, deviation })
+                .collect())
         })
     }
 
-    fn all(&mut self, copies: &Copies, gatherer: &Gatherer<'_>) -> Result<Vec<Deviation>, CoreError> {
+    fn all(
+        &mut self,
+        copies: &Copies,
+        gatherer: &Gatherer<'_>,
+    ) -> Result<Vec<Deviation>, CoreError> {
         let mut deviations = Vec::new();
         while let Some(first) = copies.next()? {
             deviations.push(self.portion(first, copies, gatherer)?);
@@ -199,12 +261,20 @@ impl Passes<'_> {
     }
 
     /// Predicts every copy of a portion and hands the predictions on.
-    fn portion(&mut self, first: Turned, copies: &Copies, gatherer: &Gatherer<'_>) -> Result<Deviation, CoreError> {
+    fn portion(
+        &mut self,
+        first: Turned,
+        copies: &Copies,
+        gatherer: &Gatherer<'_>,
+    ) -> Result<Deviation, CoreError> {
         let portion = Arc::clone(&first.of);
         if !portion.sharing {
-            return self.predict(first, copies, gatherer).map(|_| Deviation::default());
+            return self
+                .predict(first, copies, gatherer)
+                .map(|_| Deviation::default());
         }
-        self.model.share(&portion.samples.inputs, portion.how.weights)?;
+        self.model
+            .share(&portion.samples.inputs, portion.how.weights)?;
         let kept = self.predict(first, copies, gatherer);
         let ended = self.model.end_sharing();
         let kept = kept?;
@@ -212,59 +282,123 @@ impl Passes<'_> {
         let mut deviation = Deviation::default();
         let mut blind = Vec::new();
         for (copy, shared) in kept {
-            self.model.predict_into(&copy, portion.how.weights, &mut blind)?;
+            self.model
+                .predict_into(&copy, portion.how.weights, &mut blind)?;
             deviation.compare(&shared, &blind, copy.samples());
         }
         Ok(deviation)
     }
 
-    fn predict(&mut self, first: Turned, copies: &Copies, gatherer: &Gatherer<'_>) -> Result<Vec<Kept>, CoreError> {
+    fn predict(
+        &mut self,
+        first: Turned,
+        copies: &Copies,
+        gatherer: &Gatherer<'_>,
+    ) -> Result<Vec<Kept>, CoreError> {
         let mut kept = Vec::new();
         let portion = Arc::clone(&first.of);
         let inputs = &portion.samples.inputs;
-        let output = Output { kind: self.model.output_kind(), rows: self.model.output_rows(), width: self.model.output_width(inputs) };
+        let output = Output {
+            kind: self.model.output_kind(),
+            rows: self.model.output_rows(),
+            width: self.model.output_width(inputs),
+        };
         let mut next = Some(first);
         for pass in 0..portion.passes()? {
-            let Some(Turned { mut copy, .. }) = next.take().map_or_else(|| copies.next(), |turned| Ok(Some(turned)))? else {
-                return Err(CoreError::Shape("the thread that rotates the inputs has ended".into()));
+            let Some(Turned { mut copy, .. }) = next
+                .take()
+                .map_or_else(|| copies.next(), |turned| Ok(Some(turned)))?
+            else {
+                return Err(CoreError::Shape(
+                    "the thread that rotates the inputs has ended".into(),
+                ));
             };
             let prediction = self.predict_one(&portion, &copy, gatherer)?;
             keep(&portion, pass, &copy, &prediction, output, &mut kept);
-            let fed = self.feeding.map(|task| fed_field(task, &copy, &prediction)).transpose()?;
-            gatherer.push(Arrived { of: Arc::clone(&portion), output, is_second: false, pass, prediction })?;
+            let fed = self
+                .feeding
+                .map(|task| fed_field(task, &copy, &prediction))
+                .transpose()?;
+            gatherer.push(Arrived {
+                of: Arc::clone(&portion),
+                output,
+                is_second: false,
+                pass,
+                prediction,
+            })?;
             if let Some(fed) = fed {
                 copy.fields.push(fed);
                 let prediction = self.predict_one(&portion, &copy, gatherer)?;
                 keep(&portion, pass, &copy, &prediction, output, &mut kept);
-                gatherer.push(Arrived { of: Arc::clone(&portion), output, is_second: true, pass, prediction })?;
+                gatherer.push(Arrived {
+                    of: Arc::clone(&portion),
+                    output,
+                    is_second: true,
+                    pass,
+                    prediction,
+                })?;
             }
             copies.give_back(copy);
         }
         Ok(kept)
     }
 
-    fn predict_one(&mut self, portion: &Portion, copy: &Batch, gatherer: &Gatherer<'_>) -> Result<Values, CoreError> {
+    fn predict_one(
+        &mut self,
+        portion: &Portion,
+        copy: &Batch,
+        gatherer: &Gatherer<'_>,
+    ) -> Result<Values, CoreError> {
         let mut prediction = gatherer.buffer();
-        self.model.predict_values_into(copy, portion.how.weights, &mut prediction)?;
+        self.model
+            .predict_values_into(copy, portion.how.weights, &mut prediction)?;
         let expected = portion.samples.target_values()?.len();
         if prediction.len() != expected {
-            return Err(CoreError::Shape(format!("the model predicts {} numbers, the target has {expected}", prediction.len())));
+            return Err(CoreError::Shape(format!(
+                "the model predicts {} numbers, the target has {expected}",
+                prediction.len()
+            )));
         }
         Ok(prediction)
     }
 }
 
 /// Keeps what is to be checked.
-fn keep(portion: &Portion, pass: usize, copy: &Batch, prediction: &Values, output: Output, kept: &mut Vec<Kept>) {
-    let Some(checked) = portion.checked.as_ref().filter(|checked| portion.sharing && checked.pass == pass) else { return };
+fn keep(
+    portion: &Portion,
+    pass: usize,
+    copy: &Batch,
+    prediction: &Values,
+    output: Output,
+    kept: &mut Vec<Kept>,
+) {
+    let Some(checked) = portion
+        .checked
+        .as_ref()
+        .filter(|checked| portion.sharing && checked.pass == pass)
+    else {
+        return;
+    };
     let prediction = prediction.widened();
-    let own = checked.samples.iter().flat_map(|&s| &prediction[prediction_range(copy, output.rows, output.width, s)]);
+    let own = checked
+        .samples
+        .iter()
+        .flat_map(|&s| &prediction[prediction_range(copy, output.rows, output.width, s)]);
     kept.push((copy.select(&checked.samples), own.copied().collect()));
 }
 
-fn fed_field(task: &dyn Task, copy: &Batch, prediction: &Values) -> Result<crate::Field, CoreError> {
+fn fed_field(
+    task: &dyn Task,
+    copy: &Batch,
+    prediction: &Values,
+) -> Result<crate::Field, CoreError> {
     let fed = task.feed_back(copy, &prediction.widened())?;
-    fed.ok_or_else(|| CoreError::Shape(format!("task {} has no self-conditioned variant", task.name())))
+    fed.ok_or_else(|| {
+        CoreError::Shape(format!(
+            "task {} has no self-conditioned variant",
+            task.name()
+        ))
+    })
 }
 
 /// One rotated copy of the samples of a portion.
@@ -312,7 +446,11 @@ impl Copies {
 }
 
 /// Whether all of them were made and taken.
-fn send_copies(portion: Result<Portion, CoreError>, to_model: &SyncSender<Result<Turned, CoreError>>, free: &Receiver<Batch>) -> bool {
+fn send_copies(
+    portion: Result<Portion, CoreError>,
+    to_model: &SyncSender<Result<Turned, CoreError>>,
+    free: &Receiver<Batch>,
+) -> bool {
     let checked = portion.and_then(|portion| Ok((portion.passes()?, Arc::new(portion))));
     let (passes, portion) = match checked {
         Ok(checked) => checked,
@@ -323,7 +461,11 @@ fn send_copies(portion: Result<Portion, CoreError>, to_model: &SyncSender<Result
     };
     (0..passes).all(|pass| {
         let mut copy = free.try_recv().unwrap_or_default();
-        let made = act(&portion.rotations(pass), &portion.samples.inputs, &mut copy).map(|()| Turned { of: Arc::clone(&portion), copy });
+        let made =
+            act(&portion.rotations(pass), &portion.samples.inputs, &mut copy).map(|()| Turned {
+                of: Arc::clone(&portion),
+                copy,
+            });
         let is_made = made.is_ok();
         to_model.send(made).is_ok() && is_made
     })
@@ -354,7 +496,11 @@ impl<'scope> Gatherer<'scope> {
         let (predictions, arriving) = sync_channel(WAITING);
         let (used, free) = channel();
         let thread = scope.spawn(move || gather(&arriving, &used));
-        Self { predictions, free, thread }
+        Self {
+            predictions,
+            free,
+            thread,
+        }
     }
 
     fn buffer(&self) -> Values {
@@ -362,13 +508,17 @@ impl<'scope> Gatherer<'scope> {
     }
 
     fn push(&self, arrived: Arrived) -> Result<(), CoreError> {
-        self.predictions.send(arrived).map_err(|_| CoreError::Shape("the thread that gathers predictions has ended".into()))
+        self.predictions
+            .send(arrived)
+            .map_err(|_| CoreError::Shape("the thread that gathers predictions has ended".into()))
     }
 
     /// The terms of each portion, in order.
     fn finish(self) -> Result<Vec<Terms>, CoreError> {
         drop(self.predictions);
-        self.thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+        self.thread
+            .join()
+            .unwrap_or_else(|panic| resume_unwind(panic))
     }
 }
 
@@ -376,7 +526,14 @@ fn gather(arriving: &Receiver<Arrived>, used: &Sender<Values>) -> Result<Vec<Ter
     let mut found = Vec::new();
     // Of the portion that is gathered, one for each kind of pass.
     let mut twirls: Vec<Twirls> = Vec::new();
-    while let Ok(Arrived { of, output, is_second, pass, mut prediction }) = arriving.recv() {
+    while let Ok(Arrived {
+        of,
+        output,
+        is_second,
+        pass,
+        mut prediction,
+    }) = arriving.recv()
+    {
         if pass == 0 && !is_second {
             finish(&mut twirls, &mut found);
         }
@@ -411,12 +568,28 @@ impl Twirls {
         let (inputs, target) = (&of.samples.inputs, of.samples.target_values()?);
         let of_sample = |s: usize| -> Result<TwirlAccumulator, CoreError> {
             let own = target.get(prediction_range(inputs, rows, width, s));
-            let own =
-                own.ok_or_else(|| CoreError::Shape(format!("the target has {} numbers, too few for rows of {width}", target.len())))?;
-            Ok(TwirlAccumulator::new(own.to_vec(), width, of.plans[s].cosets, of.how.loss))
+            let own = own.ok_or_else(|| {
+                CoreError::Shape(format!(
+                    "the target has {} numbers, too few for rows of {width}",
+                    target.len()
+                ))
+            })?;
+            Ok(TwirlAccumulator::new(
+                own.to_vec(),
+                width,
+                of.plans[s].cosets,
+                of.how.loss,
+            ))
         };
-        let accumulators = (0..inputs.samples()).map(of_sample).collect::<Result<_, _>>()?;
-        Ok(Self { of, output, accumulators, wide: Vec::new() })
+        let accumulators = (0..inputs.samples())
+            .map(of_sample)
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            of,
+            output,
+            accumulators,
+            wide: Vec::new(),
+        })
     }
 
     /// Un-rotates a prediction and adds it.
@@ -433,15 +606,30 @@ impl Twirls {
                 self.wide = wide;
                 pushed
             }
-            Values::Index(_) => Err(CoreError::Shape("the model predicts labels, numbers were expected".into())),
+            Values::Index(_) => Err(CoreError::Shape(
+                "the model predicts labels, numbers were expected".into(),
+            )),
         }
     }
 
     fn push_rows(&mut self, pass: usize, prediction: &mut [f64]) -> Result<(), CoreError> {
-        let Self { of, output: Output { kind, rows, width }, accumulators, .. } = self;
-        let shape = of.samples.target.as_ref().map(|t| t.shape.as_slice()).unwrap_or_default();
-        for (sample, (accumulator, plan)) in accumulators.iter_mut().zip(of.plans.iter()).enumerate() {
-            let values = &mut prediction[prediction_range(&of.samples.inputs, *rows, *width, sample)];
+        let Self {
+            of,
+            output: Output { kind, rows, width },
+            accumulators,
+            ..
+        } = self;
+        let shape = of
+            .samples
+            .target
+            .as_ref()
+            .map(|t| t.shape.as_slice())
+            .unwrap_or_default();
+        for (sample, (accumulator, plan)) in
+            accumulators.iter_mut().zip(of.plans.iter()).enumerate()
+        {
+            let values =
+                &mut prediction[prediction_range(&of.samples.inputs, *rows, *width, sample)];
             act_inverse_on_rows(&plan.rotations[pass], *kind, shape, values)?;
             accumulator.push(plan.coset_of(pass), values);
         }
@@ -450,22 +638,44 @@ impl Twirls {
 
     /// Grids are rotated on the way, in the precision in which they come.
     fn push_grids(&mut self, pass: usize, prediction: &Values) -> Result<(), CoreError> {
-        let Self { of, output: Output { rows, width, .. }, accumulators, .. } = self;
-        let shape = of.samples.target.as_ref().map(|t| t.shape.as_slice()).unwrap_or_default();
-        for (sample, (accumulator, plan)) in accumulators.iter_mut().zip(of.plans.iter()).enumerate() {
+        let Self {
+            of,
+            output: Output { rows, width, .. },
+            accumulators,
+            ..
+        } = self;
+        let shape = of
+            .samples
+            .target
+            .as_ref()
+            .map(|t| t.shape.as_slice())
+            .unwrap_or_default();
+        for (sample, (accumulator, plan)) in
+            accumulators.iter_mut().zip(of.plans.iter()).enumerate()
+        {
             let own = prediction_range(&of.samples.inputs, *rows, *width, sample);
             let turn = grid_rotation(&plan.rotations[pass].inverse(), shape);
-            let turn = turn.map_err(|why| CoreError::Action { field: "prediction".into(), why })?;
+            let turn = turn.map_err(|why| CoreError::Action {
+                field: "prediction".into(),
+                why,
+            })?;
             match prediction {
-                Values::Single(values) => accumulator.push_rotated(plan.coset_of(pass), &turn, &values[own]),
-                values => accumulator.push_rotated(plan.coset_of(pass), &turn, &values.widened()[own]),
+                Values::Single(values) => {
+                    accumulator.push_rotated(plan.coset_of(pass), &turn, &values[own])
+                }
+                values => {
+                    accumulator.push_rotated(plan.coset_of(pass), &turn, &values.widened()[own])
+                }
             }
         }
         Ok(())
     }
 
     fn finish(&self) -> Vec<SampleTerms> {
-        self.accumulators.par_iter().map(|t| t.finish(self.of.how.estimator)).collect()
+        self.accumulators
+            .par_iter()
+            .map(|t| t.finish(self.of.how.estimator))
+            .collect()
     }
 }
 
@@ -503,9 +713,19 @@ mod tests {
         fn output_width(&self, _: &Batch) -> usize {
             3
         }
-        fn predict_into(&mut self, batch: &Batch, _: Weights, out: &mut Vec<f64>) -> Result<(), CoreError> {
+        fn predict_into(
+            &mut self,
+            batch: &Batch,
+            _: Weights,
+            out: &mut Vec<f64>,
+        ) -> Result<(), CoreError> {
             self.passes += 1;
-            *out = batch.field("positions")?.reals()?.chunks(3).flat_map(|x| times(&A, x)).collect();
+            *out = batch
+                .field("positions")?
+                .reals()?
+                .chunks(3)
+                .flat_map(|x| times(&A, x))
+                .collect();
             if let Ok(fed) = batch.field("self_conditioning") {
                 let more = fed.reals()?.chunks(3).flat_map(|x| times(&B, x));
                 out.iter_mut().zip(more).for_each(|(o, m)| *o += m);
@@ -533,7 +753,13 @@ mod tests {
         fn train_step(&mut self, _: &Batch) -> Result<StepFigures, CoreError> {
             Err(CoreError::Model("it does not train".into()))
         }
-        fn vjp_into(&mut self, _: &Batch, _: &[f64], _: &str, _: &mut Vec<f64>) -> Result<(), CoreError> {
+        fn vjp_into(
+            &mut self,
+            _: &Batch,
+            _: &[f64],
+            _: &str,
+            _: &mut Vec<f64>,
+        ) -> Result<(), CoreError> {
             Err(CoreError::Model("it has no gradient".into()))
         }
         fn parameters_into(&self, _: &str, _: &mut Vec<f64>) -> Result<(), CoreError> {
@@ -556,12 +782,27 @@ mod tests {
     const X: [f64; 6] = [0.3, -1.2, 0.7, 2.0, 0.1, -0.4];
 
     fn sample() -> Supervised {
-        let cloud = |name: &str, values: Vec<f64>| Field::real(name, FieldKind::Vector, Rows::Point, vec![2, 3], values);
+        let cloud = |name: &str, values: Vec<f64>| {
+            Field::real(name, FieldKind::Vector, Rows::Point, vec![2, 3], values)
+        };
         let inputs = Batch {
             offsets: vec![0, 2],
-            fields: vec![cloud("positions", X.to_vec()), Field::real("flow_time", FieldKind::Invariant, Rows::Sample, vec![1], vec![TIME])],
+            fields: vec![
+                cloud("positions", X.to_vec()),
+                Field::real(
+                    "flow_time",
+                    FieldKind::Invariant,
+                    Rows::Sample,
+                    vec![1],
+                    vec![TIME],
+                ),
+            ],
         };
-        Supervised { inputs, target: Some(cloud("target", vec![0.0; 6])), labels: Vec::new() }
+        Supervised {
+            inputs,
+            target: Some(cloud("target", vec![0.0; 6])),
+            labels: Vec::new(),
+        }
     }
 
     /// `E‖Z − μ‖²` of `x ↦ M x`: `(‖M‖²_F / 3 − (tr M / 3)²) ‖x‖²`.
@@ -583,79 +824,228 @@ mod tests {
         }
         let samples = sample();
         let plans = [Scheme::Exhaustive(FiniteGroup::Tetrahedral).plan(Seed::new(1), 0)];
-        let how = Measurement { weights: Weights::Raw, loss: PointLoss::Mse, estimator: Estimator::Unbiased };
+        let how = Measurement {
+            weights: Weights::Raw,
+            loss: PointLoss::Mse,
+            estimator: Estimator::Unbiased,
+        };
         let mut model = Linear::default();
-        let terms = measure_variants(&mut model, &FlowMatching, &samples, &plans, how, &Variant::ALL).unwrap();
-        assert_eq!(model.passes, 24, "two passes for each of 12 rotations serve both variants");
+        let terms = measure_variants(
+            &mut model,
+            &FlowMatching,
+            &samples,
+            &plans,
+            how,
+            &Variant::ALL,
+        )
+        .unwrap();
+        assert_eq!(
+            model.passes, 24,
+            "two passes for each of 12 rotations serve both variants"
+        );
         // Linear maps are averaged exactly by the tetrahedral group; sums of 12 rotations round at 1e-15.
         assert!((terms[0][0].loss_equiv / spread(&A) - 1.0).abs() < 1e-13);
         assert!((terms[1][0].loss_equiv / spread(&composite) - 1.0).abs() < 1e-13);
-        let plain = measure_variants(&mut model, &FlowMatching, &samples, &plans, how, &[Variant::Plain]).unwrap();
+        let plain = measure_variants(
+            &mut model,
+            &FlowMatching,
+            &samples,
+            &plans,
+            how,
+            &[Variant::Plain],
+        )
+        .unwrap();
         assert_eq!((model.passes, &plain[0]), (36, &terms[0]));
-        assert!(measure_variants(&mut model, &crate::ForceField, &samples, &plans, how, &Variant::ALL).is_err());
+        assert!(
+            measure_variants(
+                &mut model,
+                &crate::ForceField,
+                &samples,
+                &plans,
+                how,
+                &Variant::ALL
+            )
+            .is_err()
+        );
     }
 
     fn exhaustive() -> ([RotationPlan; 1], Measurement) {
-        let how = Measurement { weights: Weights::Raw, loss: PointLoss::Mse, estimator: Estimator::Unbiased };
-        ([Scheme::Exhaustive(FiniteGroup::Tetrahedral).plan(Seed::new(1), 0)], how)
+        let how = Measurement {
+            weights: Weights::Raw,
+            loss: PointLoss::Mse,
+            estimator: Estimator::Unbiased,
+        };
+        (
+            [Scheme::Exhaustive(FiniteGroup::Tetrahedral).plan(Seed::new(1), 0)],
+            how,
+        )
     }
 
     #[test]
     fn shared_passes_are_checked_against_blind_ones_of_the_same_copies() {
         let ((plans, how), samples) = (exhaustive(), sample());
         let mut model = Linear::default();
-        let blind = measure_variants(&mut model, &FlowMatching, &samples, &plans, how, &Variant::ALL).unwrap();
+        let blind = measure_variants(
+            &mut model,
+            &FlowMatching,
+            &samples,
+            &plans,
+            how,
+            &Variant::ALL,
+        )
+        .unwrap();
         let shared = |wrong_by, checked: Option<usize>| {
-            let mut model = Linear { wrong_by, ..Linear::default() };
-            let checked = checked.map(|pass| Checked { pass, samples: vec![0] });
-            let found = measure_shared(&mut model, &FlowMatching, &samples, &plans, how, &Variant::ALL, checked.as_ref()).unwrap();
+            let mut model = Linear {
+                wrong_by,
+                ..Linear::default()
+            };
+            let checked = checked.map(|pass| Checked {
+                pass,
+                samples: vec![0],
+            });
+            let found = measure_shared(
+                &mut model,
+                &FlowMatching,
+                &samples,
+                &plans,
+                how,
+                &Variant::ALL,
+                checked.as_ref(),
+            )
+            .unwrap();
             assert!(!model.sharing);
             found
         };
         let Found { terms, deviation } = shared(0.0, Some(5));
-        assert_eq!((terms, deviation.relative(), deviation.predictions), (blind, Some(0.0), 2));
+        assert_eq!(
+            (terms, deviation.relative(), deviation.predictions),
+            (blind, Some(0.0), 2)
+        );
         assert!(shared(0.1, Some(5)).deviation.relative().unwrap() > 0.01);
         assert_eq!(shared(0.1, None).deviation.relative(), None);
     }
 
     #[test]
     fn a_stream_of_portions_is_measured_as_each_for_itself_until_one_cannot_be_made() {
-        let how = |weights| Measurement { weights, loss: PointLoss::Mse, estimator: Estimator::Unbiased };
+        let how = |weights| Measurement {
+            weights,
+            loss: PointLoss::Mse,
+            estimator: Estimator::Unbiased,
+        };
         let plans = |group| [Scheme::Exhaustive(group).plan(Seed::new(1), 0)];
         let portions = || {
             let of = |group, weights| portion(&sample(), &plans(group), how(weights));
-            let shared = |portion| Portion { sharing: true, checked: Some(Checked { pass: 3, samples: vec![0] }), ..portion };
-            let (short, long) = (of(FiniteGroup::Tetrahedral, Weights::Raw), of(FiniteGroup::Octahedral, Weights::Ema));
-            vec![Ok(short.clone()), Ok(shared(long.clone())), Ok(long), Ok(short)]
+            let shared = |portion| Portion {
+                sharing: true,
+                checked: Some(Checked {
+                    pass: 3,
+                    samples: vec![0],
+                }),
+                ..portion
+            };
+            let (short, long) = (
+                of(FiniteGroup::Tetrahedral, Weights::Raw),
+                of(FiniteGroup::Octahedral, Weights::Ema),
+            );
+            vec![
+                Ok(short.clone()),
+                Ok(shared(long.clone())),
+                Ok(long),
+                Ok(short),
+            ]
         };
         let each = |portion: Portion| {
             let own = std::iter::once(Ok(portion));
-            measure_portions(&mut Linear::default(), &FlowMatching, &Variant::ALL, own, &mut || ()).unwrap().swap_remove(0)
+            measure_portions(
+                &mut Linear::default(),
+                &FlowMatching,
+                &Variant::ALL,
+                own,
+                &mut || (),
+            )
+            .unwrap()
+            .swap_remove(0)
         };
         let mut told = 0;
-        let found = measure_portions(&mut Linear::default(), &FlowMatching, &Variant::ALL, portions().into_iter(), &mut || told += 1);
-        let expected: Vec<Found> = portions().into_iter().map(|portion| each(portion.unwrap())).collect();
+        let found = measure_portions(
+            &mut Linear::default(),
+            &FlowMatching,
+            &Variant::ALL,
+            portions().into_iter(),
+            &mut || told += 1,
+        );
+        let expected: Vec<Found> = portions()
+            .into_iter()
+            .map(|portion| each(portion.unwrap()))
+            .collect();
         assert_eq!((found.unwrap(), told), (expected, 4));
         let mut broken = portions();
         broken[2] = Err(CoreError::Dataset("sample 7 is damaged".into()));
         let mut model = Linear::default();
-        let error = measure_portions(&mut model, &FlowMatching, &[Variant::Plain], broken.into_iter(), &mut || ()).unwrap_err();
+        let error = measure_portions(
+            &mut model,
+            &FlowMatching,
+            &[Variant::Plain],
+            broken.into_iter(),
+            &mut || (),
+        )
+        .unwrap_err();
         assert!(error.to_string().contains("sample 7 is damaged"), "{error}");
-        assert_eq!(model.passes, 12 + 24 + 1, "what came before is predicted, and one check");
-        assert_eq!(measure_portions(&mut model, &FlowMatching, &Variant::ALL, std::iter::empty(), &mut || ()).unwrap(), []);
+        assert_eq!(
+            model.passes,
+            12 + 24 + 1,
+            "what came before is predicted, and one check"
+        );
+        assert_eq!(
+            measure_portions(
+                &mut model,
+                &FlowMatching,
+                &Variant::ALL,
+                std::iter::empty(),
+                &mut || ()
+            )
+            .unwrap(),
+            []
+        );
     }
 
     #[test]
     fn what_goes_wrong_in_one_pass_is_told_and_ends_the_others() {
         let ((plans, how), samples) = (exhaustive(), sample());
-        let mut model = Linear { short_at: Some(3), ..Linear::default() };
-        let error = measure_shared(&mut model, &FlowMatching, &samples, &plans, how, &Variant::ALL, None).unwrap_err();
-        assert!(error.to_string().contains("predicts 5 numbers, the target has 6"), "{error}");
+        let mut model = Linear {
+            short_at: Some(3),
+            ..Linear::default()
+        };
+        let error = measure_shared(
+            &mut model,
+            &FlowMatching,
+            &samples,
+            &plans,
+            how,
+            &Variant::ALL,
+            None,
+        )
+        .unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("predicts 5 numbers, the target has 6"),
+            "{error}"
+        );
         assert_eq!((model.passes, model.sharing), (3, false));
         let mut grid = sample();
-        grid.inputs.fields.push(Field::real("grid", FieldKind::VoxelGrid, Rows::Sample, vec![1, 1, 2, 2, 2], vec![0.0; 8]));
+        grid.inputs.fields.push(Field::real(
+            "grid",
+            FieldKind::VoxelGrid,
+            Rows::Sample,
+            vec![1, 1, 2, 2, 2],
+            vec![0.0; 8],
+        ));
         let skew = [Scheme::Random { rotations: 2 }.plan(Seed::new(1), 0)];
         let error = measure(&mut Linear::default(), &grid, &skew, how).unwrap_err();
-        assert!(error.to_string().contains("rotations of the cube only"), "{error}");
+        assert!(
+            error.to_string().contains("rotations of the cube only"),
+            "{error}"
+        );
     }
 }

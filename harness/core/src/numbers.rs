@@ -15,28 +15,46 @@ pub enum Precision {
 const CHUNK: usize = 1 << 14;
 
 /// Replaces `to` by the images of `from`.
-pub fn map_into<A: Copy + Sync, B: Copy + Default + Send>(from: &[A], to: &mut Vec<B>, map: impl Fn(A) -> B + Sync) {
+pub fn map_into<A: Copy + Sync, B: Copy + Default + Send>(
+    from: &[A],
+    to: &mut Vec<B>,
+    map: impl Fn(A) -> B + Sync,
+) {
     // All of it is overwritten, so what a reused buffer holds may stay.
     to.resize(from.len(), B::default());
-    let convert = |(to, from): (&mut [B], &[A])| to.iter_mut().zip(from).for_each(|(to, &from)| *to = map(from));
+    let convert = |(to, from): (&mut [B], &[A])| {
+        to.iter_mut()
+            .zip(from)
+            .for_each(|(to, &from)| *to = map(from))
+    };
     if from.len() <= CHUNK {
         convert((to, from));
     } else {
-        to.par_chunks_mut(CHUNK).zip(from.par_chunks(CHUNK)).for_each(convert);
+        to.par_chunks_mut(CHUNK)
+            .zip(from.par_chunks(CHUNK))
+            .for_each(convert);
     }
 }
 
 /// The first number of a kind. On the calling thread: who waits for a pool that makes the next batch waits longer than this takes.
 pub fn first_that<A: Copy>(values: &[A], is_it: impl Fn(A) -> bool + Copy) -> Option<usize> {
     // In the widest registers that the machine has.
-    let first = CHUNK * pulp::Arch::new().dispatch(|| values.chunks(CHUNK).position(|chunk| has_one(chunk, is_it)))?;
-    values[first..].iter().position(|&v| is_it(v)).map(|at| first + at)
+    let first = CHUNK
+        * pulp::Arch::new()
+            .dispatch(|| values.chunks(CHUNK).position(|chunk| has_one(chunk, is_it)))?;
+    values[first..]
+        .iter()
+        .position(|&v| is_it(v))
+        .map(|at| first + at)
 }
 
 /// Without a way out in the middle: a loop that compilers turn into vector instructions.
 #[inline(always)]
 fn has_one<A: Copy>(chunk: &[A], is_it: impl Fn(A) -> bool) -> bool {
-    chunk.iter().fold(0_u32, |found, &v| found | u32::from(is_it(v))) != 0
+    chunk
+        .iter()
+        .fold(0_u32, |found, &v| found | u32::from(is_it(v)))
+        != 0
 }
 
 #[cfg(test)]
@@ -51,7 +69,10 @@ mod tests {
             map_into(&from, &mut to, |v| v as f32);
             assert_eq!(to, from.iter().map(|&v| v as f32).collect::<Vec<_>>());
             assert_eq!(first_that(&from, f64::is_nan), None);
-            for at in [0, count / 2, count.saturating_sub(1)].into_iter().filter(|at| *at < count) {
+            for at in [0, count / 2, count.saturating_sub(1)]
+                .into_iter()
+                .filter(|at| *at < count)
+            {
                 let mut bad = from.clone();
                 bad[at..].fill(f64::NAN);
                 assert_eq!(first_that(&bad, f64::is_nan), Some(at));

@@ -25,9 +25,21 @@ impl Rotation {
     #[must_use]
     pub fn from_quaternion([w, x, y, z]: [f64; 4]) -> Self {
         Self([
-            [1.0 - 2.0 * (y * y + z * z), 2.0 * (x * y - w * z), 2.0 * (x * z + w * y)],
-            [2.0 * (x * y + w * z), 1.0 - 2.0 * (x * x + z * z), 2.0 * (y * z - w * x)],
-            [2.0 * (x * z - w * y), 2.0 * (y * z + w * x), 1.0 - 2.0 * (x * x + y * y)],
+            [
+                1.0 - 2.0 * (y * y + z * z),
+                2.0 * (x * y - w * z),
+                2.0 * (x * z + w * y),
+            ],
+            [
+                2.0 * (x * y + w * z),
+                1.0 - 2.0 * (x * x + z * z),
+                2.0 * (y * z - w * x),
+            ],
+            [
+                2.0 * (x * z - w * y),
+                2.0 * (y * z + w * x),
+                1.0 - 2.0 * (x * x + y * y),
+            ],
         ])
     }
 
@@ -36,27 +48,41 @@ impl Rotation {
     pub fn about(axis: [f64; 3], angle: f64) -> Self {
         let norm = axis.iter().map(|a| a * a).sum::<f64>().sqrt();
         let (s, c) = (0.5 * angle).sin_cos();
-        Self::from_quaternion([c, s * axis[0] / norm, s * axis[1] / norm, s * axis[2] / norm])
+        Self::from_quaternion([
+            c,
+            s * axis[0] / norm,
+            s * axis[1] / norm,
+            s * axis[2] / norm,
+        ])
     }
 
     /// `T x`.
     #[must_use]
     pub fn apply(&self, x: [f64; 3]) -> [f64; 3] {
-        self.0.map(|row| row[0] * x[0] + row[1] * x[1] + row[2] * x[2])
+        self.0
+            .map(|row| row[0] * x[0] + row[1] * x[1] + row[2] * x[2])
     }
 
     /// `T⁻¹`, the transpose.
     #[must_use]
     pub fn inverse(&self) -> Self {
         let m = &self.0;
-        Self([[m[0][0], m[1][0], m[2][0]], [m[0][1], m[1][1], m[2][1]], [m[0][2], m[1][2], m[2][2]]])
+        Self([
+            [m[0][0], m[1][0], m[2][0]],
+            [m[0][1], m[1][1], m[2][1]],
+            [m[0][2], m[1][2], m[2][2]],
+        ])
     }
 
     /// `self ∘ other`: first `other`, then `self`.
     #[must_use]
     pub fn compose(&self, other: &Self) -> Self {
         let columns = other.inverse();
-        Self(self.0.map(|row| columns.0.map(|column| row[0] * column[0] + row[1] * column[1] + row[2] * column[2])))
+        Self(self.0.map(|row| {
+            columns
+                .0
+                .map(|column| row[0] * column[0] + row[1] * column[1] + row[2] * column[2])
+        }))
     }
 
     /// The trace, `1 + 2 cos(angle)`.
@@ -69,14 +95,20 @@ impl Rotation {
     #[must_use]
     pub fn determinant(&self) -> f64 {
         let m = &self.0;
-        m[0][0] * (m[1][1] * m[2][2] - m[1][2] * m[2][1]) - m[0][1] * (m[1][0] * m[2][2] - m[1][2] * m[2][0])
+        m[0][0] * (m[1][1] * m[2][2] - m[1][2] * m[2][1])
+            - m[0][1] * (m[1][0] * m[2][2] - m[1][2] * m[2][0])
             + m[0][2] * (m[1][0] * m[2][1] - m[1][1] * m[2][0])
     }
 
     /// Largest difference of an entry.
     #[must_use]
     pub fn distance(&self, other: &Self) -> f64 {
-        self.0.iter().flatten().zip(other.0.iter().flatten()).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+        self.0
+            .iter()
+            .flatten()
+            .zip(other.0.iter().flatten())
+            .map(|(a, b)| (a - b).abs())
+            .fold(0.0, f64::max)
     }
 
     /// The signed permutation `axis r of T x = sign[r] · x[source[r]]`, if this rotation maps axes to axes exactly.
@@ -115,12 +147,17 @@ mod tests {
         // Orthogonality of characters: E[tr T] = 0 and E[(tr T)²] = 1 on SO(3), Var[(tr T)²] = 2.
         let mut stream = Seed::new(2).stream("test");
         let n = 100_000;
-        let traces: Vec<f64> = (0..n).map(|_| Rotation::haar(&mut stream).trace()).collect();
+        let traces: Vec<f64> = (0..n)
+            .map(|_| Rotation::haar(&mut stream).trace())
+            .collect();
         let mean = traces.iter().sum::<f64>() / f64::from(n);
         let square = traces.iter().map(|t| t * t).sum::<f64>() / f64::from(n);
         // Five standard errors: 1/√n and √2/√n.
         assert!(mean.abs() < 5.0 / f64::from(n).sqrt(), "{mean}");
-        assert!((square - 1.0).abs() < 5.0 * (2.0 / f64::from(n)).sqrt(), "{square}");
+        assert!(
+            (square - 1.0).abs() < 5.0 * (2.0 / f64::from(n)).sqrt(),
+            "{square}"
+        );
     }
 
     #[test]

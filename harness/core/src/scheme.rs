@@ -34,22 +34,36 @@ impl Scheme {
     /// # Errors
     /// An unknown name.
     pub fn parse(name: &str) -> Result<Self, CoreError> {
-        let unknown = || CoreError::Unknown {
+        let unknown = || {
+            CoreError::Unknown {
             what: "rotation scheme",
             name: name.into(),
             known: "random-N, tetrahedral-xK, octahedral-xK, icosahedral-xK, tetrahedral, octahedral, icosahedral, cube16-a, cube16-b"
                 .into(),
+        }
         };
         let group = |text: &str| {
-            [FiniteGroup::Tetrahedral, FiniteGroup::Octahedral, FiniteGroup::Icosahedral].into_iter().find(|g| g.name() == text)
+            [
+                FiniteGroup::Tetrahedral,
+                FiniteGroup::Octahedral,
+                FiniteGroup::Icosahedral,
+            ]
+            .into_iter()
+            .find(|g| g.name() == text)
         };
-        let count = |text: &str| text.parse::<usize>().ok().filter(|n| (1..=MOST).contains(n));
+        let count = |text: &str| {
+            text.parse::<usize>()
+                .ok()
+                .filter(|n| (1..=MOST).contains(n))
+        };
         match name {
             "cube16-a" => Ok(Self::Cube16A),
             "cube16-b" => Ok(Self::Cube16B),
             _ => match name.split_once('-') {
                 None => group(name).map(Self::Exhaustive).ok_or_else(unknown),
-                Some(("random", n)) => count(n).map(|rotations| Self::Random { rotations }).ok_or_else(unknown),
+                Some(("random", n)) => count(n)
+                    .map(|rotations| Self::Random { rotations })
+                    .ok_or_else(unknown),
                 Some((g, k)) => match (group(g), k.strip_prefix('x').and_then(count)) {
                     (Some(group), Some(cosets)) => Ok(Self::Structured { group, cosets }),
                     _ => Err(unknown()),
@@ -80,16 +94,29 @@ impl Scheme {
     #[must_use]
     pub fn plan(&self, seed: Seed, sample: u64) -> RotationPlan {
         let mut stream = seed.indexed_stream("rotations", sample);
-        let whole = |rotations: Vec<Rotation>| RotationPlan { cosets: 1, rotations };
+        let whole = |rotations: Vec<Rotation>| RotationPlan {
+            cosets: 1,
+            rotations,
+        };
         match self {
-            Self::Random { rotations } => {
-                RotationPlan { cosets: *rotations, rotations: (0..*rotations).map(|_| Rotation::haar(&mut stream)).collect() }
-            }
+            Self::Random { rotations } => RotationPlan {
+                cosets: *rotations,
+                rotations: (0..*rotations)
+                    .map(|_| Rotation::haar(&mut stream))
+                    .collect(),
+            },
             Self::Structured { group, cosets } => {
                 let elements = group.elements();
-                let starts: Vec<Rotation> = (0..*cosets).map(|_| Rotation::haar(&mut stream)).collect();
-                let rotations = starts.iter().flat_map(|u| elements.iter().map(|g| u.compose(g))).collect();
-                RotationPlan { cosets: *cosets, rotations }
+                let starts: Vec<Rotation> =
+                    (0..*cosets).map(|_| Rotation::haar(&mut stream)).collect();
+                let rotations = starts
+                    .iter()
+                    .flat_map(|u| elements.iter().map(|g| u.compose(g)))
+                    .collect();
+                RotationPlan {
+                    cosets: *cosets,
+                    rotations,
+                }
             }
             Self::Exhaustive(group) => whole(group.elements()),
             Self::Cube16A => whole(cube16_a()),
@@ -121,16 +148,31 @@ mod tests {
 
     #[test]
     fn names_read_back() {
-        for name in ["random-10", "tetrahedral-x2", "icosahedral-x3", "octahedral", "cube16-a", "cube16-b"] {
+        for name in [
+            "random-10",
+            "tetrahedral-x2",
+            "icosahedral-x3",
+            "octahedral",
+            "cube16-a",
+            "cube16-b",
+        ] {
             assert_eq!(Scheme::parse(name).unwrap().name(), name);
         }
-        assert!(Scheme::parse("octaedral").unwrap_err().to_string().contains("octahedral-xK"));
+        assert!(
+            Scheme::parse("octaedral")
+                .unwrap_err()
+                .to_string()
+                .contains("octahedral-xK")
+        );
         assert!(Scheme::parse("random-0").is_err());
     }
 
     #[test]
     fn a_sample_keeps_its_rotations_and_its_neighbour_has_others() {
-        let scheme = Scheme::Structured { group: FiniteGroup::Tetrahedral, cosets: 2 };
+        let scheme = Scheme::Structured {
+            group: FiniteGroup::Tetrahedral,
+            cosets: 2,
+        };
         let plan = scheme.plan(Seed::new(1), 5);
         assert_eq!(plan, scheme.plan(Seed::new(1), 5));
         assert_ne!(plan, scheme.plan(Seed::new(1), 6));

@@ -80,12 +80,22 @@ impl Column {
     /// A column that is the same for every run of one seed.
     #[must_use]
     pub const fn new(name: &'static str, unit: &'static str, about: &'static str) -> Self {
-        Self { name, unit, about, timing: false }
+        Self {
+            name,
+            unit,
+            about,
+            timing: false,
+        }
     }
     /// A column that depends on the clock or the machine.
     #[must_use]
     pub const fn timing(name: &'static str, unit: &'static str, about: &'static str) -> Self {
-        Self { name, unit, about, timing: true }
+        Self {
+            name,
+            unit,
+            about,
+            timing: true,
+        }
     }
 }
 

@@ -46,7 +46,12 @@ pub trait Model {
     ///
     /// # Errors
     /// Whatever the model reports; a prediction that is not finite.
-    fn predict_into(&mut self, batch: &Batch, weights: Weights, out: &mut Vec<f64>) -> Result<(), CoreError>;
+    fn predict_into(
+        &mut self,
+        batch: &Batch,
+        weights: Weights,
+        out: &mut Vec<f64>,
+    ) -> Result<(), CoreError>;
     /// The precision of the numbers that it reads and writes: those of a batch are rounded to it.
     fn precision(&self) -> Precision {
         Precision::Double
@@ -55,8 +60,17 @@ pub trait Model {
     ///
     /// # Errors
     /// As [`predict_into`](Self::predict_into).
-    fn predict_values_into(&mut self, batch: &Batch, weights: Weights, out: &mut Values) -> Result<(), CoreError> {
-        let mut numbers = if let Values::Real(used) = out { std::mem::take(used) } else { Vec::new() };
+    fn predict_values_into(
+        &mut self,
+        batch: &Batch,
+        weights: Weights,
+        out: &mut Values,
+    ) -> Result<(), CoreError> {
+        let mut numbers = if let Values::Real(used) = out {
+            std::mem::take(used)
+        } else {
+            Vec::new()
+        };
         self.predict_into(batch, weights, &mut numbers)?;
         *out = Values::Real(numbers);
         Ok(())
@@ -92,7 +106,13 @@ pub trait Model {
     ///
     /// # Errors
     /// Whatever the model reports.
-    fn vjp_into(&mut self, batch: &Batch, cotangent: &[f64], group: &str, out: &mut Vec<f64>) -> Result<(), CoreError>;
+    fn vjp_into(
+        &mut self,
+        batch: &Batch,
+        cotangent: &[f64],
+        group: &str,
+        out: &mut Vec<f64>,
+    ) -> Result<(), CoreError>;
     /// Parameters of a group, flattened.
     ///
     /// # Errors

@@ -36,7 +36,10 @@ pub struct VoxelAtom {
 /// If `density` does not hold whole channels, or an atom's channel is not among them. Positions must be finite: others give nothing.
 pub fn voxelise(atoms: &[VoxelAtom], side: usize, density: &mut [f64]) {
     let points = side * side * side;
-    assert!(points > 0 && density.len().is_multiple_of(points), "a density has whole channels");
+    assert!(
+        points > 0 && density.len().is_multiple_of(points),
+        "a density has whole channels"
+    );
     density.fill(0.0);
     for atom in atoms {
         add(atom, side, &mut density[atom.channel * points..][..points]);
@@ -67,7 +70,11 @@ struct Reach {
 impl Reach {
     fn of(coordinate: f64, side: usize) -> Self {
         let u = coordinate / RESOLUTION_ANGSTROM + ORIGIN;
-        let nothing = Self { first: 0, count: 0, factors: [0.0; WINDOW as usize] };
+        let nothing = Self {
+            first: 0,
+            count: 0,
+            factors: [0.0; WINDOW as usize],
+        };
         // Far outside the window cannot meet the grid, and indices would overflow.
         if !u.is_finite() || u.abs() > 1e6 {
             return nothing;
@@ -79,7 +86,11 @@ impl Reach {
             return nothing;
         }
         let width = WIDTH_FACTOR * RADIUS_ANGSTROM / RESOLUTION_ANGSTROM;
-        let mut reach = Self { first: first as usize, count: (end - first) as usize, ..nothing };
+        let mut reach = Self {
+            first: first as usize,
+            count: (end - first) as usize,
+            ..nothing
+        };
         for (i, factor) in (first..end).zip(&mut reach.factors) {
             let delta = (u - ((i + origin) as f64 + RESOLUTION_ANGSTROM / 2.0)) / width;
             *factor = (-delta * delta).exp();
@@ -88,7 +99,10 @@ impl Reach {
     }
 
     fn values(&self) -> impl Iterator<Item = (usize, f64)> {
-        self.factors[..self.count].iter().enumerate().map(|(i, &v)| (self.first + i, v))
+        self.factors[..self.count]
+            .iter()
+            .enumerate()
+            .map(|(i, &v)| (self.first + i, v))
     }
 }
 
@@ -102,13 +116,19 @@ mod tests {
         let mut density = Vec::new();
         for channel in 0..channels {
             for voxel in 0..side * side * side {
-                let index = [voxel / side / side, voxel / side % side, voxel % side].map(|i| (i + 66) as f64 - (side / 2) as f64);
+                let index = [voxel / side / side, voxel / side % side, voxel % side]
+                    .map(|i| (i + 66) as f64 - (side / 2) as f64);
                 let mut empty = 1.0;
                 for atom in atoms.iter().filter(|a| a.channel == channel) {
                     let u = atom.position.map(|p| p / 0.25 + 65.0);
-                    let inside = (0..3).all(|k| u[k].floor() - 4.0 <= index[k] && index[k] <= u[k].floor() + 6.0);
+                    let inside = (0..3)
+                        .all(|k| u[k].floor() - 4.0 <= index[k] && index[k] <= u[k].floor() + 6.0);
                     let d2: f64 = (0..3).map(|k| (u[k] - (index[k] + 0.125)).powi(2)).sum();
-                    empty *= if inside { 1.0 - (-d2 / (1.86 * 1.86)).exp() } else { 1.0 };
+                    empty *= if inside {
+                        1.0 - (-d2 / (1.86 * 1.86)).exp()
+                    } else {
+                        1.0
+                    };
                 }
                 density.push(1.0 - empty);
             }
@@ -119,7 +139,12 @@ mod tests {
     fn molecule(atoms: usize, spread: f64) -> Vec<VoxelAtom> {
         let mut stream = Seed::new(3).stream("atoms");
         let mut draw = || (2.0 * uniform(&mut stream) - 1.0) * spread;
-        (0..atoms).map(|i| VoxelAtom { position: [draw(), draw(), draw()], channel: i % 3 }).collect()
+        (0..atoms)
+            .map(|i| VoxelAtom {
+                position: [draw(), draw(), draw()],
+                channel: i % 3,
+            })
+            .collect()
     }
 
     #[test]
@@ -139,12 +164,25 @@ mod tests {
     #[test]
     fn an_isolated_atom_has_the_published_sums() {
         let mut density = vec![0.0; 32 * 32 * 32];
-        voxelise(&[VoxelAtom { position: [0.1, 0.03, -0.08], channel: 0 }], 32, &mut density);
+        voxelise(
+            &[VoxelAtom {
+                position: [0.1, 0.03, -0.08],
+                channel: 0,
+            }],
+            32,
+            &mut density,
+        );
         let sum: f64 = density.iter().sum();
         let squares: f64 = density.iter().map(|v| v * v).sum();
         // (1.86 √π)³ = 35.83 and (1.86 √(π/2))³ = 12.67 voxels; the window cuts off 1e-3 of them.
-        let (whole, half) = ((1.86 * std::f64::consts::PI.sqrt()).powi(3), (1.86 * (std::f64::consts::PI / 2.0).sqrt()).powi(3));
-        assert!((sum / whole - 1.0).abs() < 2e-3 && (squares / half - 1.0).abs() < 1e-4, "{sum} {squares}");
+        let (whole, half) = (
+            (1.86 * std::f64::consts::PI.sqrt()).powi(3),
+            (1.86 * (std::f64::consts::PI / 2.0).sqrt()).powi(3),
+        );
+        assert!(
+            (sum / whole - 1.0).abs() < 2e-3 && (squares / half - 1.0).abs() < 1e-4,
+            "{sum} {squares}"
+        );
     }
 
     #[test]
@@ -152,10 +190,24 @@ mod tests {
         // The centre of index i lies at (i − G/2 + 1.125) h.
         let mut density = vec![0.0; 16 * 16 * 16];
         let centre = |i: f64| (i - 8.0 + 1.125) * 0.25;
-        voxelise(&[VoxelAtom { position: [centre(5.0), centre(9.0), centre(2.0)], channel: 0 }], 16, &mut density);
+        voxelise(
+            &[VoxelAtom {
+                position: [centre(5.0), centre(9.0), centre(2.0)],
+                channel: 0,
+            }],
+            16,
+            &mut density,
+        );
         assert_eq!(density[(5 * 16 + 9) * 16 + 2], 1.0);
         for far in [17.0, -400.0, 1e300, f64::INFINITY] {
-            voxelise(&[VoxelAtom { position: [far, 0.0, 0.0], channel: 0 }], 16, &mut density);
+            voxelise(
+                &[VoxelAtom {
+                    position: [far, 0.0, 0.0],
+                    channel: 0,
+                }],
+                16,
+                &mut density,
+            );
             assert!(density.iter().all(|&v| v == 0.0));
         }
     }

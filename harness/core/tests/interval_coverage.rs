@@ -23,8 +23,15 @@ fn sample(stream: &mut impl Rng) -> (Vec<[f64; 3]>, Vec<[f64; 3]>, [f64; 3]) {
 
 /// The exact terms of one sample: `μ = x`, so `L_mean·D = Σ‖x − y‖²` and `L_equiv·D = N‖c‖²`.
 fn truth(positions: &[[f64; 3]], targets: &[[f64; 3]], bias: [f64; 3]) -> (f64, f64) {
-    let mean: f64 = positions.iter().zip(targets).flat_map(|(x, y)| (0..3).map(move |i| (x[i] - y[i]).powi(2))).sum();
-    (mean, positions.len() as f64 * bias.iter().map(|c| c * c).sum::<f64>())
+    let mean: f64 = positions
+        .iter()
+        .zip(targets)
+        .flat_map(|(x, y)| (0..3).map(move |i| (x[i] - y[i]).powi(2)))
+        .sum();
+    (
+        mean,
+        positions.len() as f64 * bias.iter().map(|c| c * c).sum::<f64>(),
+    )
 }
 
 #[test]
@@ -58,16 +65,23 @@ fn the_interval_covers_the_truth_as_often_as_it_says() {
                 twirl.finish(Estimator::Unbiased)
             })
             .collect();
-        let interval = pool(&terms, true, &mut seed.stream("bootstrap")).percent_interval.unwrap();
+        let interval = pool(&terms, true, &mut seed.stream("bootstrap"))
+            .percent_interval
+            .unwrap();
         covered += u32::from(interval.lower <= percent && percent <= interval.upper);
     }
     let share = f64::from(covered) / repeats as f64;
-    println!("coverage {share} over {repeats} repeats of 64 samples x 10 rotations, true percent {percent:.3}");
+    println!(
+        "coverage {share} over {repeats} repeats of 64 samples x 10 rotations, true percent {percent:.3}"
+    );
     assert!((0.93..=0.97).contains(&share), "coverage {share}");
 }
 
 /// `T⁻¹ (T x + c)`.
 fn twisted(t: &Rotation, positions: &[[f64; 3]], bias: [f64; 3]) -> Vec<f64> {
     let c = t.inverse().apply(bias);
-    positions.iter().flat_map(|x| [x[0] + c[0], x[1] + c[1], x[2] + c[2]]).collect()
+    positions
+        .iter()
+        .flat_map(|x| [x[0] + c[0], x[1] + c[1], x[2] + c[2]])
+        .collect()
 }

@@ -7,9 +7,14 @@ use std::{path::Path, process::ExitCode};
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.as_slice() {
-        [command, file] if command == equivbench_host::DESCRIBE_COMMAND => equivbench_host::describe_main(Path::new(file)),
+        [command, file] if command == equivbench_host::DESCRIBE_COMMAND => {
+            equivbench_host::describe_main(Path::new(file))
+        }
         _ => {
-            eprintln!("usage: describe_plugin {} FILE", equivbench_host::DESCRIBE_COMMAND);
+            eprintln!(
+                "usage: describe_plugin {} FILE",
+                equivbench_host::DESCRIBE_COMMAND
+            );
             ExitCode::from(2)
         }
     }

@@ -39,7 +39,11 @@ pub(crate) fn write(path: &Path, descriptor: &PluginDescriptor) {
     let attempt = || -> Option<()> {
         let (key, file) = locate(path)?;
         std::fs::create_dir_all(file.parent()?).ok()?;
-        let text = serde_json::to_vec(&Entry { key, descriptor: descriptor.clone() }).ok()?;
+        let text = serde_json::to_vec(&Entry {
+            key,
+            descriptor: descriptor.clone(),
+        })
+        .ok()?;
         // Another process may read while this one writes.
         let unfinished = file.with_extension(format!("{}.tmp", std::process::id()));
         std::fs::write(&unfinished, text).ok()?;
@@ -55,11 +59,27 @@ fn locate(path: &Path) -> Option<(Key, PathBuf)> {
         return None;
     }
     let facts = std::fs::metadata(path).ok()?;
-    let modified_ns = facts.modified().ok()?.duration_since(UNIX_EPOCH).ok()?.as_nanos();
-    let program = format!("{} {}", env!("CARGO_PKG_VERSION"), equivbench_abi::ABI_VERSION);
-    let key = Key { path: path.to_owned(), bytes: facts.len(), modified_ns, program };
+    let modified_ns = facts
+        .modified()
+        .ok()?
+        .duration_since(UNIX_EPOCH)
+        .ok()?
+        .as_nanos();
+    let program = format!(
+        "{} {}",
+        env!("CARGO_PKG_VERSION"),
+        equivbench_abi::ABI_VERSION
+    );
+    let key = Key {
+        path: path.to_owned(),
+        bytes: facts.len(),
+        modified_ns,
+        program,
+    };
     let digest = Sha256::digest(path.as_os_str().as_encoded_bytes());
     let name: String = digest.iter().take(16).map(|b| format!("{b:02x}")).collect();
-    let folder = directories::BaseDirs::new()?.cache_dir().join("equivbench/descriptions");
+    let folder = directories::BaseDirs::new()?
+        .cache_dir()
+        .join("equivbench/descriptions");
     Some((key, folder.join(format!("{name}.json"))))
 }

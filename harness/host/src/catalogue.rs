@@ -30,7 +30,10 @@ impl Catalogue {
     /// A file that cannot be described does not hide the others. If two different files declare one name, both are refused; of
     /// equal copies the first is taken.
     #[must_use]
-    pub fn scan(search: &SearchPath, describe: &mut dyn FnMut(&Path) -> Result<PluginDescriptor, HostError>) -> Self {
+    pub fn scan(
+        search: &SearchPath,
+        describe: &mut dyn FnMut(&Path) -> Result<PluginDescriptor, HostError>,
+    ) -> Self {
         let mut catalogue = Self::default();
         for path in search.candidates() {
             match describe(&path) {
@@ -44,8 +47,11 @@ impl Catalogue {
 
     /// Adds a plugin whose path the user gave. It replaces plugins of the same name, because the user said which is meant.
     pub fn add(&mut self, path: PathBuf, descriptor: PluginDescriptor) {
-        self.plugins.retain(|found| found.descriptor.name != descriptor.name);
-        self.refused.retain(|error| !matches!(error, HostError::Duplicate { name, .. } if *name == descriptor.name));
+        self.plugins
+            .retain(|found| found.descriptor.name != descriptor.name);
+        self.refused.retain(
+            |error| !matches!(error, HostError::Duplicate { name, .. } if *name == descriptor.name),
+        );
         self.plugins.insert(0, Found { path, descriptor });
     }
 
@@ -53,12 +59,19 @@ impl Catalogue {
         let mut kept: Vec<Found> = Vec::new();
         let mut contested: Vec<String> = Vec::new();
         for found in std::mem::take(&mut self.plugins) {
-            match kept.iter().find(|k| k.descriptor.name == found.descriptor.name) {
+            match kept
+                .iter()
+                .find(|k| k.descriptor.name == found.descriptor.name)
+            {
                 None => kept.push(found),
                 Some(first) if same_content(&first.path, &found.path) => {}
                 Some(first) => {
                     let name = found.descriptor.name.clone();
-                    self.refused.push(HostError::Duplicate { name: name.clone(), first: first.path.clone(), second: found.path });
+                    self.refused.push(HostError::Duplicate {
+                        name: name.clone(),
+                        first: first.path.clone(),
+                        second: found.path,
+                    });
                     contested.push(name);
                 }
             }
@@ -89,19 +102,37 @@ impl Catalogue {
         items: impl Fn(&PluginDescriptor) -> &Vec<T>,
         name_of: impl Fn(&T) -> &String,
     ) -> Result<(&Found, &T), HostError> {
-        let (plugin, item) = name.split_once(':').map_or((None, name), |(p, i)| (Some(p), i));
-        let all = || self.plugins.iter().flat_map(|found| items(&found.descriptor).iter().map(move |item| (found, item)));
-        let mut exact = all().filter(|(found, i)| name_of(i) == item && plugin.is_none_or(|p| found.descriptor.name == p));
+        let (plugin, item) = name
+            .split_once(':')
+            .map_or((None, name), |(p, i)| (Some(p), i));
+        let all = || {
+            self.plugins.iter().flat_map(|found| {
+                items(&found.descriptor)
+                    .iter()
+                    .map(move |item| (found, item))
+            })
+        };
+        let mut exact = all().filter(|(found, i)| {
+            name_of(i) == item && plugin.is_none_or(|p| found.descriptor.name == p)
+        });
         if let Some(first) = exact.next() {
             return match exact.next() {
                 None => Ok(first),
-                Some(second) => Err(HostError::Duplicate { name: name.into(), first: first.0.path.clone(), second: second.0.path.clone() }),
+                Some(second) => Err(HostError::Duplicate {
+                    name: name.into(),
+                    first: first.0.path.clone(),
+                    second: second.0.path.clone(),
+                }),
             };
         }
         if let Some(first) = all().find(|(found, _)| found.descriptor.name == name) {
             return Ok(first);
         }
-        if let Some(contested) = self.refused.iter().find(|e| matches!(e, HostError::Duplicate { name: n, .. } if n == name)) {
+        if let Some(contested) = self
+            .refused
+            .iter()
+            .find(|e| matches!(e, HostError::Duplicate { name: n, .. } if n == name))
+        {
             return Err(contested.clone());
         }
         let names = all().map(|(_, item)| name_of(item).clone());

@@ -53,7 +53,11 @@ impl std::fmt::Display for Ending {
         match self {
             Self::Status(status) => write!(f, "exited with status {status}"),
             Self::Signal(signal) => write!(f, "died of signal {signal} ({})", signal_name(*signal)),
-            Self::TimedOut(limit) => write!(f, "was still running after {} s and was ended", limit.as_secs_f64()),
+            Self::TimedOut(limit) => write!(
+                f,
+                "was still running after {} s and was ended",
+                limit.as_secs_f64()
+            ),
         }
     }
 }
@@ -81,11 +85,19 @@ fn signal_name(signal: i32) -> &'static str {
 /// # Errors
 /// A program that cannot be started.
 pub fn run_child(mut command: Command, limit: Duration) -> std::io::Result<ChildReport> {
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
     let stdout = collect(child.stdout.take());
     let stderr = collect(child.stderr.take());
     let ending = wait(&mut child, limit)?;
-    Ok(ChildReport { stdout: text(&stdout), stderr: text(&stderr), ending })
+    Ok(ChildReport {
+        stdout: text(&stdout),
+        stderr: text(&stderr),
+        ending,
+    })
 }
 
 fn wait(child: &mut Child, limit: Duration) -> std::io::Result<Ending> {
@@ -124,7 +136,9 @@ fn collect(pipe: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
 
 /// A grandchild may hold the pipe open after the child has ended; then the output is given up.
 fn text(pipe: &Receiver<Vec<u8>>) -> String {
-    let bytes = pipe.recv_timeout(Duration::from_secs(2)).unwrap_or_default();
+    let bytes = pipe
+        .recv_timeout(Duration::from_secs(2))
+        .unwrap_or_default();
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
@@ -141,14 +155,26 @@ mod tests {
     #[test]
     fn every_way_to_end_has_a_sentence() {
         assert!(shell("echo out; echo err >&2", 10_000).ending.is_success());
-        assert_eq!(shell("exit 3", 10_000).ending.to_string(), "exited with status 3");
-        assert_eq!(shell("kill -11 $$", 10_000).ending.to_string(), "died of signal 11 (segmentation fault)");
-        assert_eq!(shell("exec sleep 20", 50).ending.to_string(), "was still running after 0.05 s and was ended");
+        assert_eq!(
+            shell("exit 3", 10_000).ending.to_string(),
+            "exited with status 3"
+        );
+        assert_eq!(
+            shell("kill -11 $$", 10_000).ending.to_string(),
+            "died of signal 11 (segmentation fault)"
+        );
+        assert_eq!(
+            shell("exec sleep 20", 50).ending.to_string(),
+            "was still running after 0.05 s and was ended"
+        );
     }
 
     #[test]
     fn output_is_kept_apart() {
         let report = shell("echo out; echo err >&2; exit 1", 10_000);
-        assert_eq!((report.stdout.as_str(), report.stderr.as_str()), ("out\n", "err\n"));
+        assert_eq!(
+            (report.stdout.as_str(), report.stderr.as_str()),
+            ("out\n", "err\n")
+        );
     }
 }

@@ -7,7 +7,9 @@ use equivbench_abi::{
     self as abi, ElementType,
     abi_stable::std_types::{RSlice, RStr},
 };
-use equivbench_core::{Batch, CoreError, Field, FieldKind, Precision, Rows, Values, first_that, map_into};
+use equivbench_core::{
+    Batch, CoreError, Field, FieldKind, Precision, Rows, Values, first_that, map_into,
+};
 
 /// The precision of a descriptor.
 pub(crate) fn precision_of(name: &str) -> Option<Precision> {
@@ -63,15 +65,29 @@ pub(crate) struct Staging {
 
 impl Staging {
     /// Converts the fields that `keep` names.
-    pub(crate) fn fill(&mut self, batch: &Batch, precision: Precision, keep: impl Fn(&str) -> bool) {
+    pub(crate) fn fill(
+        &mut self,
+        batch: &Batch,
+        precision: Precision,
+        keep: impl Fn(&str) -> bool,
+    ) {
         self.offsets.clear();
         self.offsets.extend(batch.offsets.iter().map(|&o| o as u64));
         self.shapes.clear();
-        self.shapes.extend(batch.fields.iter().flat_map(|f| &f.shape).map(|&n| n as u64));
-        self.singles.resize_with(self.singles.len().max(batch.fields.len()), Vec::new);
+        self.shapes.extend(
+            batch
+                .fields
+                .iter()
+                .flat_map(|f| &f.shape)
+                .map(|&n| n as u64),
+        );
+        self.singles
+            .resize_with(self.singles.len().max(batch.fields.len()), Vec::new);
         for (field, single) in batch.fields.iter().zip(&mut self.singles) {
             match (&field.values, precision, keep(&field.name)) {
-                (Values::Real(values), Precision::Single, true) => map_into(values, single, |v| v as f32),
+                (Values::Real(values), Precision::Single, true) => {
+                    map_into(values, single, |v| v as f32)
+                }
                 _ => single.clear(),
             }
         }
@@ -94,16 +110,30 @@ impl Staging {
                 fields.push(lent_field(field, shape, single, precision));
             }
         }
-        let (offsets, fields) = (RSlice::from_slice(&self.offsets), RSlice::from_slice(&fields));
-        call(abi::Batch { samples: batch.samples() as u64, offsets, fields })
+        let (offsets, fields) = (
+            RSlice::from_slice(&self.offsets),
+            RSlice::from_slice(&fields),
+        );
+        call(abi::Batch {
+            samples: batch.samples() as u64,
+            offsets,
+            fields,
+        })
     }
 }
 
-fn lent_field<'a>(field: &'a Field, shape: &'a [u64], single: &'a [f32], precision: Precision) -> abi::Field<'a> {
+fn lent_field<'a>(
+    field: &'a Field,
+    shape: &'a [u64],
+    single: &'a [f32],
+    precision: Precision,
+) -> abi::Field<'a> {
     let (element, bytes) = match (&field.values, precision) {
         (Values::Index(values), _) => (ElementType::I64, bytemuck::cast_slice(values)),
         (Values::Single(values), _) => (ElementType::F32, bytemuck::cast_slice(values)),
-        (Values::Real(values), Precision::Double) => (ElementType::F64, bytemuck::cast_slice(values)),
+        (Values::Real(values), Precision::Double) => {
+            (ElementType::F64, bytemuck::cast_slice(values))
+        }
         (Values::Real(_), Precision::Single) => (ElementType::F32, bytemuck::cast_slice(single)),
     };
     abi::Field {
@@ -117,7 +147,11 @@ fn lent_field<'a>(field: &'a Field, shape: &'a [u64], single: &'a [f32], precisi
 }
 
 /// Numbers on their way to a plugin, as bytes in its precision.
-pub(crate) fn outgoing<'a>(values: &'a [f64], precision: Precision, single: &'a mut Vec<f32>) -> &'a [u8] {
+pub(crate) fn outgoing<'a>(
+    values: &'a [f64],
+    precision: Precision,
+    single: &'a mut Vec<f32>,
+) -> &'a [u8] {
     match precision {
         Precision::Double => bytemuck::cast_slice(values),
         Precision::Single => {
@@ -139,7 +173,9 @@ pub(crate) fn incoming<E>(
     out: &mut Vec<f64>,
     call: impl FnOnce(&mut [u8]) -> Result<(), E>,
 ) -> Result<(), E> {
-    in_double(precision, single, out, |values| received(count, precision, values, call))
+    in_double(precision, single, out, |values| {
+        received(count, precision, values, call)
+    })
 }
 
 /// Lends a buffer in a plugin's precision and leaves what was written to it in `out`; `single` is that buffer for f32.
@@ -174,14 +210,22 @@ pub(crate) fn received<E>(
 ) -> Result<(), E> {
     match precision {
         Precision::Double => {
-            let mut numbers = if let Values::Real(used) = out { std::mem::take(used) } else { Vec::new() };
+            let mut numbers = if let Values::Real(used) = out {
+                std::mem::take(used)
+            } else {
+                Vec::new()
+            };
             fill(&mut numbers, count, f64::from_bits(UNWRITTEN_F64));
             let answer = call(bytemuck::cast_slice_mut(&mut numbers));
             *out = Values::Real(numbers);
             answer
         }
         Precision::Single => {
-            let mut numbers = if let Values::Single(used) = out { std::mem::take(used) } else { Vec::new() };
+            let mut numbers = if let Values::Single(used) = out {
+                std::mem::take(used)
+            } else {
+                Vec::new()
+            };
             fill(&mut numbers, count, f32::from_bits(UNWRITTEN_F32));
             let answer = call(bytemuck::cast_slice_mut(&mut numbers));
             *out = Values::Single(numbers);
@@ -197,20 +241,34 @@ fn fill<A: Copy>(numbers: &mut Vec<A>, count: usize, with: A) {
 
 /// In double precision, with the mark of what was left unwritten.
 pub(crate) fn widen(v: f32) -> f64 {
-    if v.to_bits() == UNWRITTEN_F32 { f64::from_bits(UNWRITTEN_F64) } else { f64::from(v) }
+    if v.to_bits() == UNWRITTEN_F32 {
+        f64::from_bits(UNWRITTEN_F64)
+    } else {
+        f64::from(v)
+    }
 }
 
 /// What a number that is not finite is.
 pub(crate) fn name_of(value: f64) -> String {
-    if value.to_bits() == UNWRITTEN_F64 { "nothing (it was left unwritten)".into() } else { value.to_string() }
+    if value.to_bits() == UNWRITTEN_F64 {
+        "nothing (it was left unwritten)".into()
+    } else {
+        value.to_string()
+    }
 }
 
 /// Whether the inputs that a plugin may see are finite, also after they were rounded to single precision.
-pub(crate) fn check_inputs(batch: &Batch, precision: Precision, keep: impl Fn(&str) -> bool) -> Result<(), CoreError> {
+pub(crate) fn check_inputs(
+    batch: &Batch,
+    precision: Precision,
+    keep: impl Fn(&str) -> bool,
+) -> Result<(), CoreError> {
     for field in batch.fields.iter().filter(|f| keep(&f.name)) {
         let found = match (&field.values, precision) {
             // Rounded, what is too large is infinite.
-            (Values::Real(values), Precision::Single) => first_that(values, |v| !(v as f32).is_finite()).map(|at| (at, values[at])),
+            (Values::Real(values), Precision::Single) => {
+                first_that(values, |v| !(v as f32).is_finite()).map(|at| (at, values[at]))
+            }
             // `Batch::round_grids` makes no others than finite ones, and turning them changes none.
             (Values::Single(_), Precision::Single) => None,
             (values, _) => values.not_finite(),
@@ -218,8 +276,13 @@ pub(crate) fn check_inputs(batch: &Batch, precision: Precision, keep: impl Fn(&s
         if let Some((at, value)) = found {
             let row = at / field.width().max(1);
             let sample = field.rows.sample_of(&batch.offsets, row);
-            let what = format!("field \"{}\" holds {value} in row {row} (sample {sample} of the batch)", field.name);
-            return Err(CoreError::NotFinite(format!("{what}, which a model cannot read")));
+            let what = format!(
+                "field \"{}\" holds {value} in row {row} (sample {sample} of the batch)",
+                field.name
+            );
+            return Err(CoreError::NotFinite(format!(
+                "{what}, which a model cannot read"
+            )));
         }
     }
     Ok(())

@@ -41,8 +41,18 @@ enum Buffer {
 impl LoadedDataset {
     pub(crate) fn new(plugin: &str, object: DatasetBox) -> Result<Self, HostError> {
         let descriptor = read_descriptor(plugin, &object)?;
-        let layouts = descriptor.fields.iter().map(|field| Layout::of(plugin, field)).collect::<Result<_, _>>()?;
-        Ok(Self { plugin: plugin.to_owned(), object, descriptor, layouts, points: Vec::new() })
+        let layouts = descriptor
+            .fields
+            .iter()
+            .map(|field| Layout::of(plugin, field))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            plugin: plugin.to_owned(),
+            object,
+            descriptor,
+            layouts,
+            points: Vec::new(),
+        })
     }
 
     /// Fields, splits, provenance, content hash, checks.
@@ -66,12 +76,19 @@ impl LoadedDataset {
     pub fn points(&mut self, split: &str, indices: &[u64]) -> Result<&[u64], HostError> {
         self.points.clear();
         self.points.resize(indices.len(), u64::MAX);
-        let answer = self.object.points_into(split.into(), indices.into(), self.points.as_mut_slice().into());
+        let answer = self.object.points_into(
+            split.into(),
+            indices.into(),
+            self.points.as_mut_slice().into(),
+        );
         answer.into_result().map_err(|e| self.failed(e))?;
         match self.points.iter().position(|&n| n == u64::MAX) {
             Some(at) => Err(HostError::nonsense(
                 &self.plugin,
-                format!("dataset {}: the size of sample {} was left unwritten", self.descriptor.name, indices[at]),
+                format!(
+                    "dataset {}: the size of sample {} was left unwritten",
+                    self.descriptor.name, indices[at]
+                ),
             )),
             None => Ok(&self.points),
         }
@@ -88,13 +105,34 @@ impl LoadedDataset {
     /// Whatever the dataset reports.
     pub fn load_unchecked(&mut self, split: &str, indices: &[u64]) -> Result<Batch, HostError> {
         let offsets = offsets_of(self.points(split, indices)?);
-        let rows_of = |rows| if rows == Rows::Sample { indices.len() } else { offsets[indices.len()] };
-        let mut buffers: Vec<(Vec<u64>, Buffer)> = self.layouts.iter().map(|layout| layout.allocate(rows_of(layout.rows))).collect();
-        let mut fields: Vec<FieldMut<'_>> =
-            self.layouts.iter().zip(&mut buffers).map(|(layout, (shape, buffer))| layout.lend(shape, buffer)).collect();
-        let answer = self.object.samples_into(split.into(), indices.into(), fields.as_mut_slice().into());
+        let rows_of = |rows| {
+            if rows == Rows::Sample {
+                indices.len()
+            } else {
+                offsets[indices.len()]
+            }
+        };
+        let mut buffers: Vec<(Vec<u64>, Buffer)> = self
+            .layouts
+            .iter()
+            .map(|layout| layout.allocate(rows_of(layout.rows)))
+            .collect();
+        let mut fields: Vec<FieldMut<'_>> = self
+            .layouts
+            .iter()
+            .zip(&mut buffers)
+            .map(|(layout, (shape, buffer))| layout.lend(shape, buffer))
+            .collect();
+        let answer =
+            self.object
+                .samples_into(split.into(), indices.into(), fields.as_mut_slice().into());
         answer.into_result().map_err(|e| self.failed(e))?;
-        let fields = self.layouts.iter().zip(buffers).map(|(layout, (shape, buffer))| layout.finish(shape, buffer)).collect();
+        let fields = self
+            .layouts
+            .iter()
+            .zip(buffers)
+            .map(|(layout, (shape, buffer))| layout.finish(shape, buffer))
+            .collect();
         Ok(Batch { offsets, fields })
     }
 
@@ -104,8 +142,12 @@ impl LoadedDataset {
 
     fn check_finite(&self, batch: &Batch, split: &str, indices: &[u64]) -> Result<(), CoreError> {
         for field in &batch.fields {
-            let Values::Real(values) = &field.values else { continue };
-            let Some(at) = values.iter().position(|v| !v.is_finite()) else { continue };
+            let Values::Real(values) = &field.values else {
+                continue;
+            };
+            let Some(at) = values.iter().position(|v| !v.is_finite()) else {
+                continue;
+            };
             let row = at / field.width().max(1);
             let sample = field.rows.sample_of(&batch.offsets, row);
             let within = row - batch.rows_of(field.rows, sample).start;
@@ -123,9 +165,16 @@ impl LoadedDataset {
 }
 
 fn read_descriptor(plugin: &str, object: &DatasetBox) -> Result<DatasetDescriptor, HostError> {
-    let text = object.describe().into_result().map_err(|e| HostError::answered(plugin, e))?;
-    serde_json::from_str(text.as_str())
-        .map_err(|e| HostError::nonsense(plugin, format!("the description of a dataset cannot be read: {e}")))
+    let text = object
+        .describe()
+        .into_result()
+        .map_err(|e| HostError::answered(plugin, e))?;
+    serde_json::from_str(text.as_str()).map_err(|e| {
+        HostError::nonsense(
+            plugin,
+            format!("the description of a dataset cannot be read: {e}"),
+        )
+    })
 }
 
 fn offsets_of(points: &[u64]) -> Vec<usize> {
@@ -140,7 +189,13 @@ fn offsets_of(points: &[u64]) -> Vec<usize> {
 impl Layout {
     fn of(plugin: &str, field: &FieldDescriptor) -> Result<Self, HostError> {
         let unknown = |what: &str, value: &str| {
-            HostError::nonsense(plugin, format!("dataset field \"{}\": {what} \"{value}\" is not known to this program", field.name))
+            HostError::nonsense(
+                plugin,
+                format!(
+                    "dataset field \"{}\": {what} \"{value}\" is not known to this program",
+                    field.name
+                ),
+            )
         };
         let element = match field.element.as_str() {
             "f32" => ElementType::F32,
@@ -159,7 +214,9 @@ impl Layout {
 
     /// Room for some rows; numbers that a plugin leaves unwritten stay NaN.
     fn allocate(&self, rows: usize) -> (Vec<u64>, Buffer) {
-        let shape: Vec<u64> = std::iter::once(rows as u64).chain(self.width.iter().copied()).collect();
+        let shape: Vec<u64> = std::iter::once(rows as u64)
+            .chain(self.width.iter().copied())
+            .collect();
         let elements = shape.iter().product::<u64>() as usize;
         let buffer = match self.element {
             ElementType::F32 => Buffer::Single(vec![f32::NAN; elements]),
@@ -190,22 +247,38 @@ impl Layout {
             Buffer::Index(values) => Values::Index(values),
         };
         let shape = shape.into_iter().map(|n| n as usize).collect();
-        Field { name: self.name.clone(), kind: self.kind, rows: self.rows, shape, values }
+        Field {
+            name: self.name.clone(),
+            kind: self.kind,
+            rows: self.rows,
+            shape,
+            values,
+        }
     }
 }
 
 impl Dataset for LoadedDataset {
     fn samples(&self, split: &str) -> usize {
-        self.descriptor.splits.iter().find(|s| s.name == split).map_or(0, |s| s.samples as usize)
+        self.descriptor
+            .splits
+            .iter()
+            .find(|s| s.name == split)
+            .map_or(0, |s| s.samples as usize)
     }
 
     fn load(&mut self, split: &str, indices: &[u64]) -> Result<Batch, CoreError> {
-        let batch = self.load_unchecked(split, indices).map_err(HostError::of_dataset)?;
+        let batch = self
+            .load_unchecked(split, indices)
+            .map_err(HostError::of_dataset)?;
         self.check_finite(&batch, split, indices)?;
         Ok(batch)
     }
 
     fn normalisers(&self) -> BTreeMap<String, (f64, f64)> {
-        self.descriptor.normalisers.iter().map(|(field, n)| (field.clone(), (n.mean, n.scale))).collect()
+        self.descriptor
+            .normalisers
+            .iter()
+            .map(|(field, n)| (field.clone(), (n.mean, n.scale)))
+            .collect()
     }
 }

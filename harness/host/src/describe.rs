@@ -19,40 +19,69 @@ pub const DESCRIBE_LIMIT: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// A file that is no plugin for this program, or a plugin that crashed, hung or talked nonsense.
-pub fn describe_in_child(program: &Path, path: &Path, limit: Duration) -> Result<PluginDescriptor, HostError> {
+pub fn describe_in_child(
+    program: &Path,
+    path: &Path,
+    limit: Duration,
+) -> Result<PluginDescriptor, HostError> {
     let (absolute, _) = check_file(path)?;
     if let Some(known) = cache::read(&absolute) {
         return Ok(known);
     }
     let mut command = Command::new(program);
     command.arg(DESCRIBE_COMMAND).arg(&absolute);
-    let report =
-        run_child(command, limit).map_err(|e| HostError::refused(path, format!("{} could not be started: {e}", program.display())))?;
-    let crashed = |how: String| Err(HostError::Crashed { path: path.to_owned(), how });
+    let report = run_child(command, limit).map_err(|e| {
+        HostError::refused(
+            path,
+            format!("{} could not be started: {e}", program.display()),
+        )
+    })?;
+    let crashed = |how: String| {
+        Err(HostError::Crashed {
+            path: path.to_owned(),
+            how,
+        })
+    };
     match report.ending {
-        Ending::Status(0) => match last_line(&report.stdout).and_then(|line| serde_json::from_str(line).ok()) {
-            Some(descriptor) => {
-                cache::write(&absolute, &descriptor);
-                Ok(descriptor)
+        Ending::Status(0) => {
+            match last_line(&report.stdout).and_then(|line| serde_json::from_str(line).ok()) {
+                Some(descriptor) => {
+                    cache::write(&absolute, &descriptor);
+                    Ok(descriptor)
+                }
+                None => crashed(format!(
+                    "ended its process without a description{}",
+                    words(&report.stdout)
+                )),
             }
-            None => crashed(format!("ended its process without a description{}", words(&report.stdout))),
-        },
-        Ending::Status(status) if last_line(&report.stderr).is_none() => {
-            crashed(format!("ended its process with status {status} while it was described"))
         }
+        Ending::Status(status) if last_line(&report.stderr).is_none() => crashed(format!(
+            "ended its process with status {status} while it was described"
+        )),
         Ending::Status(_) => Err(HostError::refused(path, report.stderr.trim())),
-        ending => crashed(format!("{ending} while it was described{}", words(&report.stderr))),
+        ending => crashed(format!(
+            "{ending} while it was described{}",
+            words(&report.stderr)
+        )),
     }
 }
 
 /// A plugin may print while it is described; the description is one line, and the last.
 fn last_line(text: &str) -> Option<&str> {
-    text.lines().rev().map(str::trim).find(|line| !line.is_empty())
+    text.lines()
+        .rev()
+        .map(str::trim)
+        .find(|line| !line.is_empty())
 }
 
 /// The last words of a process, shortened.
 fn words(text: &str) -> String {
-    last_line(text).map_or(String::new(), |line| format!("; its last words: {}", line.chars().take(200).collect::<String>()))
+    last_line(text).map_or(String::new(), |line| {
+        format!(
+            "; its last words: {}",
+            line.chars().take(200).collect::<String>()
+        )
+    })
 }
 
 /// Describes a plugin in this process. A plugin that crashes takes this process along.
@@ -67,7 +96,9 @@ pub fn describe_in_process(path: &Path) -> Result<PluginDescriptor, HostError> {
 #[must_use]
 pub fn describe_main(path: &Path) -> ExitCode {
     let described = describe_in_process(path).and_then(|descriptor| {
-        serde_json::to_string(&descriptor).map_err(|e| HostError::refused(path, format!("its description cannot be written: {e}")))
+        serde_json::to_string(&descriptor).map_err(|e| {
+            HostError::refused(path, format!("its description cannot be written: {e}"))
+        })
     });
     match described {
         Ok(text) => {

@@ -70,7 +70,10 @@ pub enum HostError {
 impl HostError {
     /// Makes the error of a refused file.
     pub(crate) fn refused(path: &Path, reason: impl Into<String>) -> Self {
-        Self::Refused { path: path.to_owned(), reason: reason.into() }
+        Self::Refused {
+            path: path.to_owned(),
+            reason: reason.into(),
+        }
     }
 
     /// Makes the error of a plugin's answer.
@@ -78,13 +81,21 @@ impl HostError {
         let (plugin, message) = (plugin.to_owned(), error.message.into_string());
         match error.code {
             code::DEVICE => Self::Device { plugin, message },
-            code => Self::Plugin { plugin, code, message },
+            code => Self::Plugin {
+                plugin,
+                code,
+                message,
+            },
         }
     }
 
     /// Makes an error of a plugin that answered without an error, but wrongly.
     pub(crate) fn nonsense(plugin: &str, message: impl Into<String>) -> Self {
-        Self::Plugin { plugin: plugin.to_owned(), code: code::OTHER, message: message.into() }
+        Self::Plugin {
+            plugin: plugin.to_owned(),
+            code: code::OTHER,
+            message: message.into(),
+        }
     }
 
     /// The reason without the name of the file in front.
@@ -108,7 +119,10 @@ impl HostError {
 }
 
 fn not_found(name: &str, tried: &[PathBuf], nearest: Option<&str>) -> String {
-    let places: String = tried.iter().map(|p| format!("\n  {}", p.display())).collect();
+    let places: String = tried
+        .iter()
+        .map(|p| format!("\n  {}", p.display()))
+        .collect();
     let guess = nearest.map_or(String::new(), |n| format!(" Did you mean \"{n}\"?"));
     format!(
         "plugin \"{name}\" was not found.{guess} These places were tried:{places}\n\

@@ -24,7 +24,9 @@ mod search;
 pub use catalogue::{Catalogue, Found};
 pub use child::{ChildReport, Ending, run_child};
 pub use dataset::LoadedDataset;
-pub use describe::{DESCRIBE_COMMAND, DESCRIBE_LIMIT, describe_in_child, describe_in_process, describe_main};
+pub use describe::{
+    DESCRIBE_COMMAND, DESCRIBE_LIMIT, describe_in_child, describe_in_process, describe_main,
+};
 pub use equivbench_abi::{PROGRESS_VARIABLE, descriptor};
 pub use error::HostError;
 pub use library::{Library, check_file, sha256_of};

@@ -40,16 +40,32 @@ impl Library {
     /// A file that is not there or is no plugin for this program, or a plugin that cannot describe itself.
     pub fn open(path: &Path) -> Result<Self, HostError> {
         let (path, sha256) = check_file(path)?;
-        let root: PluginRootRef = open_root(&path).map_err(|reason| HostError::refused(&path, reason))?;
+        let root: PluginRootRef =
+            open_root(&path).map_err(|reason| HostError::refused(&path, reason))?;
         let text = root.describe()().into_result();
-        let text = text.map_err(|e| HostError::refused(&path, format!("it could not describe itself: {}", e.message)))?;
+        let text = text.map_err(|e| {
+            HostError::refused(
+                &path,
+                format!("it could not describe itself: {}", e.message),
+            )
+        })?;
         let descriptor: PluginDescriptor = serde_json::from_str(text.as_str()).map_err(|e| {
-            HostError::refused(&path, format!("its description cannot be read: {e}. Its author should use the author crate"))
+            HostError::refused(
+                &path,
+                format!(
+                    "its description cannot be read: {e}. Its author should use the author crate"
+                ),
+            )
         })?;
         if descriptor.name.is_empty() {
             return Err(HostError::refused(&path, "its description has no name"));
         }
-        Ok(Self { descriptor, path, sha256, root })
+        Ok(Self {
+            descriptor,
+            path,
+            sha256,
+            root,
+        })
     }
 
     /// Opens a model of the library.
@@ -57,12 +73,24 @@ impl Library {
     /// # Errors
     /// A model that is not in the library, or what the plugin answers: unknown size, impossible configuration, missing device.
     pub fn open_model(&self, request: &ModelRequest) -> Result<LoadedModel, HostError> {
-        let descriptor = self.descriptor.models.iter().find(|m| m.name == request.model).ok_or_else(|| {
-            let names: Vec<&str> = self.descriptor.models.iter().map(|m| m.name.as_str()).collect();
-            self.refuses("model", &request.model, &names)
-        })?;
+        let descriptor = self
+            .descriptor
+            .models
+            .iter()
+            .find(|m| m.name == request.model)
+            .ok_or_else(|| {
+                let names: Vec<&str> = self
+                    .descriptor
+                    .models
+                    .iter()
+                    .map(|m| m.name.as_str())
+                    .collect();
+                self.refuses("model", &request.model, &names)
+            })?;
         let object = self.root.open_model()(self.document(request)?.as_str().into());
-        let object = object.into_result().map_err(|e| HostError::answered(&self.descriptor.name, e))?;
+        let object = object
+            .into_result()
+            .map_err(|e| HostError::answered(&self.descriptor.name, e))?;
         LoadedModel::new(&self.descriptor.name, descriptor.clone(), object)
     }
 
@@ -71,30 +99,57 @@ impl Library {
     /// # Errors
     /// A dataset that is not in the library, or what the plugin answers: missing or damaged files, unknown options.
     pub fn open_dataset(&self, request: &DatasetRequest) -> Result<LoadedDataset, HostError> {
-        if !self.descriptor.datasets.iter().any(|d| d.name == request.dataset) {
-            let names: Vec<&str> = self.descriptor.datasets.iter().map(|d| d.name.as_str()).collect();
+        if !self
+            .descriptor
+            .datasets
+            .iter()
+            .any(|d| d.name == request.dataset)
+        {
+            let names: Vec<&str> = self
+                .descriptor
+                .datasets
+                .iter()
+                .map(|d| d.name.as_str())
+                .collect();
             return Err(self.refuses("dataset", &request.dataset, &names));
         }
         let object = self.root.open_dataset()(self.document(request)?.as_str().into());
-        let object = object.into_result().map_err(|e| HostError::answered(&self.descriptor.name, e))?;
+        let object = object
+            .into_result()
+            .map_err(|e| HostError::answered(&self.descriptor.name, e))?;
         LoadedDataset::new(&self.descriptor.name, object)
     }
 
     fn refuses(&self, what: &str, name: &str, names: &[&str]) -> HostError {
-        let there = if names.is_empty() { format!("it holds no {what}s") } else { format!("there are: {}", names.join(", ")) };
+        let there = if names.is_empty() {
+            format!("it holds no {what}s")
+        } else {
+            format!("there are: {}", names.join(", "))
+        };
         let message = format!("no {what} \"{name}\" in {}; {there}", self.path.display());
-        HostError::Plugin { plugin: self.descriptor.name.clone(), code: equivbench_abi::code::BAD_REQUEST, message }
+        HostError::Plugin {
+            plugin: self.descriptor.name.clone(),
+            code: equivbench_abi::code::BAD_REQUEST,
+            message,
+        }
     }
 
     fn document<T: serde::Serialize>(&self, request: &T) -> Result<String, HostError> {
-        serde_json::to_string(request)
-            .map_err(|e| HostError::nonsense(&self.descriptor.name, format!("the request cannot be written: {e}")))
+        serde_json::to_string(request).map_err(|e| {
+            HostError::nonsense(
+                &self.descriptor.name,
+                format!("the request cannot be written: {e}"),
+            )
+        })
     }
 }
 
 impl std::fmt::Debug for Library {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Library").field("name", &self.descriptor.name).field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("Library")
+            .field("name", &self.descriptor.name)
+            .field("path", &self.path)
+            .finish_non_exhaustive()
     }
 }
 
@@ -111,7 +166,8 @@ pub fn check_file(path: &Path) -> Result<(PathBuf, String), HostError> {
             "it is a directory. Give the path of the library in it, or name the directory with --plugin-dir",
         ));
     }
-    let data = std::fs::read(&absolute).map_err(|e| HostError::refused(path, format!("it cannot be read: {e}")))?;
+    let data = std::fs::read(&absolute)
+        .map_err(|e| HostError::refused(path, format!("it cannot be read: {e}")))?;
     if cfg!(target_os = "linux") {
         elf::check(&data).map_err(|reason| HostError::refused(path, reason))?;
     }
@@ -119,7 +175,11 @@ pub fn check_file(path: &Path) -> Result<(PathBuf, String), HostError> {
 }
 
 fn not_there(path: &Path) -> HostError {
-    HostError::NotFound { name: path.display().to_string(), tried: vec![path.to_owned()], nearest: None }
+    HostError::NotFound {
+        name: path.display().to_string(),
+        tried: vec![path.to_owned()],
+        nearest: None,
+    }
 }
 
 /// SHA-256 of a file, hexadecimal.
@@ -131,11 +191,13 @@ pub fn sha256_of(path: &Path) -> std::io::Result<String> {
 }
 
 fn hexadecimal(data: &[u8]) -> String {
-    Sha256::digest(data).iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    Sha256::digest(data)
+        .iter()
+        .fold(String::new(), |mut text, byte| {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 /// Opens a library for good and returns its root module, after comparing version and layout.
@@ -176,12 +238,14 @@ fn keep_open(path: &Path) -> Result<(), String> {
 
 /// libloading prints "dlopen failed"; the cause is in its source.
 fn linker_says(error: &libloading::Error) -> String {
-    let cause = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
-    let remedy = if cause.contains("undefined symbol") || cause.contains("cannot open shared object") {
-        "Install what it needs, or build it again on this machine"
-    } else {
-        "Build it again on this machine"
-    };
+    let cause =
+        std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
+    let remedy =
+        if cause.contains("undefined symbol") || cause.contains("cannot open shared object") {
+            "Install what it needs, or build it again on this machine"
+        } else {
+            "Build it again on this machine"
+        };
     format!("the dynamic linker says: {cause}. {remedy}")
 }
 
@@ -212,8 +276,16 @@ mod tests {
     use fixture_skew::{broken, newer, older};
 
     fn older_plugin() -> PathBuf {
-        let folder = std::env::current_exe().unwrap().parent().unwrap().to_owned();
-        folder.join(format!("{}fixture_skew{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX))
+        let folder = std::env::current_exe()
+            .unwrap()
+            .parent()
+            .unwrap()
+            .to_owned();
+        folder.join(format!(
+            "{}fixture_skew{}",
+            std::env::consts::DLL_PREFIX,
+            std::env::consts::DLL_SUFFIX
+        ))
     }
 
     #[test]
@@ -221,8 +293,15 @@ mod tests {
         let root: newer::RootRef = open_root(&older_plugin()).unwrap();
         let mut counter = root.open()();
         assert_eq!(counter.next(), 1);
-        assert_eq!(counter.skip(), 3, "the default body, because the plugin has none");
-        assert!(root.start().is_none(), "a field that the older plugin does not have");
+        assert_eq!(
+            counter.skip(),
+            3,
+            "the default body, because the plugin has none"
+        );
+        assert!(
+            root.start().is_none(),
+            "a field that the older plugin does not have"
+        );
     }
 
     #[test]
@@ -235,16 +314,29 @@ mod tests {
 
     #[test]
     fn a_newer_plugin_works_in_an_older_host() {
-        let versions = (older::RootRef::VERSION_STRINGS, newer::RootRef::VERSION_STRINGS);
+        let versions = (
+            older::RootRef::VERSION_STRINGS,
+            newer::RootRef::VERSION_STRINGS,
+        );
         layout::check_version(versions.0, versions.1).unwrap();
-        layout::check_layout(<older::RootRef as StableAbi>::LAYOUT, <newer::RootRef as StableAbi>::LAYOUT, versions).unwrap();
+        layout::check_layout(
+            <older::RootRef as StableAbi>::LAYOUT,
+            <newer::RootRef as StableAbi>::LAYOUT,
+            versions,
+        )
+        .unwrap();
     }
 
     #[test]
     fn a_field_in_the_middle_is_refused_in_three_lines() {
-        let Err(reason) = open_root::<broken::RootRef>(&older_plugin()) else { panic!("it was accepted") };
+        let Err(reason) = open_root::<broken::RootRef>(&older_plugin()) else {
+            panic!("it was accepted")
+        };
         assert_eq!(reason.lines().count(), 3, "{reason}");
-        assert!(reason.len() < 500 && reason.contains("0.1.0") && reason.contains("0.1.1"), "{reason}");
+        assert!(
+            reason.len() < 500 && reason.contains("0.1.0") && reason.contains("0.1.1"),
+            "{reason}"
+        );
         println!("{reason}");
     }
 

@@ -2,13 +2,18 @@
 
 use crate::{
     HostError,
-    convert::{Staging, check_inputs, in_double, incoming, kind_of, name_of, outgoing, precision_of, received, rows_of, widen},
+    convert::{
+        Staging, check_inputs, in_double, incoming, kind_of, name_of, outgoing, precision_of,
+        received, rows_of, widen,
+    },
 };
 use equivbench_abi::{
     self as abi, AbiError, ModelBox,
     descriptor::{GroupDescriptor, InstanceDescriptor, ModelDescriptor},
 };
-use equivbench_core::{Batch, CoreError, FieldKind, Model, Precision, Rows, StepFigures, Values, Weights, first_that};
+use equivbench_core::{
+    Batch, CoreError, FieldKind, Model, Precision, Rows, StepFigures, Values, Weights, first_that,
+};
 use std::{
     cell::Cell,
     time::{Duration, Instant},
@@ -41,19 +46,42 @@ pub struct LoadedModel {
 }
 
 impl LoadedModel {
-    pub(crate) fn new(plugin: &str, descriptor: ModelDescriptor, object: ModelBox) -> Result<Self, HostError> {
-        let text = object.describe().into_result().map_err(|e| HostError::answered(plugin, e))?;
-        let instance: InstanceDescriptor = serde_json::from_str(text.as_str())
-            .map_err(|e| HostError::nonsense(plugin, format!("the description of model {} cannot be read: {e}", descriptor.name)))?;
+    pub(crate) fn new(
+        plugin: &str,
+        descriptor: ModelDescriptor,
+        object: ModelBox,
+    ) -> Result<Self, HostError> {
+        let text = object
+            .describe()
+            .into_result()
+            .map_err(|e| HostError::answered(plugin, e))?;
+        let instance: InstanceDescriptor = serde_json::from_str(text.as_str()).map_err(|e| {
+            HostError::nonsense(
+                plugin,
+                format!(
+                    "the description of model {} cannot be read: {e}",
+                    descriptor.name
+                ),
+            )
+        })?;
         let unknown = |what: &str, value: &str| {
-            HostError::nonsense(plugin, format!("model {}: {what} \"{value}\" is not known to this program", descriptor.name))
+            HostError::nonsense(
+                plugin,
+                format!(
+                    "model {}: {what} \"{value}\" is not known to this program",
+                    descriptor.name
+                ),
+            )
         };
         let output = &descriptor.output;
         Ok(Self {
             plugin: plugin.to_owned(),
-            precision: precision_of(&instance.precision).ok_or_else(|| unknown("precision", &instance.precision))?,
-            output_kind: kind_of(&output.kind).ok_or_else(|| unknown("output kind", &output.kind))?,
-            output_rows: rows_of(&output.rows).ok_or_else(|| unknown("output rows", &output.rows))?,
+            precision: precision_of(&instance.precision)
+                .ok_or_else(|| unknown("precision", &instance.precision))?,
+            output_kind: kind_of(&output.kind)
+                .ok_or_else(|| unknown("output kind", &output.kind))?,
+            output_rows: rows_of(&output.rows)
+                .ok_or_else(|| unknown("output rows", &output.rows))?,
             object,
             descriptor,
             instance,
@@ -79,7 +107,11 @@ impl LoadedModel {
     /// The shape of one row of an input field in this configuration; an axis of length 0 takes any.
     #[must_use]
     pub fn input_width(&self, field: &str) -> Option<Vec<usize>> {
-        let all = if self.instance.inputs.is_empty() { &self.descriptor.inputs } else { &self.instance.inputs };
+        let all = if self.instance.inputs.is_empty() {
+            &self.descriptor.inputs
+        } else {
+            &self.instance.inputs
+        };
         let found = all.iter().find(|f| f.name == field)?;
         Some(found.width.iter().map(|&n| n as usize).collect())
     }
@@ -95,8 +127,14 @@ impl LoadedModel {
     /// # Errors
     /// Whatever the model reports.
     pub fn describe(&self) -> Result<InstanceDescriptor, HostError> {
-        let text = self.object.describe().into_result().map_err(|e| self.failed(e))?;
-        serde_json::from_str(text.as_str()).map_err(|e| HostError::nonsense(&self.plugin, format!("the description cannot be read: {e}")))
+        let text = self
+            .object
+            .describe()
+            .into_result()
+            .map_err(|e| self.failed(e))?;
+        serde_json::from_str(text.as_str()).map_err(|e| {
+            HostError::nonsense(&self.plugin, format!("the description cannot be read: {e}"))
+        })
     }
 
     /// Runs an optional ability by name. `input` and the `length` numbers of the answer cross in f64, whatever the precision of the
@@ -104,25 +142,57 @@ impl LoadedModel {
     ///
     /// # Errors
     /// An ability that the model does not offer, or whatever it reports.
-    pub fn capability(&mut self, name: &str, batch: &Batch, input: &[f64], length: usize) -> Result<Vec<f64>, HostError> {
+    pub fn capability(
+        &mut self,
+        name: &str,
+        batch: &Batch,
+        input: &[f64],
+        length: usize,
+    ) -> Result<Vec<f64>, HostError> {
         self.staging.fill(batch, self.precision, is_input);
-        let (staging, object, busy, precision) = (&self.staging, &mut self.object, &self.busy, self.precision);
+        let (staging, object, busy, precision) =
+            (&self.staging, &mut self.object, &self.busy, self.precision);
         let mut values = Vec::new();
         let mut written = 0;
         let call = |bytes: &mut [u8]| {
             let answer = staging.lend(batch, precision, is_input, |raw| {
-                busy.during(|| object.capability(name.into(), raw, bytemuck::cast_slice(input).into(), bytes.into()).into_result())
+                busy.during(|| {
+                    object
+                        .capability(
+                            name.into(),
+                            raw,
+                            bytemuck::cast_slice(input).into(),
+                            bytes.into(),
+                        )
+                        .into_result()
+                })
             });
             written = answer? as usize;
             Ok(())
         };
-        incoming(length, Precision::Double, &mut self.received, &mut values, call).map_err(|e| HostError::answered(&self.plugin, e))?;
+        incoming(
+            length,
+            Precision::Double,
+            &mut self.received,
+            &mut values,
+            call,
+        )
+        .map_err(|e| HostError::answered(&self.plugin, e))?;
         if written != length * size_of::<f64>() {
-            let message = format!("capability \"{name}\" wrote {written} bytes, {} were expected", length * size_of::<f64>());
+            let message = format!(
+                "capability \"{name}\" wrote {written} bytes, {} were expected",
+                length * size_of::<f64>()
+            );
             return Err(HostError::nonsense(&self.plugin, message));
         }
         match values.iter().position(|v| !v.is_finite()) {
-            Some(at) => Err(HostError::nonsense(&self.plugin, format!("capability \"{name}\": number {at} is {}", name_of(values[at])))),
+            Some(at) => Err(HostError::nonsense(
+                &self.plugin,
+                format!(
+                    "capability \"{name}\": number {at} is {}",
+                    name_of(values[at])
+                ),
+            )),
             None => Ok(values),
         }
     }
@@ -145,12 +215,32 @@ impl LoadedModel {
     /// # Errors
     /// A name that the instance does not list, or whatever the model reports.
     pub fn latent(&mut self, name: &str, batch: &Batch) -> Result<Vec<f64>, HostError> {
-        let Some(declared) = self.instance.latents.iter().find(|latent| latent.name == name) else {
-            let known: Vec<&str> = self.instance.latents.iter().map(|latent| latent.name.as_str()).collect();
+        let Some(declared) = self
+            .instance
+            .latents
+            .iter()
+            .find(|latent| latent.name == name)
+        else {
+            let known: Vec<&str> = self
+                .instance
+                .latents
+                .iter()
+                .map(|latent| latent.name.as_str())
+                .collect();
             let model = &self.instance.model;
-            return Err(HostError::nonsense(&self.plugin, format!("model {model} shows no \"{name}\"; it has: {}", known.join(", "))));
+            return Err(HostError::nonsense(
+                &self.plugin,
+                format!(
+                    "model {model} shows no \"{name}\"; it has: {}",
+                    known.join(", ")
+                ),
+            ));
         };
-        let rows = if declared.rows == "point" { batch.points() } else { batch.samples() };
+        let rows = if declared.rows == "point" {
+            batch.points()
+        } else {
+            batch.samples()
+        };
         let length = rows * declared.width.iter().product::<u64>() as usize;
         self.capability(&format!("latent:{name}"), batch, &[], length)
     }
@@ -160,15 +250,28 @@ impl LoadedModel {
     /// # Errors
     /// A model without the capability.
     pub fn project_equivariant(&mut self, values: &[f64]) -> Result<Vec<f64>, HostError> {
-        self.capability("equivariant-subspace", &Batch { offsets: vec![0], fields: vec![] }, values, values.len())
+        self.capability(
+            "equivariant-subspace",
+            &Batch {
+                offsets: vec![0],
+                fields: vec![],
+            },
+            values,
+            values.len(),
+        )
     }
 
     /// Lends the object behind the boundary together with a batch as it crosses: all fields, nothing checked. For tests of what a
     /// plugin does with input that the harness would never send.
-    pub fn with_raw<R>(&mut self, batch: &Batch, call: impl FnOnce(&mut ModelBox, abi::Batch<'_>) -> R) -> R {
+    pub fn with_raw<R>(
+        &mut self,
+        batch: &Batch,
+        call: impl FnOnce(&mut ModelBox, abi::Batch<'_>) -> R,
+    ) -> R {
         self.staging.fill(batch, self.precision, is_any);
         let object = &mut self.object;
-        self.staging.lend(batch, self.precision, is_any, |raw| call(object, raw))
+        self.staging
+            .lend(batch, self.precision, is_any, |raw| call(object, raw))
     }
 
     fn failed(&self, error: AbiError) -> HostError {
@@ -184,18 +287,30 @@ impl LoadedModel {
 
     fn group(&self, name: &str) -> Result<&GroupDescriptor, CoreError> {
         let groups = &self.instance.groups;
-        groups.iter().find(|g| g.name == name).ok_or_else(|| CoreError::Unknown {
-            what: "parameter group",
-            name: name.into(),
-            known: groups.iter().map(|g| g.name.as_str()).collect::<Vec<_>>().join(", "),
-        })
+        groups
+            .iter()
+            .find(|g| g.name == name)
+            .ok_or_else(|| CoreError::Unknown {
+                what: "parameter group",
+                name: name.into(),
+                known: groups
+                    .iter()
+                    .map(|g| g.name.as_str())
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            })
     }
 
     /// The parameter that owns a scalar of a group.
     fn parameter_at(&self, group: &GroupDescriptor, at: usize) -> String {
         let mut first = 0;
         for name in &group.parameters {
-            let shape = self.instance.parameters.iter().find(|p| p.name == *name).map(|p| p.shape.as_slice());
+            let shape = self
+                .instance
+                .parameters
+                .iter()
+                .find(|p| p.name == *name)
+                .map(|p| p.shape.as_slice());
             let next = first + shape.map_or(0, |s| s.iter().product::<u64>() as usize);
             if at < next {
                 return format!("{name}, entry {}", at - first);
@@ -206,12 +321,21 @@ impl LoadedModel {
     }
 
     fn check_prediction(&self, batch: &Batch, width: usize, out: &Values) -> Result<(), CoreError> {
-        let Some((at, value)) = out.not_finite() else { return Ok(()) };
+        let Some((at, value)) = out.not_finite() else {
+            return Ok(());
+        };
         // A mark is one in the precision of the plugin only.
-        let value = if let Values::Single(values) = out { widen(values[at]) } else { value };
+        let value = if let Values::Single(values) = out {
+            widen(values[at])
+        } else {
+            value
+        };
         let row = at / width.max(1);
         let sample = self.output_rows.sample_of(&batch.offsets, row);
-        let place = format!("row {row}, column {} (sample {sample} of the batch)", at % width.max(1));
+        let place = format!(
+            "row {row}, column {} (sample {sample} of the batch)",
+            at % width.max(1)
+        );
         Err(CoreError::NotFinite(format!(
             "plugin \"{}\": the prediction of model {} holds {} in {place}",
             self.plugin,
@@ -224,7 +348,11 @@ impl LoadedModel {
         if self.instance.weights.iter().any(|w| w == weights.name()) {
             return Ok(());
         }
-        Err(CoreError::Unknown { what: "kind of weights", name: weights.name().into(), known: self.instance.weights.join(", ") })
+        Err(CoreError::Unknown {
+            what: "kind of weights",
+            name: weights.name().into(),
+            known: self.instance.weights.join(", "),
+        })
     }
 }
 
@@ -261,9 +389,15 @@ impl Model for LoadedModel {
     /// kind and rows.
     fn output_width(&self, batch: &Batch) -> usize {
         let declared: u64 = self.descriptor.output.width.iter().product();
-        let alike = |f: &&equivbench_core::Field| f.kind == self.output_kind && f.rows == self.output_rows && is_input(&f.name);
+        let alike = |f: &&equivbench_core::Field| {
+            f.kind == self.output_kind && f.rows == self.output_rows && is_input(&f.name)
+        };
         match declared {
-            0 => batch.fields.iter().find(alike).map_or(0, equivbench_core::Field::width),
+            0 => batch
+                .fields
+                .iter()
+                .find(alike)
+                .map_or(0, equivbench_core::Field::width),
             width => width as usize,
         }
     }
@@ -272,23 +406,40 @@ impl Model for LoadedModel {
         self.precision
     }
 
-    fn predict_into(&mut self, batch: &Batch, weights: Weights, out: &mut Vec<f64>) -> Result<(), CoreError> {
+    fn predict_into(
+        &mut self,
+        batch: &Batch,
+        weights: Weights,
+        out: &mut Vec<f64>,
+    ) -> Result<(), CoreError> {
         let mut single = std::mem::take(&mut self.received);
-        let predicted = in_double(self.precision, &mut single, out, |values| self.predict_values_into(batch, weights, values));
+        let predicted = in_double(self.precision, &mut single, out, |values| {
+            self.predict_values_into(batch, weights, values)
+        });
         self.received = single;
         predicted
     }
 
-    fn predict_values_into(&mut self, batch: &Batch, weights: Weights, out: &mut Values) -> Result<(), CoreError> {
+    fn predict_values_into(
+        &mut self,
+        batch: &Batch,
+        weights: Weights,
+        out: &mut Values,
+    ) -> Result<(), CoreError> {
         self.check_weights(weights)?;
         check_inputs(batch, self.precision, is_input)?;
         let width = self.output_width(batch);
         let count = self.row_count(batch) * width;
         self.staging.fill(batch, self.precision, is_input);
-        let (staging, object, busy, precision) = (&self.staging, &mut self.object, &self.busy, self.precision);
+        let (staging, object, busy, precision) =
+            (&self.staging, &mut self.object, &self.busy, self.precision);
         let call = |bytes: &mut [u8]| {
             staging.lend(batch, precision, is_input, |raw| {
-                busy.during(|| object.predict_into(raw, weights_code(weights), bytes.into()).into_result())
+                busy.during(|| {
+                    object
+                        .predict_into(raw, weights_code(weights), bytes.into())
+                        .into_result()
+                })
             })
         };
         received(count, precision, out, call).map_err(|e| self.failed(e).of_model())?;
@@ -301,48 +452,92 @@ impl Model for LoadedModel {
         self.staging.fill(batch, self.precision, is_any);
         let (object, busy) = (&mut self.object, &self.busy);
         let mut report = [0.0; 3];
-        let answer = self
-            .staging
-            .lend(batch, self.precision, is_any, |raw| busy.during(|| object.train_step(raw, (&mut report[..]).into()).into_result()));
+        let answer = self.staging.lend(batch, self.precision, is_any, |raw| {
+            busy.during(|| {
+                object
+                    .train_step(raw, (&mut report[..]).into())
+                    .into_result()
+            })
+        });
         answer.map_err(|e| self.failed(e).of_model())?;
         let [loss, lr, gradient_norm] = report;
-        Ok(StepFigures { loss, lr, gradient_norm })
+        Ok(StepFigures {
+            loss,
+            lr,
+            gradient_norm,
+        })
     }
 
-    fn vjp_into(&mut self, batch: &Batch, cotangent: &[f64], group: &str, out: &mut Vec<f64>) -> Result<(), CoreError> {
+    fn vjp_into(
+        &mut self,
+        batch: &Batch,
+        cotangent: &[f64],
+        group: &str,
+        out: &mut Vec<f64>,
+    ) -> Result<(), CoreError> {
         check_inputs(batch, self.precision, is_input)?;
         let (rows, width) = (self.row_count(batch), self.output_width(batch));
         if cotangent.len() != rows * width {
-            return Err(CoreError::Shape(format!("the cotangent has {} numbers, the prediction {rows} x {width}", cotangent.len())));
+            return Err(CoreError::Shape(format!(
+                "the cotangent has {} numbers, the prediction {rows} x {width}",
+                cotangent.len()
+            )));
         }
         let scalars = self.group(group)?.scalars as usize;
         self.staging.fill(batch, self.precision, is_input);
         let cotangent = outgoing(cotangent, self.precision, &mut self.sent);
-        let (staging, object, busy, precision) = (&self.staging, &mut self.object, &self.busy, self.precision);
+        let (staging, object, busy, precision) =
+            (&self.staging, &mut self.object, &self.busy, self.precision);
         let call = |bytes: &mut [u8]| {
             staging.lend(batch, precision, is_input, |raw| {
-                busy.during(|| object.vjp_into(raw, cotangent.into(), group.into(), bytes.into()).into_result())
+                busy.during(|| {
+                    object
+                        .vjp_into(raw, cotangent.into(), group.into(), bytes.into())
+                        .into_result()
+                })
             })
         };
-        incoming(scalars, precision, &mut self.received, out, call).map_err(|e| self.failed(e).of_model())?;
-        let Some(at) = first_that(out, |v| !v.is_finite()) else { return Ok(()) };
+        incoming(scalars, precision, &mut self.received, out, call)
+            .map_err(|e| self.failed(e).of_model())?;
+        let Some(at) = first_that(out, |v| !v.is_finite()) else {
+            return Ok(());
+        };
         let place = self.parameter_at(self.group(group)?, at);
-        Err(CoreError::NotFinite(format!("plugin \"{}\": the gradient of {place} is {}", self.plugin, name_of(out[at]))))
+        Err(CoreError::NotFinite(format!(
+            "plugin \"{}\": the gradient of {place} is {}",
+            self.plugin,
+            name_of(out[at])
+        )))
     }
 
     fn shares_rotations(&self) -> bool {
-        self.instance.capabilities.iter().any(|c| c == abi::SHARED_ROTATIONS)
+        self.instance
+            .capabilities
+            .iter()
+            .any(|c| c == abi::SHARED_ROTATIONS)
     }
 
     fn share(&mut self, batch: &Batch, weights: Weights) -> Result<(), CoreError> {
         self.check_weights(weights)?;
         check_inputs(batch, self.precision, is_input)?;
-        self.capability(abi::SHARED_ROTATIONS, batch, &[f64::from(weights_code(weights))], 0).map(drop).map_err(HostError::of_model)
+        self.capability(
+            abi::SHARED_ROTATIONS,
+            batch,
+            &[f64::from(weights_code(weights))],
+            0,
+        )
+        .map(drop)
+        .map_err(HostError::of_model)
     }
 
     fn end_sharing(&mut self) -> Result<(), CoreError> {
-        let nothing = Batch { offsets: vec![0], fields: vec![] };
-        self.capability(abi::SHARED_ROTATIONS, &nothing, &[0.0], 0).map(drop).map_err(HostError::of_model)
+        let nothing = Batch {
+            offsets: vec![0],
+            fields: vec![],
+        };
+        self.capability(abi::SHARED_ROTATIONS, &nothing, &[0.0], 0)
+            .map(drop)
+            .map_err(HostError::of_model)
     }
 
     fn busy_s(&self) -> Option<f64> {
@@ -352,29 +547,47 @@ impl Model for LoadedModel {
     fn parameters_into(&self, group: &str, out: &mut Vec<f64>) -> Result<(), CoreError> {
         let scalars = self.group(group)?.scalars as usize;
         let mut received = Vec::new();
-        let call = |bytes: &mut [u8]| self.object.parameters_into(group.into(), bytes.into()).into_result();
-        incoming(scalars, self.precision, &mut received, out, call).map_err(|e| self.failed(e).of_model())
+        let call = |bytes: &mut [u8]| {
+            self.object
+                .parameters_into(group.into(), bytes.into())
+                .into_result()
+        };
+        incoming(scalars, self.precision, &mut received, out, call)
+            .map_err(|e| self.failed(e).of_model())
     }
 
     fn set_parameters(&mut self, group: &str, values: &[f64]) -> Result<(), CoreError> {
         let bytes = outgoing(values, self.precision, &mut self.sent);
-        let answer = self.object.set_parameters(group.into(), bytes.into()).into_result();
+        let answer = self
+            .object
+            .set_parameters(group.into(), bytes.into())
+            .into_result();
         answer.map_err(|e| self.failed(e).of_model())
     }
 
     fn save(&self) -> Result<Vec<u8>, CoreError> {
-        let state = self.busy.during(|| self.object.save()).into_result().map_err(|e| self.failed(e).of_model())?;
+        let state = self
+            .busy
+            .during(|| self.object.save())
+            .into_result()
+            .map_err(|e| self.failed(e).of_model())?;
         // `into_vec` of a vector that another library allocated copies as well.
         Ok(state.as_slice().to_vec())
     }
 
     fn load(&mut self, state: &[u8]) -> Result<(), CoreError> {
         let object = &mut self.object;
-        self.busy.during(|| object.load(state.into())).into_result().map_err(|e| self.failed(e).of_model())
+        self.busy
+            .during(|| object.load(state.into()))
+            .into_result()
+            .map_err(|e| self.failed(e).of_model())
     }
 
     fn synchronise(&mut self) -> Result<(), CoreError> {
         let object = &mut self.object;
-        self.busy.during(|| object.synchronise()).into_result().map_err(|e| self.failed(e).of_model())
+        self.busy
+            .during(|| object.synchronise())
+            .into_result()
+            .map_err(|e| self.failed(e).of_model())
     }
 }

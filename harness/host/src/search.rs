@@ -29,9 +29,15 @@ impl SearchPath {
         }
         let program = std::env::current_exe().and_then(|p| p.canonicalize()).ok();
         if let Some(beside) = program.as_deref().and_then(Path::parent) {
-            directories.extend([beside.to_owned(), beside.join("plugins"), beside.join("../lib/equivbench/plugins")]);
+            directories.extend([
+                beside.to_owned(),
+                beside.join("plugins"),
+                beside.join("../lib/equivbench/plugins"),
+            ]);
         }
-        directories.extend(directories::BaseDirs::new().map(|base| base.data_dir().join("equivbench/plugins")));
+        directories.extend(
+            directories::BaseDirs::new().map(|base| base.data_dir().join("equivbench/plugins")),
+        );
         Self::of(directories)
     }
 
@@ -64,16 +70,36 @@ impl SearchPath {
     pub fn resolve(&self, name_or_path: &str) -> Result<PathBuf, HostError> {
         if is_path(name_or_path) {
             let path = PathBuf::from(name_or_path);
-            let absent = || HostError::NotFound { name: name_or_path.into(), tried: vec![path.clone()], nearest: None };
-            return if path.exists() { Ok(path) } else { Err(absent()) };
+            let absent = || HostError::NotFound {
+                name: name_or_path.into(),
+                tried: vec![path.clone()],
+                nearest: None,
+            };
+            return if path.exists() {
+                Ok(path)
+            } else {
+                Err(absent())
+            };
         }
-        let tried: Vec<PathBuf> = self.directories.iter().map(|d| d.join(file_name_of(name_or_path))).collect();
+        let tried: Vec<PathBuf> = self
+            .directories
+            .iter()
+            .map(|d| d.join(file_name_of(name_or_path)))
+            .collect();
         let mut there = tried.iter().filter(|path| path.is_file());
         let Some(first) = there.next() else {
-            return Err(HostError::NotFound { name: name_or_path.into(), tried, nearest: self.nearest(name_or_path) });
+            return Err(HostError::NotFound {
+                name: name_or_path.into(),
+                tried,
+                nearest: self.nearest(name_or_path),
+            });
         };
         match there.find(|other| !same_content(first, other)) {
-            Some(second) => Err(HostError::Duplicate { name: name_or_path.into(), first: first.clone(), second: second.clone() }),
+            Some(second) => Err(HostError::Duplicate {
+                name: name_or_path.into(),
+                first: first.clone(),
+                second: second.clone(),
+            }),
             None => Ok(first.clone()),
         }
     }
@@ -83,7 +109,10 @@ impl SearchPath {
     pub fn candidates(&self) -> Vec<PathBuf> {
         let of_folder = |directory: &PathBuf| {
             let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-            let mut files: Vec<PathBuf> = entries.map(|e| e.path()).filter(|p| plugin_name_of(p).is_some()).collect();
+            let mut files: Vec<PathBuf> = entries
+                .map(|e| e.path())
+                .filter(|p| plugin_name_of(p).is_some())
+                .collect();
             files.sort();
             files
         };
@@ -91,7 +120,10 @@ impl SearchPath {
     }
 
     fn nearest(&self, name: &str) -> Option<String> {
-        let names = self.candidates().into_iter().filter_map(|path| plugin_name_of(&path));
+        let names = self
+            .candidates()
+            .into_iter()
+            .filter_map(|path| plugin_name_of(&path));
         nearest(name, names)
     }
 }
@@ -99,7 +131,9 @@ impl SearchPath {
 /// The nearest of some names, unless nothing about it is near.
 pub(crate) fn nearest(name: &str, names: impl Iterator<Item = String>) -> Option<String> {
     let distance = |other: &String| strsim::damerau_levenshtein(name, other);
-    names.min_by_key(distance).filter(|other| distance(other) < name.len().max(other.len()))
+    names
+        .min_by_key(distance)
+        .filter(|other| distance(other) < name.len().max(other.len()))
 }
 
 /// The file name of a plugin on this system.
@@ -111,7 +145,12 @@ pub fn file_name_of(name: &str) -> String {
 /// The plugin's name that a file's name stands for, or `None` for a file that is not named like a plugin.
 #[must_use]
 pub fn plugin_name_of(path: &Path) -> Option<String> {
-    let stem = path.file_name()?.to_str()?.strip_prefix(DLL_PREFIX)?.strip_prefix(STEM)?.strip_suffix(DLL_SUFFIX)?;
+    let stem = path
+        .file_name()?
+        .to_str()?
+        .strip_prefix(DLL_PREFIX)?
+        .strip_prefix(STEM)?
+        .strip_suffix(DLL_SUFFIX)?;
     (!stem.is_empty()).then(|| stem.replace('_', "-"))
 }
 
@@ -133,7 +172,10 @@ mod tests {
     fn names_map_to_files_and_back() {
         let file = file_name_of("point-mlp");
         assert!(file.contains("equivbench_point_mlp"));
-        assert_eq!(plugin_name_of(Path::new("/x").join(&file).as_path()).as_deref(), Some("point-mlp"));
+        assert_eq!(
+            plugin_name_of(Path::new("/x").join(&file).as_path()).as_deref(),
+            Some("point-mlp")
+        );
         assert_eq!(plugin_name_of(Path::new("/x/libserde.so")), None);
     }
 }

@@ -16,7 +16,12 @@ fn library() -> Library {
 }
 
 fn request(model: &str, precision: &str) -> ModelRequest {
-    ModelRequest { model: model.into(), precision: precision.into(), seed: 5, ..ModelRequest::default() }
+    ModelRequest {
+        model: model.into(),
+        precision: precision.into(),
+        seed: 5,
+        ..ModelRequest::default()
+    }
 }
 
 fn model(name: &str, precision: &str) -> LoadedModel {
@@ -24,7 +29,12 @@ fn model(name: &str, precision: &str) -> LoadedModel {
 }
 
 fn dataset(name: &str) -> LoadedDataset {
-    library().open_dataset(&DatasetRequest { dataset: name.into(), ..DatasetRequest::default() }).unwrap()
+    library()
+        .open_dataset(&DatasetRequest {
+            dataset: name.into(),
+            ..DatasetRequest::default()
+        })
+        .unwrap()
 }
 
 /// Two samples of two and one atoms.
@@ -34,7 +44,13 @@ fn batch() -> Batch {
     Batch {
         offsets: vec![0, 2, 3],
         fields: vec![
-            Field::real("positions", FieldKind::Vector, Rows::Point, vec![3, 3], positions),
+            Field::real(
+                "positions",
+                FieldKind::Vector,
+                Rows::Point,
+                vec![3, 3],
+                positions,
+            ),
             Field {
                 name: "species".into(),
                 kind: FieldKind::Invariant,
@@ -55,8 +71,13 @@ fn train(model: &mut LoadedModel, steps: usize) {
 
 fn by_hand(parameters: &[f64], batch: &Batch) -> Vec<f64> {
     let positions = batch.field("positions").unwrap().reals().unwrap();
-    let row = |x: &[f64], r: usize| parameters[9 + r] + (0..3).map(|c| parameters[3 * r + c] * x[c]).sum::<f64>();
-    positions.chunks_exact(3).flat_map(|x| [row(x, 0), row(x, 1), row(x, 2)]).collect()
+    let row = |x: &[f64], r: usize| {
+        parameters[9 + r] + (0..3).map(|c| parameters[3 * r + c] * x[c]).sum::<f64>()
+    };
+    positions
+        .chunks_exact(3)
+        .flat_map(|x| [row(x, 0), row(x, 1), row(x, 2)])
+        .collect()
 }
 
 #[test]
@@ -66,8 +87,14 @@ fn predictions_agree_with_a_sum_by_hand_in_both_precisions() {
         let mut model = model("good", precision);
         let (mut parameters, mut out) = (Vec::new(), Vec::new());
         model.parameters_into("all", &mut parameters).unwrap();
-        model.predict_into(&batch(), Weights::Raw, &mut out).unwrap();
-        let largest = out.iter().zip(by_hand(&parameters, &batch())).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        model
+            .predict_into(&batch(), Weights::Raw, &mut out)
+            .unwrap();
+        let largest = out
+            .iter()
+            .zip(by_hand(&parameters, &batch()))
+            .map(|(a, b)| (a - b).abs())
+            .fold(0.0, f64::max);
         assert!(largest <= tolerance, "{precision}: {largest}");
         assert_eq!(model.is_double(), precision == "f64");
     }
@@ -77,8 +104,16 @@ fn predictions_agree_with_a_sum_by_hand_in_both_precisions() {
 fn training_moves_the_loss_and_reports_its_figures() {
     let mut model = model("good", "f32");
     let first = model.train_step(&batch()).unwrap();
-    let last = (0..50).map(|_| model.train_step(&batch()).unwrap()).last().unwrap();
-    assert!(last.loss < 0.5 * first.loss, "{} -> {}", first.loss, last.loss);
+    let last = (0..50)
+        .map(|_| model.train_step(&batch()).unwrap())
+        .last()
+        .unwrap();
+    assert!(
+        last.loss < 0.5 * first.loss,
+        "{} -> {}",
+        first.loss,
+        last.loss
+    );
     assert_eq!(first.lr, 0.05);
     assert!(first.gradient_norm > 0.0);
     model.synchronise().unwrap();
@@ -91,9 +126,16 @@ fn a_model_never_sees_the_answer_while_it_predicts() {
     with_labels.fields[2].values = Values::Real(vec![f64::NAN; 9]);
     let mut out = Vec::new();
     // A label that is not a number would be refused as an input; that the call succeeds shows that it was not passed on.
-    model.predict_into(&with_labels, Weights::Raw, &mut out).unwrap();
-    model.vjp_into(&with_labels, &[1.0; 9], "all", &mut out).unwrap();
-    assert!(matches!(model.train_step(&with_labels), Err(CoreError::NotFinite(_))));
+    model
+        .predict_into(&with_labels, Weights::Raw, &mut out)
+        .unwrap();
+    model
+        .vjp_into(&with_labels, &[1.0; 9], "all", &mut out)
+        .unwrap();
+    assert!(matches!(
+        model.train_step(&with_labels),
+        Err(CoreError::NotFinite(_))
+    ));
 }
 
 #[test]
@@ -101,33 +143,62 @@ fn predictions_that_are_not_finite_are_refused_with_their_place() {
     let after = |name: &str, precision: &str| {
         let mut model = model(name, precision);
         train(&mut model, 3);
-        model.predict_into(&batch(), Weights::Raw, &mut Vec::new()).unwrap_err().to_string()
+        model
+            .predict_into(&batch(), Weights::Raw, &mut Vec::new())
+            .unwrap_err()
+            .to_string()
     };
     for precision in ["f32", "f64"] {
         let text = after("predicts-nan", precision);
-        assert!(text.contains("plugin \"misbehaving\"") && text.contains("NaN in row 0, column 0 (sample 0 of the batch)"), "{text}");
+        assert!(
+            text.contains("plugin \"misbehaving\"")
+                && text.contains("NaN in row 0, column 0 (sample 0 of the batch)"),
+            "{text}"
+        );
         let text = after("half-written", precision);
-        assert!(text.contains("left unwritten") && text.contains("row 1, column 1 (sample 0 of the batch)"), "{text}");
+        assert!(
+            text.contains("left unwritten")
+                && text.contains("row 1, column 1 (sample 0 of the batch)"),
+            "{text}"
+        );
         let text = after("wrong-shape", precision);
-        assert!(text.contains("6 numbers to write, the host's buffer has 9"), "{text}");
+        assert!(
+            text.contains("6 numbers to write, the host's buffer has 9"),
+            "{text}"
+        );
     }
 }
 
 #[test]
 fn inputs_that_are_not_finite_are_refused_with_their_place() {
     let mut bad = batch();
-    let Values::Real(values) = &mut bad.fields[0].values else { unreachable!() };
+    let Values::Real(values) = &mut bad.fields[0].values else {
+        unreachable!()
+    };
     values[7] = 1e300;
-    let text = model("good", "f32").predict_into(&bad, Weights::Raw, &mut Vec::new()).unwrap_err().to_string();
-    assert!(text.contains("field \"positions\"") && text.contains("row 2 (sample 1 of the batch)"), "{text}");
-    model("good", "f64").predict_into(&bad, Weights::Raw, &mut Vec::new()).unwrap();
+    let text = model("good", "f32")
+        .predict_into(&bad, Weights::Raw, &mut Vec::new())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        text.contains("field \"positions\"") && text.contains("row 2 (sample 1 of the batch)"),
+        "{text}"
+    );
+    model("good", "f64")
+        .predict_into(&bad, Weights::Raw, &mut Vec::new())
+        .unwrap();
 }
 
 #[test]
 fn a_loss_that_is_not_finite_is_handed_on() {
     let mut model = model("loss-nan", "f32");
-    let losses: Vec<f64> = (0..6).map(|_| model.train_step(&batch()).unwrap().loss).collect();
-    assert!(losses[3].is_finite() && losses[4].is_nan() && losses[5].is_nan(), "{losses:?}");
+    let losses: Vec<f64> = (0..6)
+        .map(|_| model.train_step(&batch()).unwrap().loss)
+        .collect();
+    assert!(
+        losses[3].is_finite() && losses[4].is_nan() && losses[5].is_nan(),
+        "{losses:?}"
+    );
 }
 
 #[test]
@@ -136,13 +207,18 @@ fn a_panic_behind_a_guard_is_an_error_with_the_plugins_name() {
     model.train_step(&batch()).unwrap();
     model.train_step(&batch()).unwrap();
     let text = model.train_step(&batch()).unwrap_err().to_string();
-    assert!(text.contains("plugin \"misbehaving\": plugin panicked"), "{text}");
+    assert!(
+        text.contains("plugin \"misbehaving\": plugin panicked"),
+        "{text}"
+    );
 }
 
 #[test]
 #[ignore = "run by another test, which expects this process to end"]
 fn trains_the_model_of_the_environment() {
-    let Ok(name) = std::env::var("EQUIVBENCH_FIXTURE_MODEL") else { return };
+    let Ok(name) = std::env::var("EQUIVBENCH_FIXTURE_MODEL") else {
+        return;
+    };
     train(&mut model(&name, "f32"), 4);
 }
 
@@ -161,7 +237,13 @@ fn every_way_in_which_a_plugin_ends_a_process_is_told_apart() {
         ("good", Ending::Status(0)),
     ] {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "trains_the_model_of_the_environment", "--ignored"]).env("EQUIVBENCH_FIXTURE_MODEL", name);
+        command
+            .args([
+                "--exact",
+                "trains_the_model_of_the_environment",
+                "--ignored",
+            ])
+            .env("EQUIVBENCH_FIXTURE_MODEL", name);
         assert_eq!(run_child(command, limit).unwrap().ending, ending, "{name}");
     }
 }
@@ -169,15 +251,45 @@ fn every_way_in_which_a_plugin_ends_a_process_is_told_apart() {
 #[test]
 fn unknown_models_groups_weights_devices_and_abilities_are_refused() {
     let library = library();
-    assert!(matches!(library.open_model(&request("no-such", "f32")), Err(HostError::Plugin { code: code::BAD_REQUEST, .. })));
-    let cuda = ModelRequest { device: "cuda:0".into(), ..request("good", "f32") };
-    assert!(matches!(library.open_model(&cuda), Err(HostError::Device { .. })));
+    assert!(matches!(
+        library.open_model(&request("no-such", "f32")),
+        Err(HostError::Plugin {
+            code: code::BAD_REQUEST,
+            ..
+        })
+    ));
+    let cuda = ModelRequest {
+        device: "cuda:0".into(),
+        ..request("good", "f32")
+    };
+    assert!(matches!(
+        library.open_model(&cuda),
+        Err(HostError::Device { .. })
+    ));
     let mut model = model("good", "f32");
-    assert!(matches!(model.parameters_into("head", &mut Vec::new()), Err(CoreError::Unknown { .. })));
-    assert!(matches!(model.predict_into(&batch(), Weights::Ema, &mut Vec::new()), Err(CoreError::Unknown { .. })));
-    assert!(matches!(model.exact_twirl(&batch()), Err(HostError::Plugin { code: code::UNSUPPORTED, .. })));
-    assert!(matches!(model.set_parameters("all", &[1.0; 11]), Err(CoreError::Model(_))));
-    assert!(matches!(model.vjp_into(&batch(), &[1.0; 8], "all", &mut Vec::new()), Err(CoreError::Shape(_))));
+    assert!(matches!(
+        model.parameters_into("head", &mut Vec::new()),
+        Err(CoreError::Unknown { .. })
+    ));
+    assert!(matches!(
+        model.predict_into(&batch(), Weights::Ema, &mut Vec::new()),
+        Err(CoreError::Unknown { .. })
+    ));
+    assert!(matches!(
+        model.exact_twirl(&batch()),
+        Err(HostError::Plugin {
+            code: code::UNSUPPORTED,
+            ..
+        })
+    ));
+    assert!(matches!(
+        model.set_parameters("all", &[1.0; 11]),
+        Err(CoreError::Model(_))
+    ));
+    assert!(matches!(
+        model.vjp_into(&batch(), &[1.0; 8], "all", &mut Vec::new()),
+        Err(CoreError::Shape(_))
+    ));
 }
 
 #[test]
@@ -185,7 +297,10 @@ fn a_saved_model_continues_bit_for_bit() {
     let (mut a, mut b) = (model("good", "f32"), model("good", "f32"));
     train(&mut a, 4);
     b.load(&a.save().unwrap()).unwrap();
-    assert_eq!(a.train_step(&batch()).unwrap(), b.train_step(&batch()).unwrap());
+    assert_eq!(
+        a.train_step(&batch()).unwrap(),
+        b.train_step(&batch()).unwrap()
+    );
     assert!(b.load(b"no state").is_err());
 }
 
@@ -194,14 +309,26 @@ fn samples_arrive_in_order_and_in_the_core_s_types() {
     let mut data = dataset("good-data");
     assert_eq!((data.samples("train"), data.samples("nowhere")), (64, 0));
     let pair = data.load("train", &[7, 2]).unwrap();
-    let (seven, two) = (data.load("train", &[7]).unwrap(), data.load("train", &[2]).unwrap());
-    assert_eq!(pair.offsets, [0, seven.points(), seven.points() + two.points()]);
+    let (seven, two) = (
+        data.load("train", &[7]).unwrap(),
+        data.load("train", &[2]).unwrap(),
+    );
+    assert_eq!(
+        pair.offsets,
+        [0, seven.points(), seven.points() + two.points()]
+    );
     let reals = |batch: &Batch, field: &str| batch.field(field).unwrap().reals().unwrap().to_vec();
     for field in ["positions", "forces", "energy"] {
-        assert_eq!(reals(&pair, field), [reals(&seven, field), reals(&two, field)].concat(), "{field}");
+        assert_eq!(
+            reals(&pair, field),
+            [reals(&seven, field), reals(&two, field)].concat(),
+            "{field}"
+        );
     }
     assert_eq!(pair.field("positions").unwrap().shape, [pair.points(), 3]);
-    assert!(matches!(&pair.field("species").unwrap().values, Values::Index(v) if v.iter().all(|&z| z > 0)));
+    assert!(
+        matches!(&pair.field("species").unwrap().values, Values::Index(v) if v.iter().all(|&z| z > 0))
+    );
 }
 
 #[test]
@@ -209,13 +336,22 @@ fn a_sample_that_is_not_finite_is_named() {
     let mut data = dataset("nan-data");
     data.load("train", &[0, 1, 3]).unwrap();
     let text = data.load("train", &[5, 2]).err().unwrap().to_string();
-    assert!(text.contains("split \"train\", sample 2: field \"forces\" holds NaN in row 0"), "{text}");
+    assert!(
+        text.contains("split \"train\", sample 2: field \"forces\" holds NaN in row 0"),
+        "{text}"
+    );
     assert!(data.load_unchecked("train", &[2]).is_ok());
 }
 
 #[test]
 fn indices_beyond_a_split_and_unknown_splits_are_refused() {
     let mut data = dataset("good-data");
-    assert!(matches!(data.load("train", &[64]), Err(CoreError::Dataset(_))));
-    assert!(matches!(data.load("nowhere", &[0]), Err(CoreError::Dataset(_))));
+    assert!(matches!(
+        data.load("train", &[64]),
+        Err(CoreError::Dataset(_))
+    ));
+    assert!(matches!(
+        data.load("nowhere", &[0]),
+        Err(CoreError::Dataset(_))
+    ));
 }

@@ -11,9 +11,15 @@ use support::{describer, fixture};
 /// Runs this test program again with a variable set, so that no test changes the environment of another.
 fn again(test: &str, variables: &[(&str, &str)]) -> String {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", test, "--nocapture", "--ignored"]).envs(variables.iter().copied());
+    command
+        .args(["--exact", test, "--nocapture", "--ignored"])
+        .envs(variables.iter().copied());
     let output = command.output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -29,7 +35,10 @@ fn describe(path: &Path, limit: Duration) -> String {
 #[test]
 #[ignore = "run by the others, with variables set"]
 fn describes_the_crashing_fixture() {
-    println!("{}", describe(&fixture("crashes_in_describe"), Duration::from_secs(2)));
+    println!(
+        "{}",
+        describe(&fixture("crashes_in_describe"), Duration::from_secs(2))
+    );
 }
 
 #[test]
@@ -45,17 +54,29 @@ fn describes_twice() {
 }
 
 fn crash(kind: &str) -> String {
-    again("describes_the_crashing_fixture", &[("EQUIVBENCH_FIXTURE_DESCRIBE", kind), ("EQUIVBENCH_NO_CACHE", "1")])
+    again(
+        "describes_the_crashing_fixture",
+        &[
+            ("EQUIVBENCH_FIXTURE_DESCRIBE", kind),
+            ("EQUIVBENCH_NO_CACHE", "1"),
+        ],
+    )
 }
 
 #[test]
 fn a_plugin_that_dies_while_it_is_described_is_reported_and_the_host_lives() {
-    assert!(crash("segfault").contains("crashed: died of signal 11 (segmentation fault) while it was described"));
+    assert!(
+        crash("segfault")
+            .contains("crashed: died of signal 11 (segmentation fault) while it was described")
+    );
 }
 
 #[test]
 fn a_plugin_that_hangs_while_it_is_described_is_ended() {
-    assert!(crash("hang").contains("crashed: was still running after 2 s and was ended while it was described"));
+    assert!(
+        crash("hang")
+            .contains("crashed: was still running after 2 s and was ended while it was described")
+    );
 }
 
 #[test]
@@ -72,7 +93,10 @@ fn a_plugin_may_print_while_it_is_described() {
 #[test]
 fn refusals_arrive_from_the_child_with_their_reason() {
     let text = describe(&fixture("other_version"), DESCRIBE_LIMIT);
-    assert!(text.starts_with("refused: it speaks version 9.0.0"), "{text}");
+    assert!(
+        text.starts_with("refused: it speaks version 9.0.0"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -80,6 +104,18 @@ fn descriptions_are_remembered_unless_that_is_switched_off() {
     let home = tempfile::tempdir().unwrap();
     let home = home.path().to_str().unwrap();
     let variables = [("HOME", home), ("XDG_CACHE_HOME", home)];
-    assert!(again("describes_twice", &[variables[0], variables[1], ("EQUIVBENCH_NO_CACHE", "")]).contains("remembered misbehaving"));
-    assert!(again("describes_twice", &[variables[0], variables[1], ("EQUIVBENCH_NO_CACHE", "1")]).contains("asked again"));
+    assert!(
+        again(
+            "describes_twice",
+            &[variables[0], variables[1], ("EQUIVBENCH_NO_CACHE", "")]
+        )
+        .contains("remembered misbehaving")
+    );
+    assert!(
+        again(
+            "describes_twice",
+            &[variables[0], variables[1], ("EQUIVBENCH_NO_CACHE", "1")]
+        )
+        .contains("asked again")
+    );
 }

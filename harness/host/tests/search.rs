@@ -31,18 +31,37 @@ fn two_different_files_of_one_name_are_refused_and_both_are_named() {
     let error = search.resolve("same").unwrap_err();
     let text = error.to_string();
     assert!(matches!(error, HostError::Duplicate { .. }), "{text}");
-    assert!(text.contains(first.to_str().unwrap()) && text.contains(second.to_str().unwrap()), "{text}");
-    assert_eq!(search.resolve(second.to_str().unwrap()).unwrap(), second, "a path says which is meant");
+    assert!(
+        text.contains(first.to_str().unwrap()) && text.contains(second.to_str().unwrap()),
+        "{text}"
+    );
+    assert_eq!(
+        search.resolve(second.to_str().unwrap()).unwrap(),
+        second,
+        "a path says which is meant"
+    );
 }
 
 #[test]
 fn a_name_that_is_not_there_lists_every_place_and_the_nearest_name() {
     let root = tempfile::tempdir().unwrap();
     install("misbehaving", &root.path().join("b"), "point-mlp");
-    let text = folders(root.path(), &["a", "b"]).resolve("point-mpl").unwrap_err().to_string();
+    let text = folders(root.path(), &["a", "b"])
+        .resolve("point-mpl")
+        .unwrap_err()
+        .to_string();
     assert!(text.contains("Did you mean \"point-mlp\"?"), "{text}");
     for folder in ["a", "b"] {
-        assert!(text.contains(root.path().join(folder).join(file_name_of("point-mpl")).to_str().unwrap()), "{text}");
+        assert!(
+            text.contains(
+                root.path()
+                    .join(folder)
+                    .join(file_name_of("point-mpl"))
+                    .to_str()
+                    .unwrap()
+            ),
+            "{text}"
+        );
     }
 }
 
@@ -51,14 +70,25 @@ fn a_path_is_taken_as_given() {
     let search = SearchPath::of([]);
     let path = fixture("misbehaving");
     assert_eq!(search.resolve(path.to_str().unwrap()).unwrap(), path);
-    assert!(matches!(search.resolve("./no-such-file.so"), Err(HostError::NotFound { .. })));
-    assert!(matches!(search.resolve("libno_such.so"), Err(HostError::NotFound { tried, .. }) if tried == [PathBuf::from("libno_such.so")]));
+    assert!(matches!(
+        search.resolve("./no-such-file.so"),
+        Err(HostError::NotFound { .. })
+    ));
+    assert!(
+        matches!(search.resolve("libno_such.so"), Err(HostError::NotFound { tried, .. }) if tried == [PathBuf::from("libno_such.so")])
+    );
 }
 
 #[test]
 fn named_folders_come_before_the_usual_places() {
     let standard = SearchPath::standard(&[PathBuf::from("/given")]);
-    let beside = std::env::current_exe().unwrap().canonicalize().unwrap().parent().unwrap().to_owned();
+    let beside = std::env::current_exe()
+        .unwrap()
+        .canonicalize()
+        .unwrap()
+        .parent()
+        .unwrap()
+        .to_owned();
     assert_eq!(standard.directories()[0], PathBuf::from("/given"));
     let place = |dir: &Path| standard.directories().iter().position(|d| d == dir);
     assert!(place(&beside) < place(&beside.join("plugins")));
@@ -77,12 +107,27 @@ fn prints_the_usual_places() {
 fn the_variable_names_more_folders_and_the_users_own_come_last() {
     let list = std::env::join_paths(["/first", "/second"]).unwrap();
     let mut again = std::process::Command::new(std::env::current_exe().unwrap());
-    again.args(["--exact", "prints_the_usual_places", "--nocapture", "--ignored"]);
-    again.env("EQUIVBENCH_PLUGIN_PATH", list).env("HOME", "/home/somebody").env_remove("XDG_DATA_HOME");
+    again.args([
+        "--exact",
+        "prints_the_usual_places",
+        "--nocapture",
+        "--ignored",
+    ]);
+    again
+        .env("EQUIVBENCH_PLUGIN_PATH", list)
+        .env("HOME", "/home/somebody")
+        .env_remove("XDG_DATA_HOME");
     let text = String::from_utf8(again.output().unwrap().stdout).unwrap();
-    let places: Vec<&str> = text.lines().filter_map(|line| line.split("place ").nth(1)).collect();
+    let places: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.split("place ").nth(1))
+        .collect();
     assert_eq!(places[..3], ["/given", "/first", "/second"], "{text}");
-    assert!(places.last().unwrap().starts_with("/home/somebody") && places.last().unwrap().ends_with("equivbench/plugins"), "{text}");
+    assert!(
+        places.last().unwrap().starts_with("/home/somebody")
+            && places.last().unwrap().ends_with("equivbench/plugins"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -99,8 +144,15 @@ fn one_bad_candidate_does_not_hide_the_others() {
 }
 
 fn holding(name: &str, models: &[&str]) -> PluginDescriptor {
-    let model = |m: &&str| ModelDescriptor { name: (*m).into(), ..ModelDescriptor::default() };
-    PluginDescriptor { name: name.into(), models: models.iter().map(model).collect(), ..PluginDescriptor::default() }
+    let model = |m: &&str| ModelDescriptor {
+        name: (*m).into(),
+        ..ModelDescriptor::default()
+    };
+    PluginDescriptor {
+        name: name.into(),
+        models: models.iter().map(model).collect(),
+        ..PluginDescriptor::default()
+    }
 }
 
 #[test]
@@ -111,11 +163,27 @@ fn two_plugins_that_declare_one_name_are_refused_whatever_their_files_are_called
     let second = install("skew", &root.path().join("a"), "two");
     let mut catalogue = Catalogue::scan(&search, &mut |_| Ok(holding("twin", &["m"])));
     assert!(catalogue.plugins.is_empty());
-    let [HostError::Duplicate { first: a, second: b, .. }] = catalogue.refused.as_slice() else { panic!("{:?}", catalogue.refused) };
+    let [
+        HostError::Duplicate {
+            first: a,
+            second: b,
+            ..
+        },
+    ] = catalogue.refused.as_slice()
+    else {
+        panic!("{:?}", catalogue.refused)
+    };
     assert_eq!((a, b), (&first, &second));
-    assert!(matches!(catalogue.model("twin"), Err(HostError::Duplicate { .. })));
+    assert!(matches!(
+        catalogue.model("twin"),
+        Err(HostError::Duplicate { .. })
+    ));
     catalogue.add(first.clone(), holding("twin", &["m"]));
-    assert_eq!(catalogue.model("twin").unwrap().0.path, first, "a path says which is meant");
+    assert_eq!(
+        catalogue.model("twin").unwrap().0.path,
+        first,
+        "a path says which is meant"
+    );
 }
 
 #[test]
@@ -123,11 +191,21 @@ fn models_are_found_by_name_by_plugin_and_by_both() {
     let mut catalogue = Catalogue::default();
     catalogue.add("/b".into(), holding("b", &["y", "shared"]));
     catalogue.add("/a".into(), holding("a", &["x", "shared"]));
-    let found = |name: &str| catalogue.model(name).map(|(f, m)| (f.descriptor.name.clone(), m.name.clone()));
+    let found = |name: &str| {
+        catalogue
+            .model(name)
+            .map(|(f, m)| (f.descriptor.name.clone(), m.name.clone()))
+    };
     assert_eq!(found("y").unwrap(), ("b".into(), "y".into()));
-    assert_eq!(found("a").unwrap(), ("a".into(), "x".into()), "the first model of the plugin");
+    assert_eq!(
+        found("a").unwrap(),
+        ("a".into(), "x".into()),
+        "the first model of the plugin"
+    );
     assert_eq!(found("b:shared").unwrap(), ("b".into(), "shared".into()));
     assert!(matches!(found("shared"), Err(HostError::Duplicate { .. })));
-    let Err(HostError::NotFound { nearest, .. }) = found("shard") else { panic!() };
+    let Err(HostError::NotFound { nearest, .. }) = found("shard") else {
+        panic!()
+    };
     assert_eq!(nearest.as_deref(), Some("shared"));
 }

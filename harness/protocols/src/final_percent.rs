@@ -4,14 +4,18 @@ use crate::{
     About, Measured, Protocol, ProtocolInfo, Totals,
     protocol::{from_bytes, to_bytes},
     train_and_measure::{
-        CLEAN_SAMPLE, CONDITION, LOSS, METHOD, PROGRESS, clean_sample_cells, condition_cells, loss_cells, method_cells, progress_cells,
+        CLEAN_SAMPLE, CONDITION, LOSS, METHOD, PROGRESS, clean_sample_cells, condition_cells,
+        loss_cells, method_cells, progress_cells,
     },
 };
 use equivbench_core::{CoreError, Sink, Table};
 
 /// Where a run ended.
-pub(crate) static FINAL: Table =
-    Table { name: "final", about: "where each run ended, with intervals", groups: &[&PROGRESS, &CONDITION, &LOSS, &CLEAN_SAMPLE, &METHOD] };
+pub(crate) static FINAL: Table = Table {
+    name: "final",
+    about: "where each run ended, with intervals",
+    groups: &[&PROGRESS, &CONDITION, &LOSS, &CLEAN_SAMPLE, &METHOD],
+};
 
 /// Keeps the latest evaluation of each kind of weights and condition.
 #[derive(Default)]
@@ -31,7 +35,12 @@ impl FinalPercent {
 }
 
 impl Protocol for FinalPercent {
-    fn on_evaluation(&mut self, _about: &About, measured: &Measured, _sink: &mut dyn Sink) -> Result<(), CoreError> {
+    fn on_evaluation(
+        &mut self,
+        _about: &About,
+        measured: &Measured,
+        _sink: &mut dyn Sink,
+    ) -> Result<(), CoreError> {
         if measured.evaluation.step != self.step {
             self.latest.clear();
             self.step = measured.evaluation.step;
@@ -41,7 +50,12 @@ impl Protocol for FinalPercent {
     }
 
     /// The last step is always evaluated, so a checkpoint (which lies before an evaluation) has nothing to keep.
-    fn on_finish(&mut self, about: &About, _totals: &Totals, sink: &mut dyn Sink) -> Result<(), CoreError> {
+    fn on_finish(
+        &mut self,
+        about: &About,
+        _totals: &Totals,
+        sink: &mut dyn Sink,
+    ) -> Result<(), CoreError> {
         for measured in &self.latest {
             let mut cells = progress_cells(measured);
             cells.extend(condition_cells(measured.condition));

@@ -13,9 +13,13 @@ mod throughput;
 mod train_and_measure;
 
 pub use order::BatchOrder;
-pub use protocol::{About, Measured, PROTOCOLS, Protocol, ProtocolInfo, Step, Totals, protocol_by_name};
+pub use protocol::{
+    About, Measured, PROTOCOLS, Protocol, ProtocolInfo, Step, Totals, protocol_by_name,
+};
 pub use schedule::evaluation_steps;
-pub use session::{Observer, Outcome, Progress, Session, SessionConfig, SessionError, SessionState};
+pub use session::{
+    Observer, Outcome, Progress, Session, SessionConfig, SessionError, SessionState,
+};
 
 /// Version of the protocols: rows of different versions are never compared silently. 2: conditions (flow time, variant).
 pub const PROTOCOL_VERSION: u64 = 2;

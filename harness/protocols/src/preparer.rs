@@ -1,7 +1,9 @@
 //! From samples to batches: loaded, augmented and made noisy on another thread, so that the model does not wait for them.
 
 use crate::BatchOrder;
-use equivbench_core::{Batch, CoreError, Dataset, Occasion, Precision, Preparation, Seed, Supervised, Task};
+use equivbench_core::{
+    Batch, CoreError, Dataset, Occasion, Precision, Preparation, Seed, Supervised, Task,
+};
 use std::{
     any::Any,
     collections::BTreeMap,
@@ -45,7 +47,12 @@ impl Preparer {
             yield_to_the_model();
             for step in steps {
                 let prepared = catch_unwind(AssertUnwindSafe(|| self.training(dataset, step)));
-                let prepared = prepared.unwrap_or_else(|panic| Err(CoreError::Dataset(format!("panicked: {}", message(&*panic)))));
+                let prepared = prepared.unwrap_or_else(|panic| {
+                    Err(CoreError::Dataset(format!(
+                        "panicked: {}",
+                        message(&*panic)
+                    )))
+                });
                 let is_last = prepared.is_err();
                 if batches.send(prepared).is_err() || is_last {
                     break;
@@ -57,8 +64,15 @@ impl Preparer {
 
     fn training(&mut self, dataset: &mut dyn Dataset, step: u64) -> Prepared {
         let raw = dataset.load("train", &self.order.batch(step))?;
-        let stream = |sample: usize| self.seed.indexed_stream(&format!("task/train/{step}"), sample as u64);
-        let how = Preparation { occasion: Occasion::Training, normaliser: &|field| self.normalisers.get(field).copied(), stream: &stream };
+        let stream = |sample: usize| {
+            self.seed
+                .indexed_stream(&format!("task/train/{step}"), sample as u64)
+        };
+        let how = Preparation {
+            occasion: Occasion::Training,
+            normaliser: &|field| self.normalisers.get(field).copied(),
+            stream: &stream,
+        };
         let mut batch = self.task.prepare(raw, &how)?.into_training_batch();
         batch.round_grids(self.precision)?;
         Ok(batch)
@@ -68,10 +82,19 @@ impl Preparer {
     ///
     /// # Errors
     /// What the task refuses.
-    pub(crate) fn measured(&self, raw: Batch, samples: &[u64], flow_time: Option<f64>) -> Result<Supervised, CoreError> {
+    pub(crate) fn measured(
+        &self,
+        raw: Batch,
+        samples: &[u64],
+        flow_time: Option<f64>,
+    ) -> Result<Supervised, CoreError> {
         let stream = |sample: usize| self.seed.indexed_stream("task/measured", samples[sample]);
         let occasion = Occasion::Measurement { flow_time };
-        let how = Preparation { occasion, normaliser: &|field| self.normalisers.get(field).copied(), stream: &stream };
+        let how = Preparation {
+            occasion,
+            normaliser: &|field| self.normalisers.get(field).copied(),
+            stream: &stream,
+        };
         let mut samples = self.task.prepare(raw, &how)?;
         samples.inputs.round_grids(self.precision)?;
         Ok(samples)
@@ -83,7 +106,10 @@ impl Preparer {
 fn yield_to_the_model() {
     #[cfg(target_os = "linux")]
     {
-        use thread_priority::unix::{NormalThreadSchedulePolicy, ThreadSchedulePolicy, set_thread_priority_and_policy, thread_native_id};
+        use thread_priority::unix::{
+            NormalThreadSchedulePolicy, ThreadSchedulePolicy, set_thread_priority_and_policy,
+            thread_native_id,
+        };
         let batch = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Batch);
         let as_before = thread_priority::ThreadPriority::Os(Default::default());
         // Where the system does not allow it, batches are made all the same. A process that was made nice stays so.
@@ -93,7 +119,11 @@ fn yield_to_the_model() {
 
 /// What a panic said.
 fn message(panic: &(dyn Any + Send)) -> &str {
-    panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a word")
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("without a word")
 }
 
 #[cfg(test)]
@@ -115,7 +145,13 @@ mod tests {
             }
             let vectors = |name: &str| {
                 let values = indices.iter().flat_map(|&i| [i as f64; 3]).collect();
-                Field::real(name, FieldKind::Vector, Rows::Point, vec![indices.len(), 3], values)
+                Field::real(
+                    name,
+                    FieldKind::Vector,
+                    Rows::Point,
+                    vec![indices.len(), 3],
+                    values,
+                )
             };
             let species = Field {
                 name: "species".into(),
@@ -124,7 +160,10 @@ mod tests {
                 shape: vec![indices.len()],
                 values: Values::Index(vec![1; indices.len()]),
             };
-            Ok(Batch { offsets: (0..=indices.len()).collect(), fields: vec![vectors("positions"), species, vectors("forces")] })
+            Ok(Batch {
+                offsets: (0..=indices.len()).collect(),
+                fields: vec![vectors("positions"), species, vectors("forces")],
+            })
         }
         fn normalisers(&self) -> BTreeMap<String, (f64, f64)> {
             BTreeMap::from([("forces".to_owned(), (0.0, 2.0))])
@@ -135,12 +174,21 @@ mod tests {
     fn prepared(samples: Vec<u64>, steps: Range<u64>) -> Vec<Result<Vec<f64>, String>> {
         let seed = Seed::new(1);
         let order = BatchOrder::new(samples, 1, seed);
-        let preparer = Preparer { task: Arc::new(ForceField), order, seed, normalisers: Atoms.normalisers(), precision: Precision::Single };
+        let preparer = Preparer {
+            task: Arc::new(ForceField),
+            order,
+            seed,
+            normalisers: Atoms.normalisers(),
+            precision: Precision::Single,
+        };
         let mut atoms = Atoms;
         std::thread::scope(|scope| {
             let batches = preparer.ahead(scope, &mut atoms, steps);
             let target = |batch: Batch| batch.field("target").unwrap().reals().unwrap().to_vec();
-            batches.iter().map(|prepared| prepared.map(target).map_err(|e| e.to_string())).collect()
+            batches
+                .iter()
+                .map(|prepared| prepared.map(target).map_err(|e| e.to_string()))
+                .collect()
         })
     }
 
@@ -156,7 +204,10 @@ mod tests {
 
     #[test]
     fn an_error_and_a_panic_are_the_last_that_comes() {
-        for (sample, said) in [(3, "sample 3 is damaged"), (5, "panicked: sample 5 cannot be read")] {
+        for (sample, said) in [
+            (3, "sample 3 is damaged"),
+            (5, "panicked: sample 5 cannot be read"),
+        ] {
             let all = prepared(vec![sample], 0..4);
             assert_eq!(all.len(), 1);
             assert!(all[0].as_ref().unwrap_err().contains(said), "{all:?}");
@@ -167,7 +218,13 @@ mod tests {
     fn a_listener_that_leaves_ends_the_thread() {
         let seed = Seed::new(1);
         let order = BatchOrder::new(vec![0, 1], 1, seed);
-        let preparer = Preparer { task: Arc::new(ForceField), order, seed, normalisers: BTreeMap::new(), precision: Precision::Single };
+        let preparer = Preparer {
+            task: Arc::new(ForceField),
+            order,
+            seed,
+            normalisers: BTreeMap::new(),
+            precision: Precision::Single,
+        };
         let mut atoms = Atoms;
         // The scope waits for the thread: a test that returns is one whose thread has ended.
         std::thread::scope(|scope| drop(preparer.ahead(scope, &mut atoms, 0..u64::MAX)));

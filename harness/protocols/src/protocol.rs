@@ -1,7 +1,12 @@
 //! What a protocol is: it is told of steps and evaluations, and writes rows.
 
-use crate::{dip_timing::DipTiming, final_percent::FinalPercent, throughput::Throughput, train_and_measure::TrainAndMeasure};
-use equivbench_core::{Condition, CoreError, Deviation, Estimate, Evaluation, Sink, StepFigures, Table, Weights};
+use crate::{
+    dip_timing::DipTiming, final_percent::FinalPercent, throughput::Throughput,
+    train_and_measure::TrainAndMeasure,
+};
+use equivbench_core::{
+    Condition, CoreError, Deviation, Estimate, Evaluation, Sink, StepFigures, Table, Weights,
+};
 
 /// What stays the same during a run.
 #[derive(Clone, Debug, Default)]
@@ -86,14 +91,24 @@ pub trait Protocol {
     ///
     /// # Errors
     /// A row that could not be written.
-    fn on_evaluation(&mut self, _about: &About, _measured: &Measured, _sink: &mut dyn Sink) -> Result<(), CoreError> {
+    fn on_evaluation(
+        &mut self,
+        _about: &About,
+        _measured: &Measured,
+        _sink: &mut dyn Sink,
+    ) -> Result<(), CoreError> {
         Ok(())
     }
     /// The run is complete.
     ///
     /// # Errors
     /// A row that could not be written.
-    fn on_finish(&mut self, _about: &About, _totals: &Totals, _sink: &mut dyn Sink) -> Result<(), CoreError> {
+    fn on_finish(
+        &mut self,
+        _about: &About,
+        _totals: &Totals,
+        _sink: &mut dyn Sink,
+    ) -> Result<(), CoreError> {
         Ok(())
     }
     /// What a checkpoint keeps, as CBOR, which keeps every bit of a number.
@@ -125,7 +140,12 @@ pub struct ProtocolInfo {
 }
 
 /// All protocols, in the order in which they are told of events.
-pub const PROTOCOLS: &[ProtocolInfo] = &[TrainAndMeasure::INFO, DipTiming::INFO, FinalPercent::INFO, Throughput::INFO];
+pub const PROTOCOLS: &[ProtocolInfo] = &[
+    TrainAndMeasure::INFO,
+    DipTiming::INFO,
+    FinalPercent::INFO,
+    Throughput::INFO,
+];
 
 /// The protocol of a name.
 #[must_use]
@@ -136,7 +156,8 @@ pub fn protocol_by_name(name: &str) -> Option<&'static ProtocolInfo> {
 /// A protocol's state as bytes.
 pub(crate) fn to_bytes<T: serde::Serialize>(state: &T) -> Result<Vec<u8>, CoreError> {
     let mut bytes = Vec::new();
-    ciborium::into_writer(state, &mut bytes).map_err(|e| CoreError::Sink(format!("protocol state: {e}")))?;
+    ciborium::into_writer(state, &mut bytes)
+        .map_err(|e| CoreError::Sink(format!("protocol state: {e}")))?;
     Ok(bytes)
 }
 

@@ -8,9 +8,9 @@ use crate::{
     preparer::{Prepared, Preparer},
 };
 use equivbench_core::{
-    Balance, Batch, Checked, Clock, Condition, CoreError, Dataset, Deviation, Estimate, Estimator, Evaluation, Found, Measurement, Model,
-    PointLoss, Portion, RotationPlan, SampleTerms, Scheme, Seed, Sink, StepFigures, Supervised, Task, Variant, Weights, measure_portions,
-    pool,
+    Balance, Batch, Checked, Clock, Condition, CoreError, Dataset, Deviation, Estimate, Estimator,
+    Evaluation, Found, Measurement, Model, PointLoss, Portion, RotationPlan, SampleTerms, Scheme,
+    Seed, Sink, StepFigures, Supervised, Task, Variant, Weights, measure_portions, pool,
 };
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, OnceLock, mpsc::Receiver};
@@ -172,11 +172,18 @@ const KEPT_BYTES: usize = 64 << 20;
 
 impl MeasuredBatch {
     /// Inputs and target at one of the flow times; kept if they take no more than these bytes.
-    fn at(&self, preparer: &Preparer, flow_times: &[Option<f64>], index: usize, keep: usize) -> Result<Arc<Supervised>, CoreError> {
+    fn at(
+        &self,
+        preparer: &Preparer,
+        flow_times: &[Option<f64>],
+        index: usize,
+        keep: usize,
+    ) -> Result<Arc<Supervised>, CoreError> {
         if let Some(made) = self.made[index].get() {
             return Ok(Arc::clone(made));
         }
-        let made = Arc::new(preparer.measured(self.raw.clone(), &self.samples, flow_times[index])?);
+        let made =
+            Arc::new(preparer.measured(self.raw.clone(), &self.samples, flow_times[index])?);
         if made.bytes() <= keep {
             // The thread that makes portions is the only one that sets it.
             let _ = self.made[index].set(Arc::clone(&made));
@@ -217,8 +224,24 @@ impl<'a> Session<'a> {
         }
         let order = BatchOrder::new(config.train_samples.clone(), config.batch_size, config.seed);
         let measured = freeze(&config, dataset)?;
-        let preparer = Preparer { task, order, seed: config.seed, normalisers: dataset.normalisers(), precision: model.precision() };
-        Ok(Self { config, about, model, preparer, clock, protocols, measured, state: SessionState::default(), last_percent: None })
+        let preparer = Preparer {
+            task,
+            order,
+            seed: config.seed,
+            normalisers: dataset.normalisers(),
+            precision: model.precision(),
+        };
+        Ok(Self {
+            config,
+            about,
+            model,
+            preparer,
+            clock,
+            protocols,
+            measured,
+            state: SessionState::default(),
+            last_percent: None,
+        })
     }
 
     /// Continues from a checkpoint; the model's state is restored by the caller.
@@ -227,7 +250,9 @@ impl<'a> Session<'a> {
     /// A state of other protocols.
     pub fn restore(&mut self, state: SessionState) -> Result<(), CoreError> {
         if state.protocols.len() != self.protocols.len() {
-            return Err(CoreError::Shape("the checkpoint was written with other protocols".into()));
+            return Err(CoreError::Shape(
+                "the checkpoint was written with other protocols".into(),
+            ));
         }
         for (protocol, saved) in self.protocols.iter_mut().zip(&state.protocols) {
             if !saved.is_empty() {
@@ -242,7 +267,11 @@ impl<'a> Session<'a> {
     ///
     /// # Errors
     /// A loss that is not finite, or what model, dataset or sink report, with the step.
-    pub fn run(&mut self, dataset: &mut (dyn Dataset + Send), observer: &mut dyn Observer) -> Result<Outcome, SessionError> {
+    pub fn run(
+        &mut self,
+        dataset: &mut (dyn Dataset + Send),
+        observer: &mut dyn Observer,
+    ) -> Result<Outcome, SessionError> {
         let preparer = self.preparer.clone();
         let steps = self.state.step..self.config.total_steps;
         std::thread::scope(|scope| {
@@ -252,13 +281,18 @@ impl<'a> Session<'a> {
         })
     }
 
-    fn train_and_measure(&mut self, batches: &Receiver<Prepared>, observer: &mut dyn Observer) -> Result<Outcome, SessionError> {
+    fn train_and_measure(
+        &mut self,
+        batches: &Receiver<Prepared>,
+        observer: &mut dyn Observer,
+    ) -> Result<Outcome, SessionError> {
         let timer = Timer::start(self);
         let schedule = evaluation_steps(self.config.total_steps, self.config.points_per_decade);
         loop {
             if schedule.binary_search(&self.state.step).is_ok() {
                 let at = self.state.step;
-                self.evaluate(observer).map_err(|source| SessionError::At { step: at, source })?;
+                self.evaluate(observer)
+                    .map_err(|source| SessionError::At { step: at, source })?;
             }
             if self.state.step >= self.config.total_steps {
                 break;
@@ -266,21 +300,41 @@ impl<'a> Session<'a> {
             self.train_one(batches)?;
             observer.progress(&self.progress(false));
             let stop = observer.should_stop();
-            if stop || self.state.step.is_multiple_of(self.config.checkpoint_every.max(1)) {
+            if stop
+                || self
+                    .state
+                    .step
+                    .is_multiple_of(self.config.checkpoint_every.max(1))
+            {
                 timer.note(self);
-                self.checkpoint(observer).map_err(|source| SessionError::At { step: self.state.step, source })?;
+                self.checkpoint(observer)
+                    .map_err(|source| SessionError::At {
+                        step: self.state.step,
+                        source,
+                    })?;
             }
             if stop {
                 return Ok(Outcome::Stopped);
             }
         }
         timer.note(self);
-        let model_s = self.model.busy_s().filter(|_| self.clock.is_wall()).map(|_| self.state.model_s);
-        let totals = Totals { run_s: self.state.run_s, model_s, peak_memory_bytes: self.clock.peak_memory_bytes() };
+        let model_s = self
+            .model
+            .busy_s()
+            .filter(|_| self.clock.is_wall())
+            .map(|_| self.state.model_s);
+        let totals = Totals {
+            run_s: self.state.run_s,
+            model_s,
+            peak_memory_bytes: self.clock.peak_memory_bytes(),
+        };
         for protocol in &mut self.protocols {
             protocol
                 .on_finish(&self.about, &totals, observer.sink())
-                .map_err(|source| SessionError::At { step: self.state.step, source })?;
+                .map_err(|source| SessionError::At {
+                    step: self.state.step,
+                    source,
+                })?;
         }
         Ok(Outcome::Finished)
     }
@@ -300,7 +354,11 @@ impl<'a> Session<'a> {
         let at = |source| SessionError::At { step, source };
         let start = self.clock.now_s();
         let ended = |_| CoreError::Dataset("the thread that prepares batches has ended".into());
-        let batch = batches.recv().map_err(ended).and_then(|prepared| prepared).map_err(at)?;
+        let batch = batches
+            .recv()
+            .map_err(ended)
+            .and_then(|prepared| prepared)
+            .map_err(at)?;
         let figures = self.model.train_step(&batch).map_err(at)?;
         self.clock.step_done();
         let seconds = self.clock.now_s() - start;
@@ -308,30 +366,57 @@ impl<'a> Session<'a> {
         self.state.train_s += seconds;
         self.state.last_step = Some([figures.loss, figures.lr, figures.gradient_norm]);
         if !figures.loss.is_finite() {
-            return Err(SessionError::LossNotFinite { step: self.state.step, loss: figures.loss });
+            return Err(SessionError::LossNotFinite {
+                step: self.state.step,
+                loss: figures.loss,
+            });
         }
-        let told = Step { step: self.state.step, seconds, samples: batch.samples() as u64, figures };
-        self.protocols.iter_mut().try_for_each(|p| p.on_step(&told)).map_err(at)
+        let told = Step {
+            step: self.state.step,
+            seconds,
+            samples: batch.samples() as u64,
+            figures,
+        };
+        self.protocols
+            .iter_mut()
+            .try_for_each(|p| p.on_step(&told))
+            .map_err(at)
     }
 
     fn checkpoint(&mut self, observer: &mut dyn Observer) -> Result<(), CoreError> {
-        self.state.protocols = self.protocols.iter().map(|p| p.save()).collect::<Result<_, _>>()?;
+        self.state.protocols = self
+            .protocols
+            .iter()
+            .map(|p| p.save())
+            .collect::<Result<_, _>>()?;
         observer.checkpoint(&self.state, &*self.model)
     }
 
     fn evaluate(&mut self, observer: &mut dyn Observer) -> Result<(), CoreError> {
         observer.progress(&self.progress(true));
         let start = self.clock.now_s();
-        let checked: Vec<_> = self.config.weights.iter().map(|&weights| self.checked(weights)).collect();
+        let checked: Vec<_> = self
+            .config
+            .weights
+            .iter()
+            .map(|&weights| self.checked(weights))
+            .collect();
         let found = self.measure(&checked, observer)?;
-        let estimates: Vec<_> = (0..checked.len()).map(|w| self.estimates(w, &found, checked[w].as_ref())).collect::<Result<_, _>>()?;
+        let estimates: Vec<_> = (0..checked.len())
+            .map(|w| self.estimates(w, &found, checked[w].as_ref()))
+            .collect::<Result<_, _>>()?;
         self.state.evaluation_s += self.clock.now_s() - start;
-        for (weights, (estimates, deviation)) in self.config.weights.clone().into_iter().zip(estimates) {
+        for (weights, (estimates, deviation)) in
+            self.config.weights.clone().into_iter().zip(estimates)
+        {
             if weights == Weights::Raw {
                 self.last_percent = mean_percent(&estimates);
             }
             for (condition, estimate) in estimates {
-                let told = Measured { deviation, ..self.told(weights, condition, estimate) };
+                let told = Measured {
+                    deviation,
+                    ..self.told(weights, condition, estimate)
+                };
                 for protocol in &mut self.protocols {
                     protocol.on_evaluation(&self.about, &told, observer.sink())?;
                 }
@@ -343,44 +428,94 @@ impl<'a> Session<'a> {
 
     /// What is found of every measured batch, by flow time, batch and kind of weights, the last the fastest: both kinds see the samples
     /// that were made once.
-    fn measure(&mut self, checked: &[Option<CheckedAt>], observer: &mut dyn Observer) -> Result<Vec<Found>, CoreError> {
+    fn measure(
+        &mut self,
+        checked: &[Option<CheckedAt>],
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<Found>, CoreError> {
         let progress = self.progress(true);
-        let Self { config, model, preparer, measured, .. } = self;
+        let Self {
+            config,
+            model,
+            preparer,
+            measured,
+            ..
+        } = self;
         let sharing = config.sharing && model.shares_rotations();
         let (config, preparer, measured) = (&*config, &*preparer, &*measured);
         let keep = KEPT_BYTES / (config.flow_times.len() * measured.len()).max(1);
-        let places = (0..config.flow_times.len()).flat_map(|f| (0..measured.len()).map(move |b| (f, b)));
+        let places =
+            (0..config.flow_times.len()).flat_map(|f| (0..measured.len()).map(move |b| (f, b)));
         let portions = places.flat_map(move |(f, b)| {
             let batch = &measured[b];
             let samples = batch.at(preparer, &config.flow_times, f, keep);
             let portion = |samples: &Arc<Supervised>, w: usize| Portion {
                 samples: Arc::clone(samples),
                 plans: Arc::clone(&batch.plans),
-                how: Measurement { weights: config.weights[w], loss: config.loss, estimator: config.estimator },
+                how: Measurement {
+                    weights: config.weights[w],
+                    loss: config.loss,
+                    estimator: config.estimator,
+                },
                 sharing,
-                checked: checked[w].as_ref().filter(|c| (c.flow_time, c.batch) == (f, b)).map(|c| c.what.clone()),
+                checked: checked[w]
+                    .as_ref()
+                    .filter(|c| (c.flow_time, c.batch) == (f, b))
+                    .map(|c| c.what.clone()),
             };
             match samples {
-                Ok(samples) => (0..config.weights.len()).map(|w| Ok(portion(&samples, w))).collect(),
+                Ok(samples) => (0..config.weights.len())
+                    .map(|w| Ok(portion(&samples, w)))
+                    .collect(),
                 Err(error) => vec![Err(error)],
             }
         });
-        measure_portions(*model, &*preparer.task, &config.variants, portions, &mut || observer.progress(&progress))
+        measure_portions(
+            *model,
+            &*preparer.task,
+            &config.variants,
+            portions,
+            &mut || observer.progress(&progress),
+        )
     }
 
     /// One estimate for each flow time and variant, in the order of their rows; and how far shared predictions were from blind ones.
-    fn estimates(&self, weights: usize, found: &[Found], checked: Option<&CheckedAt>) -> Result<Estimates, CoreError> {
-        let own = || found.iter().skip(weights).step_by(self.config.weights.len());
+    fn estimates(
+        &self,
+        weights: usize,
+        found: &[Found],
+        checked: Option<&CheckedAt>,
+    ) -> Result<Estimates, CoreError> {
+        let own = || {
+            found
+                .iter()
+                .skip(weights)
+                .step_by(self.config.weights.len())
+        };
         let mut deviation = Deviation::default();
         own().for_each(|found| deviation.add(found.deviation));
         let mut estimates = Vec::new();
         for (f, &flow_time) in self.config.flow_times.iter().enumerate() {
-            let batches = || own().skip(f * self.measured.len()).take(self.measured.len());
+            let batches = || {
+                own()
+                    .skip(f * self.measured.len())
+                    .take(self.measured.len())
+            };
             for (v, &variant) in self.config.variants.iter().enumerate() {
-                let terms: Vec<_> = batches().flat_map(|found| &found.terms[v]).map(|terms| self.balanced(terms)).collect();
-                let estimate = pool(&terms, self.config.loss == PointLoss::Mse, &mut self.config.seed.stream("bootstrap"));
+                let terms: Vec<_> = batches()
+                    .flat_map(|found| &found.terms[v])
+                    .map(|terms| self.balanced(terms))
+                    .collect();
+                let estimate = pool(
+                    &terms,
+                    self.config.loss == PointLoss::Mse,
+                    &mut self.config.seed.stream("bootstrap"),
+                );
                 if !estimate.pooled.total().is_finite() {
-                    return Err(CoreError::NotFinite(format!("the measured loss is {}", estimate.pooled.total())));
+                    return Err(CoreError::NotFinite(format!(
+                        "the measured loss is {}",
+                        estimate.pooled.total()
+                    )));
                 }
                 estimates.push((Condition { flow_time, variant }, estimate));
             }
@@ -397,14 +532,34 @@ impl<'a> Session<'a> {
     }
 
     /// Whether shared predictions are close enough to blind ones for the equivariance error that was found.
-    fn trust(&self, checked: Option<&CheckedAt>, found: &[(Condition, Estimate)], deviation: &Deviation) -> Result<(), CoreError> {
-        let (Some(relative), Some(square), Some(checked)) = (deviation.relative(), deviation.mean_square(), checked) else { return Ok(()) };
-        let of_flow_time = found.iter().skip(checked.flow_time * self.config.variants.len()).take(self.config.variants.len());
+    fn trust(
+        &self,
+        checked: Option<&CheckedAt>,
+        found: &[(Condition, Estimate)],
+        deviation: &Deviation,
+    ) -> Result<(), CoreError> {
+        let (Some(relative), Some(square), Some(checked)) =
+            (deviation.relative(), deviation.mean_square(), checked)
+        else {
+            return Ok(());
+        };
+        let of_flow_time = found
+            .iter()
+            .skip(checked.flow_time * self.config.variants.len())
+            .take(self.config.variants.len());
         // Another loss than the squared error has no scale in common with the difference.
-        let equiv = of_flow_time.map(|(_, e)| e.pooled.equivariance).fold(f64::INFINITY, f64::min);
-        let of_equiv = if self.config.loss == PointLoss::Mse { square / equiv.max(f64::MIN_POSITIVE) } else { 0.0 };
+        let equiv = of_flow_time
+            .map(|(_, e)| e.pooled.equivariance)
+            .fold(f64::INFINITY, f64::min);
+        let of_equiv = if self.config.loss == PointLoss::Mse {
+            square / equiv.max(f64::MIN_POSITIVE)
+        } else {
+            0.0
+        };
         // Written so that what is not a number is not trusted.
-        if relative <= ROUNDING || (relative <= TOLERATED_DEVIATION && of_equiv <= TOLERATED_OF_EQUIV) {
+        if relative <= ROUNDING
+            || (relative <= TOLERATED_DEVIATION && of_equiv <= TOLERATED_OF_EQUIV)
+        {
             return Ok(());
         }
         Err(CoreError::Sharing { relative, of_equiv })
@@ -414,13 +569,25 @@ impl<'a> Session<'a> {
     fn checked(&self, weights: Weights) -> Option<CheckedAt> {
         let seed = &self.config.seed;
         let name = |what: &str| format!("shared/{}/{}/{what}", self.state.step, weights.name());
-        let draw = |what: &str, count: usize| (seed.derived(&name(what)) % count.max(1) as u64) as usize;
+        let draw =
+            |what: &str, count: usize| (seed.derived(&name(what)) % count.max(1) as u64) as usize;
         let batch = draw("batch", self.measured.len());
         let plans = &self.measured.get(batch)?.plans;
-        let mut samples: Vec<usize> = seed.permutation(&name("samples"), plans.len()).into_iter().map(|s| s as usize).collect();
+        let mut samples: Vec<usize> = seed
+            .permutation(&name("samples"), plans.len())
+            .into_iter()
+            .map(|s| s as usize)
+            .collect();
         samples.truncate(CHECKED_SAMPLES);
-        let what = Checked { pass: draw("pass", plans.first()?.rotations.len()), samples };
-        Some(CheckedAt { flow_time: draw("flow time", self.config.flow_times.len()), batch, what })
+        let what = Checked {
+            pass: draw("pass", plans.first()?.rotations.len()),
+            samples,
+        };
+        Some(CheckedAt {
+            flow_time: draw("flow time", self.config.flow_times.len()),
+            batch,
+            what,
+        })
     }
 
     fn told(&self, weights: Weights, condition: Condition, estimate: Estimate) -> Measured {
@@ -433,9 +600,19 @@ impl<'a> Session<'a> {
             skill: estimate.skill,
             relative_equiv: estimate.relative_equiv,
         };
-        let last_step = self.state.last_step.map(|[loss, lr, gradient_norm]| StepFigures { loss, lr, gradient_norm });
+        let last_step = self
+            .state
+            .last_step
+            .map(|[loss, lr, gradient_norm]| StepFigures {
+                loss,
+                lr,
+                gradient_norm,
+            });
         let squared = self.config.loss == PointLoss::Mse;
-        let clean_sample_factor = condition.flow_time.filter(|_| squared).and_then(|t| self.preparer.task.clean_sample_factor(t));
+        let clean_sample_factor = condition
+            .flow_time
+            .filter(|_| squared)
+            .and_then(|t| self.preparer.task.clean_sample_factor(t));
         Measured {
             evaluation,
             weights,
@@ -458,26 +635,39 @@ struct Timer {
 
 impl Timer {
     fn start(session: &Session<'_>) -> Self {
-        let (begun_s, model_begun_s) = (session.clock.now_s(), session.model.busy_s().unwrap_or(0.0));
-        Self { begun_s, model_begun_s, before: [session.state.run_s, session.state.model_s] }
+        let (begun_s, model_begun_s) =
+            (session.clock.now_s(), session.model.busy_s().unwrap_or(0.0));
+        Self {
+            begun_s,
+            model_begun_s,
+            before: [session.state.run_s, session.state.model_s],
+        }
     }
 
     /// Writes the seconds so far into the state.
     fn note(&self, session: &mut Session<'_>) {
         session.state.run_s = self.before[0] + session.clock.now_s() - self.begun_s;
-        session.state.model_s = self.before[1] + session.model.busy_s().unwrap_or(0.0) - self.model_begun_s;
+        session.state.model_s =
+            self.before[1] + session.model.busy_s().unwrap_or(0.0) - self.model_begun_s;
     }
 }
 
 /// The mean percent over the flow times of the first variant.
 fn mean_percent(estimates: &[(Condition, Estimate)]) -> Option<f64> {
     let first = estimates.first()?.0.variant;
-    let percents: Vec<f64> = estimates.iter().filter(|(c, _)| c.variant == first).map(|(_, e)| e.pooled.percent()).collect();
+    let percents: Vec<f64> = estimates
+        .iter()
+        .filter(|(c, _)| c.variant == first)
+        .map(|(_, e)| e.pooled.percent())
+        .collect();
     Some(percents.iter().sum::<f64>() / percents.len() as f64)
 }
 
 /// The fixed validation subset with its rotations: chosen by seed, the same at every evaluation.
-fn freeze(config: &SessionConfig, dataset: &mut dyn Dataset) -> Result<Vec<MeasuredBatch>, SessionError> {
+fn freeze(
+    config: &SessionConfig,
+    dataset: &mut dyn Dataset,
+) -> Result<Vec<MeasuredBatch>, SessionError> {
     let available = dataset.samples(&config.split);
     if available == 0 || config.samples == 0 {
         return Err(SessionError::Empty(format!(
@@ -485,7 +675,10 @@ fn freeze(config: &SessionConfig, dataset: &mut dyn Dataset) -> Result<Vec<Measu
             config.split, config.samples
         )));
     }
-    if config.estimator == Estimator::Unbiased && config.scheme.is_sampled() && config.scheme.plan(config.seed, 0).cosets < 2 {
+    if config.estimator == Estimator::Unbiased
+        && config.scheme.is_sampled()
+        && config.scheme.plan(config.seed, 0).cosets < 2
+    {
         return Err(SessionError::Empty(format!(
             "scheme {} draws one rotation, an unbiased estimate needs two; use e.g. tetrahedral-x2 or random-10",
             config.scheme.name()
@@ -495,10 +688,21 @@ fn freeze(config: &SessionConfig, dataset: &mut dyn Dataset) -> Result<Vec<Measu
     chosen.truncate(config.samples);
     let freeze = |samples: &[u64]| -> Result<MeasuredBatch, CoreError> {
         let raw = dataset.load(&config.split, samples)?;
-        let plans = samples.iter().map(|&sample| config.scheme.plan(config.seed, sample)).collect();
+        let plans = samples
+            .iter()
+            .map(|&sample| config.scheme.plan(config.seed, sample))
+            .collect();
         let made = config.flow_times.iter().map(|_| OnceLock::new()).collect();
-        Ok(MeasuredBatch { raw, samples: samples.to_vec(), plans, made })
+        Ok(MeasuredBatch {
+            raw,
+            samples: samples.to_vec(),
+            plans,
+            made,
+        })
     };
-    let frozen: Result<_, _> = chosen.chunks(config.evaluation_batch.max(1)).map(freeze).collect();
+    let frozen: Result<_, _> = chosen
+        .chunks(config.evaluation_batch.max(1))
+        .map(freeze)
+        .collect();
     frozen.map_err(|source| SessionError::At { step: 0, source })
 }

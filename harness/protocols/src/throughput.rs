@@ -25,20 +25,56 @@ pub(crate) static THROUGHPUT: Table = Table {
         Column::new("parameters", "", "trained parameters"),
         Column::new("batch_size", "samples", "samples in a full batch"),
         Column::new("train_steps", "steps", "optimiser steps of the run"),
-        Column::new("timed_steps", "steps", "steps after warm-up that were timed"),
+        Column::new(
+            "timed_steps",
+            "steps",
+            "steps after warm-up that were timed",
+        ),
         Column::timing("steps_per_s", "1/s", "timed steps over their seconds"),
-        Column::timing("samples_per_s", "1/s", "samples of the timed steps over their seconds"),
-        Column::timing("step_s_median", "s", "median seconds of a step, with making its batch (to 1%)"),
+        Column::timing(
+            "samples_per_s",
+            "1/s",
+            "samples of the timed steps over their seconds",
+        ),
+        Column::timing(
+            "step_s_median",
+            "s",
+            "median seconds of a step, with making its batch (to 1%)",
+        ),
         Column::timing("step_s_p05", "s", "5% quantile of the seconds of a step"),
         Column::timing("step_s_p95", "s", "95% quantile of the seconds of a step"),
-        Column::timing("step_s_sd", "s", "standard deviation of the seconds of a step"),
-        Column::timing("train_s", "s", "training seconds of the whole run, warm-up included, evaluation excluded"),
+        Column::timing(
+            "step_s_sd",
+            "s",
+            "standard deviation of the seconds of a step",
+        ),
+        Column::timing(
+            "train_s",
+            "s",
+            "training seconds of the whole run, warm-up included, evaluation excluded",
+        ),
         Column::timing("evaluation_s", "s", "seconds spent measuring"),
         Column::timing("gpu_h", "h", "GPU-hours of training; empty on a CPU"),
-        Column::timing("peak_memory_bytes", "bytes", "peak resident memory of the worker process"),
-        Column::timing("run_s", "s", "seconds of the run: training, evaluation, tables, checkpoints; loading excluded"),
-        Column::timing("model_s", "s", "seconds of these inside calls into the model plugin"),
-        Column::timing("harness_percent", "%", "what the harness adds: 100 (1 - model_s / run_s)"),
+        Column::timing(
+            "peak_memory_bytes",
+            "bytes",
+            "peak resident memory of the worker process",
+        ),
+        Column::timing(
+            "run_s",
+            "s",
+            "seconds of the run: training, evaluation, tables, checkpoints; loading excluded",
+        ),
+        Column::timing(
+            "model_s",
+            "s",
+            "seconds of these inside calls into the model plugin",
+        ),
+        Column::timing(
+            "harness_percent",
+            "%",
+            "what the harness adds: 100 (1 - model_s / run_s)",
+        ),
     ]],
 };
 
@@ -80,7 +116,10 @@ impl Throughput {
 
 /// Percent of a run outside the model.
 fn harness_percent(totals: &Totals) -> Option<f64> {
-    totals.model_s.filter(|_| totals.run_s > 0.0).map(|model_s| 100.0 * (1.0 - model_s / totals.run_s))
+    totals
+        .model_s
+        .filter(|_| totals.run_s > 0.0)
+        .map(|model_s| 100.0 * (1.0 - model_s / totals.run_s))
 }
 
 impl Protocol for Throughput {
@@ -93,22 +132,38 @@ impl Protocol for Throughput {
         self.samples += step.samples;
         self.seconds += step.seconds;
         self.squares += step.seconds * step.seconds;
-        *self.histogram.entry((step.seconds.max(1e-9).ln() / BIN).floor() as i64).or_default() += 1;
+        *self
+            .histogram
+            .entry((step.seconds.max(1e-9).ln() / BIN).floor() as i64)
+            .or_default() += 1;
         Ok(())
     }
 
-    fn on_evaluation(&mut self, _about: &About, measured: &Measured, _sink: &mut dyn Sink) -> Result<(), CoreError> {
+    fn on_evaluation(
+        &mut self,
+        _about: &About,
+        measured: &Measured,
+        _sink: &mut dyn Sink,
+    ) -> Result<(), CoreError> {
         self.train_s = measured.evaluation.train_s;
         self.gpu_h = measured.evaluation.gpu_h;
         self.evaluation_s = measured.evaluation_s;
         Ok(())
     }
 
-    fn on_finish(&mut self, about: &About, totals: &Totals, sink: &mut dyn Sink) -> Result<(), CoreError> {
+    fn on_finish(
+        &mut self,
+        about: &About,
+        totals: &Totals,
+        sink: &mut dyn Sink,
+    ) -> Result<(), CoreError> {
         let timed = (self.timed > 0).then_some(self.timed as f64);
         let mean = timed.map(|n| self.seconds / n);
         let rate = |amount: u64| (self.seconds > 0.0).then(|| amount as f64 / self.seconds);
-        let sd = timed.filter(|n| *n > 1.0).zip(mean).map(|(n, m)| ((self.squares - n * m * m).max(0.0) / (n - 1.0)).sqrt());
+        let sd = timed
+            .filter(|n| *n > 1.0)
+            .zip(mean)
+            .map(|(n, m)| ((self.squares - n * m * m).max(0.0) / (n - 1.0)).sqrt());
         sink.row(
             &THROUGHPUT,
             vec![
@@ -155,8 +210,19 @@ mod tests {
     fn quantiles_are_good_to_a_percent_and_warm_up_is_not_counted() {
         let mut throughput = Throughput::default();
         for step in 1..=1010u64 {
-            let seconds = if step <= WARM_UP { 100.0 } else { (step - WARM_UP) as f64 / 1000.0 };
-            throughput.on_step(&Step { step, seconds, samples: 4, figures: Default::default() }).unwrap();
+            let seconds = if step <= WARM_UP {
+                100.0
+            } else {
+                (step - WARM_UP) as f64 / 1000.0
+            };
+            throughput
+                .on_step(&Step {
+                    step,
+                    seconds,
+                    samples: 4,
+                    figures: Default::default(),
+                })
+                .unwrap();
         }
         assert_eq!((throughput.timed, throughput.samples), (1000, 4000));
         assert!((throughput.quantile(0.5).unwrap() / 0.5 - 1.0).abs() < 0.011);

@@ -6,5 +6,8 @@ use equivbench_protocols::PROTOCOLS;
 /// All tables, in the order of the protocols.
 #[must_use]
 pub fn tables() -> Vec<&'static Table> {
-    PROTOCOLS.iter().flat_map(|p| p.tables.iter().copied()).collect()
+    PROTOCOLS
+        .iter()
+        .flat_map(|p| p.tables.iter().copied())
+        .collect()
 }

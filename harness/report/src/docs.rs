@@ -24,7 +24,13 @@ fn section<'a>(page: &mut String, columns: impl Iterator<Item = &'a Column>) {
     page.push_str("| column | unit | meaning |\n|---|---|---|\n");
     for column in columns {
         let clock = if column.timing { " ⏱" } else { "" };
-        let _ = writeln!(page, "| `{}`{clock} | {} | {} |", column.name, column.unit, column.about.replace('|', "\\|"));
+        let _ = writeln!(
+            page,
+            "| `{}`{clock} | {} | {} |",
+            column.name,
+            column.unit,
+            column.about.replace('|', "\\|")
+        );
     }
 }
 
@@ -36,7 +42,11 @@ pub fn columns_json() -> serde_json::Value {
     let tables: Vec<_> = tables()
         .iter()
         .map(|t| {
-            let columns: Vec<_> = keys.iter().cloned().chain(t.columns().map(describe)).collect();
+            let columns: Vec<_> = keys
+                .iter()
+                .cloned()
+                .chain(t.columns().map(describe))
+                .collect();
             serde_json::json!({"table": t.name, "about": t.about, "columns": columns})
         })
         .collect();

@@ -26,9 +26,15 @@ pub enum ReportError {
 
 impl ReportError {
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
-        move |source| Self::Io { path: path.into(), source }
+        move |source| Self::Io {
+            path: path.into(),
+            source,
+        }
     }
     pub(crate) fn content(path: &Path, what: impl Into<String>) -> Self {
-        Self::Content { path: path.into(), what: what.into() }
+        Self::Content {
+            path: path.into(),
+            what: what.into(),
+        }
     }
 }

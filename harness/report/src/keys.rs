@@ -5,10 +5,18 @@ use serde::{Deserialize, Serialize};
 
 /// Declared once, in front of every table.
 pub const KEY_COLUMNS: &[Column] = &[
-    Column::new("run", "", "run id: a hash of everything that can change a number"),
+    Column::new(
+        "run",
+        "",
+        "run id: a hash of everything that can change a number",
+    ),
     Column::new("model", "", "model family, the name its plugin declares"),
     Column::new("size", "", "named size of the model"),
-    Column::new("dataset", "", "data with their level of theory, the name the dataset plugin declares"),
+    Column::new(
+        "dataset",
+        "",
+        "data with their level of theory, the name the dataset plugin declares",
+    ),
     Column::new("train_samples", "samples", "training samples used"),
     Column::new("seed", "", "seed of the run"),
 ];

@@ -41,7 +41,11 @@ impl Manifest {
     /// An empty manifest of this version.
     #[must_use]
     pub fn new(suite: &str) -> Self {
-        Self { suite: suite.into(), protocol_version: PROTOCOL_VERSION, ..Self::default() }
+        Self {
+            suite: suite.into(),
+            protocol_version: PROTOCOL_VERSION,
+            ..Self::default()
+        }
     }
 }
 
@@ -85,7 +89,9 @@ pub struct DataFacts {
 impl DataFacts {
     /// The checks that failed.
     pub fn failed_checks(&self) -> impl Iterator<Item = &String> {
-        self.checks.iter().filter(|check| check.contains(&format!("({NOT_PASSED})")))
+        self.checks
+            .iter()
+            .filter(|check| check.contains(&format!("({NOT_PASSED})")))
     }
 }
 

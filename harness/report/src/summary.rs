@@ -25,7 +25,10 @@ pub fn final_summary(table: &MergedTable) -> String {
         &header,
         |row| {
             let get = |name: &str| cell(table, row, name).to_owned();
-            let interval = match (number(&get("equiv_percent_lower")), number(&get("equiv_percent_upper"))) {
+            let interval = match (
+                number(&get("equiv_percent_lower")),
+                number(&get("equiv_percent_upper")),
+            ) {
                 (Some(low), Some(high)) => format!(" [{}, {}]", short(low), short(high)),
                 _ => String::new(),
             };
@@ -93,10 +96,16 @@ pub fn dip_summary(table: &MergedTable) -> String {
                 pretty(&get("epoch_reached")),
                 pretty(&get("skill_reached")),
                 kind.into(),
-                format!("{}% at {}", pretty(&get("minimum_percent")), get("minimum_step")),
+                format!(
+                    "{}% at {}",
+                    pretty(&get("minimum_percent")),
+                    get("minimum_step")
+                ),
             ]
         },
-        telling(table).into_iter().filter(|row| cell(table, row, "quantity") == "equiv_percent" && is_plain(table, row)),
+        telling(table)
+            .into_iter()
+            .filter(|row| cell(table, row, "quantity") == "equiv_percent" && is_plain(table, row)),
     )
 }
 
@@ -107,8 +116,12 @@ fn is_plain(table: &MergedTable, row: &[String]) -> bool {
 /// The rows of dips that tell something: all of a task without flow times; else for each curve the lowest threshold that it reached, or
 /// its highest if it reached none.
 fn telling(table: &MergedTable) -> Vec<&Vec<String>> {
-    let curve = |row: &[String]| ["run", "weights", "flow_time", "variant", "quantity"].map(|c| cell(table, row, c).to_owned());
-    let threshold = |row: &[String]| number(cell(table, row, "threshold_percent")).unwrap_or(f64::INFINITY);
+    let curve = |row: &[String]| {
+        ["run", "weights", "flow_time", "variant", "quantity"]
+            .map(|c| cell(table, row, c).to_owned())
+    };
+    let threshold =
+        |row: &[String]| number(cell(table, row, "threshold_percent")).unwrap_or(f64::INFINITY);
     let reached = |row: &[String]| cell(table, row, "reached") == "true";
     // Reached before not reached; then the lowest of those reached, the highest of those not.
     let tells_more = |a: &[String], b: &[String]| match (reached(a), reached(b)) {
@@ -117,20 +130,40 @@ fn telling(table: &MergedTable) -> Vec<&Vec<String>> {
         (a, _) => a,
     };
     let mut best: BTreeMap<[String; 5], usize> = BTreeMap::new();
-    for (index, row) in table.rows.iter().enumerate().filter(|(_, row)| !cell(table, row, "flow_time").is_empty()) {
+    for (index, row) in table
+        .rows
+        .iter()
+        .enumerate()
+        .filter(|(_, row)| !cell(table, row, "flow_time").is_empty())
+    {
         let entry = best.entry(curve(row)).or_insert(index);
         if tells_more(row, &table.rows[*entry]) {
             *entry = index;
         }
     }
     let chosen: BTreeSet<usize> = best.into_values().collect();
-    let keep = |(index, row): &(usize, &Vec<String>)| cell(table, row, "flow_time").is_empty() || chosen.contains(index);
-    table.rows.iter().enumerate().filter(keep).map(|(_, row)| row).collect()
+    let keep = |(index, row): &(usize, &Vec<String>)| {
+        cell(table, row, "flow_time").is_empty() || chosen.contains(index)
+    };
+    table
+        .rows
+        .iter()
+        .enumerate()
+        .filter(keep)
+        .map(|(_, row)| row)
+        .collect()
 }
 
-fn render<'a>(header: &[&str], cells: impl Fn(&[String]) -> Vec<String>, rows: impl Iterator<Item = &'a Vec<String>>) -> String {
+fn render<'a>(
+    header: &[&str],
+    cells: impl Fn(&[String]) -> Vec<String>,
+    rows: impl Iterator<Item = &'a Vec<String>>,
+) -> String {
     let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Disabled).set_header(header.to_vec());
+    table
+        .load_style(UTF8_HORIZONTAL_ONLY)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(header.to_vec());
     for row in rows {
         table.add_row(cells(row));
     }
@@ -138,7 +171,10 @@ fn render<'a>(header: &[&str], cells: impl Fn(&[String]) -> Vec<String>, rows: i
 }
 
 fn cell<'a>(table: &MergedTable, row: &'a [String], column: &str) -> &'a str {
-    table.column(column).and_then(|i| row.get(i)).map_or("", String::as_str)
+    table
+        .column(column)
+        .and_then(|i| row.get(i))
+        .map_or("", String::as_str)
 }
 
 fn number(text: &str) -> Option<f64> {
@@ -155,7 +191,11 @@ fn short(x: f64) -> String {
         return "0".into();
     }
     let digits = (2 - x.abs().log10().floor() as i32).clamp(0, 6) as usize;
-    if x.abs() < 1e-4 { format!("{x:.2e}") } else { format!("{x:.digits$}") }
+    if x.abs() < 1e-4 {
+        format!("{x:.2e}")
+    } else {
+        format!("{x:.digits$}")
+    }
 }
 
 #[cfg(test)]
@@ -164,23 +204,62 @@ mod tests {
 
     /// Dips of one run: flow time, threshold, reached.
     fn dips(rows: &[(&str, &str, bool)]) -> MergedTable {
-        let header = ["run", "weights", "flow_time", "variant", "quantity", "threshold_percent", "reached"];
+        let header = [
+            "run",
+            "weights",
+            "flow_time",
+            "variant",
+            "quantity",
+            "threshold_percent",
+            "reached",
+        ];
         let row = |(time, threshold, reached): &(&str, &str, bool)| {
-            ["r", "raw", time, "plain", "equiv_percent", threshold, if *reached { "true" } else { "false" }].map(String::from).to_vec()
+            [
+                "r",
+                "raw",
+                time,
+                "plain",
+                "equiv_percent",
+                threshold,
+                if *reached { "true" } else { "false" },
+            ]
+            .map(String::from)
+            .to_vec()
         };
-        MergedTable { name: "dip", header: header.map(Into::into).to_vec(), rows: rows.iter().map(row).collect() }
+        MergedTable {
+            name: "dip",
+            header: header.map(Into::into).to_vec(),
+            rows: rows.iter().map(row).collect(),
+        }
     }
 
     fn shown(table: &MergedTable) -> Vec<(&str, &str)> {
-        telling(table).into_iter().map(|row| (cell(table, row, "flow_time"), cell(table, row, "threshold_percent"))).collect()
+        telling(table)
+            .into_iter()
+            .map(|row| {
+                (
+                    cell(table, row, "flow_time"),
+                    cell(table, row, "threshold_percent"),
+                )
+            })
+            .collect()
     }
 
     #[test]
     fn a_curve_with_a_flow_time_shows_the_lowest_threshold_that_it_reached_or_the_highest() {
-        let table = dips(&[("0", "10", true), ("0", "5", true), ("0", "3", false), ("0.9", "10", false), ("0.9", "5", false)]);
+        let table = dips(&[
+            ("0", "10", true),
+            ("0", "5", true),
+            ("0", "3", false),
+            ("0.9", "10", false),
+            ("0.9", "5", false),
+        ]);
         assert_eq!(shown(&table), [("0", "5"), ("0.9", "10")]);
         // Whatever the order of the rows.
-        let turned = MergedTable { rows: table.rows.iter().rev().cloned().collect(), ..table };
+        let turned = MergedTable {
+            rows: table.rows.iter().rev().cloned().collect(),
+            ..table
+        };
         assert_eq!(shown(&turned), [("0.9", "10"), ("0", "5")]);
     }
 

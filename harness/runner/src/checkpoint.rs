@@ -39,11 +39,15 @@ pub fn save(folder: &Path, checkpoint: &Checkpoint) -> Result<(), RunnerError> {
     std::fs::create_dir_all(folder).map_err(RunnerError::io(folder))?;
     let mut head = Vec::new();
     // CBOR keeps every bit of a number; JSON as it is usually read does not.
-    ciborium::into_writer(checkpoint, &mut head).map_err(|e| RunnerError::Run(format!("checkpoint: {e}")))?;
+    ciborium::into_writer(checkpoint, &mut head)
+        .map_err(|e| RunnerError::Run(format!("checkpoint: {e}")))?;
     // In parts: a large state is not copied once more.
     let length = (head.len() as u64).to_le_bytes();
     let body: [&[u8]; 4] = [MAGIC, &length, &head, &checkpoint.model];
-    let sum = body.iter().fold(Sha256::new(), |hash, part| hash.chain_update(part)).finalize();
+    let sum = body
+        .iter()
+        .fold(Sha256::new(), |hash, part| hash.chain_update(part))
+        .finalize();
     let path = folder.join(format!("step-{:012}.ckpt", checkpoint.session.step));
     write_parts_atomically(&path, &[body[0], body[1], body[2], body[3], &sum])?;
     for old in list(folder)?.into_iter().rev().skip(KEPT) {
@@ -76,8 +80,10 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>, RunnerError> {
         return Ok(Vec::new());
     }
     let entries = std::fs::read_dir(folder).map_err(RunnerError::io(folder))?;
-    let mut paths: Vec<PathBuf> =
-        entries.filter_map(|e| e.ok().map(|e| e.path())).filter(|p| p.extension().is_some_and(|e| e == "ckpt")).collect();
+    let mut paths: Vec<PathBuf> = entries
+        .filter_map(|e| e.ok().map(|e| e.path()))
+        .filter(|p| p.extension().is_some_and(|e| e == "ckpt"))
+        .collect();
     paths.sort();
     Ok(paths)
 }
@@ -89,7 +95,9 @@ fn read(path: &Path) -> Result<Checkpoint, String> {
     if Sha256::digest(body).as_slice() != sum {
         return Err("its checksum does not fit".into());
     }
-    let rest = body.strip_prefix(MAGIC).ok_or("not a checkpoint of this version")?;
+    let rest = body
+        .strip_prefix(MAGIC)
+        .ok_or("not a checkpoint of this version")?;
     let (length, rest) = rest.split_at_checked(8).ok_or("too short")?;
     let length = u64::from_le_bytes(length.try_into().map_err(|_| "too short")?) as usize;
     let (head, model) = rest.split_at_checked(length).ok_or("too short")?;
@@ -106,7 +114,11 @@ mod tests {
         Checkpoint {
             run: "r".into(),
             data_hash: "h".into(),
-            session: SessionState { step, train_s: 0.1 + step as f64, ..SessionState::default() },
+            session: SessionState {
+                step,
+                train_s: 0.1 + step as f64,
+                ..SessionState::default()
+            },
             covered: BTreeMap::from([("curve".into(), 17)]),
             model: vec![1, 2, 3, step as u8],
         }

@@ -69,17 +69,24 @@ impl Examples {
             Self::Count(n) => *n,
             Self::Text(t) if t == "all" => available,
             Self::Text(t) => {
-                let percent = t.strip_suffix('%').and_then(|p| p.trim().parse::<f64>().ok()).filter(|p| *p > 0.0 && *p <= 100.0);
+                let percent = t
+                    .strip_suffix('%')
+                    .and_then(|p| p.trim().parse::<f64>().ok())
+                    .filter(|p| *p > 0.0 && *p <= 100.0);
                 let percent =
                     percent.ok_or_else(|| format!("train.examples = \"{t}\" is neither \"all\", a count nor a percentage like \"10%\""))?;
                 (available as f64 * percent / 100.0).round() as u64
             }
         };
         if count == 0 {
-            return Err(format!("train.examples leaves 0 of {available} training samples; raise it"));
+            return Err(format!(
+                "train.examples leaves 0 of {available} training samples; raise it"
+            ));
         }
         if count > available {
-            return Err(format!("train.examples asks for {count} training samples, the dataset has {available}; lower it or use \"all\""));
+            return Err(format!(
+                "train.examples asks for {count} training samples, the dataset has {available}; lower it or use \"all\""
+            ));
         }
         Ok(count)
     }
@@ -192,7 +199,12 @@ mod tests {
         assert_eq!(text("all").of(7), Ok(7));
         assert_eq!(Examples::Count(5).of(7), Ok(5));
         assert_eq!(text("10%").of(200), Ok(20));
-        assert!(text("0.01%").of(200).unwrap_err().contains("leaves 0 of 200"));
+        assert!(
+            text("0.01%")
+                .of(200)
+                .unwrap_err()
+                .contains("leaves 0 of 200")
+        );
         assert!(Examples::Count(8).of(7).unwrap_err().contains("asks for 8"));
         assert!(text("ten").of(7).is_err());
     }

@@ -38,6 +38,9 @@ pub enum RunnerError {
 
 impl RunnerError {
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
-        move |source| Self::Io { path: path.into(), source }
+        move |source| Self::Io {
+            path: path.into(),
+            source,
+        }
     }
 }

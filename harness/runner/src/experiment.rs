@@ -5,7 +5,9 @@ use crate::{
     run_dir::{RunDir, RunSpec, State, Status},
 };
 use equivbench_protocols::{PROTOCOL_VERSION, PROTOCOLS};
-use equivbench_report::{Manifest, MergedTable, PluginFacts, Role, RunManifest, merge_tables, write_atomically};
+use equivbench_report::{
+    Manifest, MergedTable, PluginFacts, Role, RunManifest, merge_tables, write_atomically,
+};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -37,16 +39,27 @@ impl Experiment {
     ///
     /// # Errors
     /// A folder with another experiment, another version or foreign files; no permission, no space.
-    pub fn open(out: &Path, suite: &str, specs: Vec<RunSpec>, resume: bool) -> Result<Self, RunnerError> {
+    pub fn open(
+        out: &Path,
+        suite: &str,
+        specs: Vec<RunSpec>,
+        resume: bool,
+    ) -> Result<Self, RunnerError> {
         let marker = Marker {
             suite: suite.into(),
             equivbench_version: env!("CARGO_PKG_VERSION").into(),
             protocol_version: PROTOCOL_VERSION,
-            protocols: specs.first().map(|s| s.protocols.clone()).unwrap_or_default(),
+            protocols: specs
+                .first()
+                .map(|s| s.protocols.clone())
+                .unwrap_or_default(),
             runs: specs.iter().map(|s| s.id.clone()).collect(),
         };
         let fresh = check_folder(out, &marker, resume)?;
-        let runs: Vec<_> = specs.into_iter().map(|spec| (RunDir::at(out.join("runs").join(&spec.id)), spec)).collect();
+        let runs: Vec<_> = specs
+            .into_iter()
+            .map(|spec| (RunDir::at(out.join("runs").join(&spec.id)), spec))
+            .collect();
         if fresh {
             std::fs::create_dir_all(out).map_err(RunnerError::io(out))?;
             for (dir, spec) in &runs {
@@ -59,10 +72,16 @@ impl Experiment {
             write_atomically(&out.join(MARKER), text.as_bytes())?;
         } else {
             // Limits, threads and paths may differ from the first time; what can change a number is in the id.
-            let mut unfinished = runs.iter().filter(|(dir, _)| dir.status().state != State::Finished);
+            let mut unfinished = runs
+                .iter()
+                .filter(|(dir, _)| dir.status().state != State::Finished);
             unfinished.try_for_each(|(dir, spec)| dir.create(spec))?;
         }
-        Ok(Self { out: out.into(), suite: suite.into(), runs })
+        Ok(Self {
+            out: out.into(),
+            suite: suite.into(),
+            runs,
+        })
     }
 
     /// The results directory.
@@ -80,7 +99,10 @@ impl Experiment {
     /// How each run stands.
     #[must_use]
     pub fn statuses(&self) -> Vec<(String, Status)> {
-        self.runs.iter().map(|(dir, spec)| (spec.id.clone(), dir.status())).collect()
+        self.runs
+            .iter()
+            .map(|(dir, spec)| (spec.id.clone(), dir.status()))
+            .collect()
     }
 
     /// Merges the tables of all runs and writes the manifest.
@@ -89,15 +111,27 @@ impl Experiment {
     /// A table of another version; no space, no permission.
     pub fn merge(&self, commit: &str) -> Result<Vec<MergedTable>, RunnerError> {
         let folders: Vec<PathBuf> = self.runs.iter().map(|(dir, _)| dir.path().into()).collect();
-        let asked = |name: &str| self.runs.iter().any(|(_, spec)| spec.protocols.iter().any(|p| p == name));
-        let wanted: Vec<_> = PROTOCOLS.iter().filter(|p| asked(p.name)).flat_map(|p| p.tables.iter().copied()).collect();
+        let asked = |name: &str| {
+            self.runs
+                .iter()
+                .any(|(_, spec)| spec.protocols.iter().any(|p| p == name))
+        };
+        let wanted: Vec<_> = PROTOCOLS
+            .iter()
+            .filter(|p| asked(p.name))
+            .flat_map(|p| p.tables.iter().copied())
+            .collect();
         let merged = merge_tables(&self.out, &folders, &wanted)?;
         let mut manifest = Manifest::new(&self.suite);
         manifest.equivbench_version = env!("CARGO_PKG_VERSION").into();
         manifest.commit = commit.into();
         manifest.machine = machine();
         manifest.plugins = self.plugins();
-        manifest.runs = self.runs.iter().map(|(dir, spec)| run_manifest(dir, spec)).collect();
+        manifest.runs = self
+            .runs
+            .iter()
+            .map(|(dir, spec)| run_manifest(dir, spec))
+            .collect();
         let text = toml::to_string(&manifest).map_err(|e| RunnerError::Run(e.to_string()))?;
         write_atomically(&self.out.join(MANIFEST), text.as_bytes())?;
         Ok(merged)
@@ -105,7 +139,11 @@ impl Experiment {
 
     fn plugins(&self) -> Vec<PluginFacts> {
         let mut all: Vec<PluginFacts> = Vec::new();
-        for plugin in self.runs.iter().flat_map(|(_, s)| [&s.model_plugin, &s.dataset_plugin]) {
+        for plugin in self
+            .runs
+            .iter()
+            .flat_map(|(_, s)| [&s.model_plugin, &s.dataset_plugin])
+        {
             if !all.contains(plugin) {
                 all.push(plugin.clone());
             }
@@ -117,12 +155,22 @@ impl Experiment {
 fn run_manifest(dir: &RunDir, spec: &RunSpec) -> RunManifest {
     let status = dir.status();
     let manifest = dir.manifest().unwrap_or_default();
-    RunManifest { run: spec.id.clone(), status: status.state.name().into(), reason: status.reason, ..manifest }
+    RunManifest {
+        run: spec.id.clone(),
+        status: status.state.name().into(),
+        reason: status.reason,
+        ..manifest
+    }
 }
 
 /// Whether the folder is to be set up; an error when it holds something else.
 fn check_folder(out: &Path, marker: &Marker, resume: bool) -> Result<bool, RunnerError> {
-    let conflict = |what: String| Err(RunnerError::Conflict(format!("results directory {}: {what}", out.display())));
+    let conflict = |what: String| {
+        Err(RunnerError::Conflict(format!(
+            "results directory {}: {what}",
+            out.display()
+        )))
+    };
     if out.is_file() {
         return conflict("this is a file; give a folder with --out".into());
     }
@@ -142,10 +190,15 @@ fn check_folder(out: &Path, marker: &Marker, resume: bool) -> Result<bool, Runne
                 conflict("it holds this experiment already; continue it with --resume, or use another --out".into())
             };
         }
-        if found.equivbench_version != marker.equivbench_version || found.protocol_version != marker.protocol_version {
+        if found.equivbench_version != marker.equivbench_version
+            || found.protocol_version != marker.protocol_version
+        {
             return conflict(format!(
                 "it was written by version {} (protocols {}), this is {} (protocols {}); use another --out",
-                found.equivbench_version, found.protocol_version, marker.equivbench_version, marker.protocol_version
+                found.equivbench_version,
+                found.protocol_version,
+                marker.equivbench_version,
+                marker.protocol_version
             ));
         }
         return conflict(
@@ -163,32 +216,53 @@ fn check_folder(out: &Path, marker: &Marker, resume: bool) -> Result<bool, Runne
 
 /// Whether every run failed before it wrote a row: a wrong setting that only a plugin could see. A corrected command may take the folder.
 fn holds_nothing(out: &Path, marker: &Marker) -> bool {
-    let has_rows = |path: &Path| std::fs::read_to_string(path).map_or(true, |text| text.lines().count() > 1);
+    let has_rows =
+        |path: &Path| std::fs::read_to_string(path).map_or(true, |text| text.lines().count() > 1);
     let wrote = |dir: &RunDir| {
-        let Ok(entries) = std::fs::read_dir(dir.path()) else { return false };
-        entries.flatten().map(|e| e.path()).any(|p| p.extension().is_some_and(|e| e == "csv") && has_rows(&p))
+        let Ok(entries) = std::fs::read_dir(dir.path()) else {
+            return false;
+        };
+        entries
+            .flatten()
+            .map(|e| e.path())
+            .any(|p| p.extension().is_some_and(|e| e == "csv") && has_rows(&p))
     };
     run_dirs_of(out, marker).all(|dir| dir.status().state == State::Failed && !wrote(&dir))
 }
 
 fn run_dirs_of<'a>(out: &'a Path, marker: &'a Marker) -> impl Iterator<Item = RunDir> + 'a {
-    marker.runs.iter().map(|id| RunDir::at(out.join("runs").join(id)))
+    marker
+        .runs
+        .iter()
+        .map(|id| RunDir::at(out.join("runs").join(id)))
 }
 
 fn is_empty(out: &Path) -> bool {
     // A `runs` folder without a marker is what an interrupted set-up leaves.
-    std::fs::read_dir(out).map_or(true, |mut entries| entries.all(|e| e.is_ok_and(|e| e.file_name() == "runs")))
+    std::fs::read_dir(out).map_or(true, |mut entries| {
+        entries.all(|e| e.is_ok_and(|e| e.file_name() == "runs"))
+    })
 }
 
 /// Reference tables of the program may be replaced: version control keeps them.
 fn holds_reference(out: &Path) -> bool {
-    let manifest = std::fs::read_to_string(out.join(MANIFEST)).ok().and_then(|t| toml::from_str::<Manifest>(&t).ok());
+    let manifest = std::fs::read_to_string(out.join(MANIFEST))
+        .ok()
+        .and_then(|t| toml::from_str::<Manifest>(&t).ok());
     manifest.is_some_and(|m| m.role == Role::Reference)
 }
 
 fn machine() -> String {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").ok();
-    let cpu = cpu.as_deref().and_then(|t| t.lines().find(|l| l.starts_with("model name"))).and_then(|l| l.split(':').nth(1));
+    let cpu = cpu
+        .as_deref()
+        .and_then(|t| t.lines().find(|l| l.starts_with("model name")))
+        .and_then(|l| l.split(':').nth(1));
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    format!("{} {}, {}, {cores} cores", std::env::consts::OS, std::env::consts::ARCH, cpu.unwrap_or("unknown processor").trim())
+    format!(
+        "{} {}, {}, {cores} cores",
+        std::env::consts::OS,
+        std::env::consts::ARCH,
+        cpu.unwrap_or("unknown processor").trim()
+    )
 }

@@ -20,14 +20,21 @@ impl Keeper {
     /// A keeper of checkpoints in this folder.
     #[must_use]
     pub fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), writing: None }
+        Self {
+            folder: folder.to_owned(),
+            writing: None,
+        }
     }
 
     /// Begins to write a checkpoint, after the rows that it covers; waits for the one before.
     ///
     /// # Errors
     /// What happened to the one before.
-    pub fn keep(&mut self, checkpoint: Checkpoint, tables: Vec<TableSync>) -> Result<(), RunnerError> {
+    pub fn keep(
+        &mut self,
+        checkpoint: Checkpoint,
+        tables: Vec<TableSync>,
+    ) -> Result<(), RunnerError> {
         self.finish()?;
         let folder = self.folder.clone();
         self.writing = Some(std::thread::spawn(move || {
@@ -43,8 +50,14 @@ impl Keeper {
     /// # Errors
     /// No space, no permission.
     pub fn finish(&mut self) -> Result<(), RunnerError> {
-        let Some(thread) = self.writing.take() else { return Ok(()) };
-        thread.join().unwrap_or_else(|_| Err(RunnerError::Run("the thread that writes checkpoints panicked".into())))
+        let Some(thread) = self.writing.take() else {
+            return Ok(());
+        };
+        thread.join().unwrap_or_else(|_| {
+            Err(RunnerError::Run(
+                "the thread that writes checkpoints panicked".into(),
+            ))
+        })
     }
 }
 
@@ -63,8 +76,17 @@ mod tests {
     use equivbench_protocols::SessionState;
 
     fn at(step: u64) -> Checkpoint {
-        let session = SessionState { step, ..SessionState::default() };
-        Checkpoint { run: "r".into(), data_hash: "d".into(), session, covered: Default::default(), model: vec![7; 1 << 20] }
+        let session = SessionState {
+            step,
+            ..SessionState::default()
+        };
+        Checkpoint {
+            run: "r".into(),
+            data_hash: "d".into(),
+            session,
+            covered: Default::default(),
+            model: vec![7; 1 << 20],
+        }
     }
 
     #[test]

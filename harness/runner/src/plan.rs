@@ -27,7 +27,11 @@ pub struct PluginFile {
 
 impl PluginFile {
     fn facts(&self) -> PluginFacts {
-        PluginFacts { name: self.descriptor.name.clone(), version: self.descriptor.version.clone(), sha256: self.sha256.clone() }
+        PluginFacts {
+            name: self.descriptor.name.clone(),
+            version: self.descriptor.version.clone(),
+            sha256: self.sha256.clone(),
+        }
     }
 }
 
@@ -63,7 +67,10 @@ pub fn plan(request: &Request<'_>) -> Result<Vec<RunSpec>, RunnerError> {
             )));
         }
         for model in &plugin.descriptor.models {
-            for config in request.suite.configurations(&model.name, &request.overrides)? {
+            for config in request
+                .suite
+                .configurations(&model.name, &request.overrides)?
+            {
                 let spec = resolve(request, plugin, model, config, &protocols)?;
                 if specs.iter().all(|s| s.id != spec.id) {
                     specs.push(spec);
@@ -72,26 +79,39 @@ pub fn plan(request: &Request<'_>) -> Result<Vec<RunSpec>, RunnerError> {
         }
     }
     if specs.is_empty() {
-        return Err(RunnerError::Config("there is nothing to run: name at least one plugin with --plugins".into()));
+        return Err(RunnerError::Config(
+            "there is nothing to run: name at least one plugin with --plugins".into(),
+        ));
     }
     Ok(specs)
 }
 
 fn protocols(request: &Request<'_>) -> Result<Vec<String>, RunnerError> {
-    let asked = if request.protocols.is_empty() { &request.suite.protocols } else { &request.protocols };
+    let asked = if request.protocols.is_empty() {
+        &request.suite.protocols
+    } else {
+        &request.protocols
+    };
     if asked.iter().any(|p| p == "all") {
         return Ok(PROTOCOLS.iter().map(|p| p.name.into()).collect());
     }
     let known = || PROTOCOLS.iter().map(|p| p.name).collect::<Vec<_>>();
     if let Some(unknown) = asked.iter().find(|name| protocol_by_name(name).is_none()) {
-        let nearest = known().into_iter().min_by_key(|k| strsim::damerau_levenshtein(k, unknown)).unwrap_or_default();
+        let nearest = known()
+            .into_iter()
+            .min_by_key(|k| strsim::damerau_levenshtein(k, unknown))
+            .unwrap_or_default();
         return Err(RunnerError::Config(format!(
             "protocol \"{unknown}\" is not known; did you mean \"{nearest}\"? There are: {}, all",
             known().join(", ")
         )));
     }
     // Told of events in the order of the list, whatever the order on the command line.
-    Ok(known().into_iter().filter(|name| asked.iter().any(|a| a == name)).map(Into::into).collect())
+    Ok(known()
+        .into_iter()
+        .filter(|name| asked.iter().any(|a| a == name))
+        .map(Into::into)
+        .collect())
 }
 
 fn resolve(
@@ -118,8 +138,10 @@ fn resolve(
     if config.measure.scheme.is_empty() {
         config.measure.scheme = task.default_scheme().into();
     }
-    let scheme = Scheme::parse(&config.measure.scheme).map_err(|e| RunnerError::Config(format!("measure.scheme: {e}")))?;
-    task.check_scheme(&scheme).map_err(|e| RunnerError::Config(format!("measure.scheme: {e}")))?;
+    let scheme = Scheme::parse(&config.measure.scheme)
+        .map_err(|e| RunnerError::Config(format!("measure.scheme: {e}")))?;
+    task.check_scheme(&scheme)
+        .map_err(|e| RunnerError::Config(format!("measure.scheme: {e}")))?;
     config.run.device = resolve_device(&config.run.device, plugin)?;
     let spec = RunSpec {
         id: String::new(),
@@ -131,7 +153,10 @@ fn resolve(
         dataset_plugin: dataset_file.facts(),
         config,
     };
-    Ok(RunSpec { id: run_id(&spec), ..spec })
+    Ok(RunSpec {
+        id: run_id(&spec),
+        ..spec
+    })
 }
 
 /// The task of a name with the settings of a suite, fitted to what a model reads.
@@ -144,7 +169,14 @@ pub(crate) fn configure(
         Ok(serde_json::Value::Object(settings)) => settings,
         _ => return Err("the settings of the task cannot be written as JSON".into()),
     };
-    configure_task(name, &TaskRequest { settings: &settings, input_width }).map_err(|e| e.to_string())
+    configure_task(
+        name,
+        &TaskRequest {
+            settings: &settings,
+            input_width,
+        },
+    )
+    .map_err(|e| e.to_string())
 }
 
 /// What can be known to be wrong before anything is opened.
@@ -152,31 +184,70 @@ fn check(config: &RunConfig) -> Result<(), String> {
     let measure = &config.measure;
     let known = |what: &str, value: &str, all: &[&str]| match all.contains(&value) {
         true => Ok(()),
-        false => Err(format!("{what} = \"{value}\" is not known; there are: {}", all.join(", "))),
+        false => Err(format!(
+            "{what} = \"{value}\" is not known; there are: {}",
+            all.join(", ")
+        )),
     };
     Estimator::parse(&measure.estimator).map_err(|e| format!("measure.estimator: {e}"))?;
     PointLoss::parse(&measure.loss).map_err(|e| format!("measure.loss: {e}"))?;
-    measure.weights.iter().try_for_each(|w| known("measure.weights", w, &["raw", "ema"]))?;
-    measure.variants.iter().try_for_each(|v| known("measure.variants", v, &Variant::ALL.map(Variant::name)))?;
-    if let Some(t) = measure.flow_times.iter().find(|t| !(0.0..=1.0).contains(*t)) {
-        return Err(format!("measure.flow_times holds {t}; a flow time lies in [0, 1]"));
+    measure
+        .weights
+        .iter()
+        .try_for_each(|w| known("measure.weights", w, &["raw", "ema"]))?;
+    measure
+        .variants
+        .iter()
+        .try_for_each(|v| known("measure.variants", v, &Variant::ALL.map(Variant::name)))?;
+    if let Some(t) = measure
+        .flow_times
+        .iter()
+        .find(|t| !(0.0..=1.0).contains(*t))
+    {
+        return Err(format!(
+            "measure.flow_times holds {t}; a flow time lies in [0, 1]"
+        ));
     }
     known("run.clock", &config.run.clock, &["system", "steps"])?;
-    known("run.precision", &config.run.precision, &["f32", "f64", "bf16", "f32+f64", "bf16+f64"])?;
+    known(
+        "run.precision",
+        &config.run.precision,
+        &["f32", "f64", "bf16", "f32+f64", "bf16+f64"],
+    )?;
     if measure.samples == 0 || measure.batch_size == 0 || measure.weights.is_empty() {
-        return Err("measure.samples, measure.batch_size and measure.weights must not be empty or 0".into());
+        return Err(
+            "measure.samples, measure.batch_size and measure.weights must not be empty or 0".into(),
+        );
     }
     if !(1..=1000).contains(&measure.points_per_decade) {
-        return Err(format!("measure.points_per_decade = {} lies outside of 1 to 1000", measure.points_per_decade));
+        return Err(format!(
+            "measure.points_per_decade = {} lies outside of 1 to 1000",
+            measure.points_per_decade
+        ));
     }
     Ok(())
 }
 
 fn resolve_size(model: &ModelDescriptor, asked: &str) -> Result<String, RunnerError> {
-    let names = || model.sizes.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(", ");
-    match model.sizes.iter().find(|s| asked.is_empty() || s.name == asked) {
+    let names = || {
+        model
+            .sizes
+            .iter()
+            .map(|s| s.name.as_str())
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    match model
+        .sizes
+        .iter()
+        .find(|s| asked.is_empty() || s.name == asked)
+    {
         Some(size) => Ok(size.name.clone()),
-        None => Err(RunnerError::Config(format!("model {}: size \"{asked}\" is not known; there are: {}", model.name, names()))),
+        None => Err(RunnerError::Config(format!(
+            "model {}: size \"{asked}\" is not known; there are: {}",
+            model.name,
+            names()
+        ))),
     }
 }
 
@@ -185,14 +256,30 @@ fn resolve_dataset<'a>(
     model: &ModelDescriptor,
     asked: &str,
 ) -> Result<(&'a PluginFile, &'a DatasetSummary), RunnerError> {
-    let all = || request.available.iter().flat_map(|p| p.descriptor.datasets.iter().map(move |d| (p, d)));
-    let wanted: Vec<&str> = if asked.is_empty() { model.default_datasets.iter().map(String::as_str).collect() } else { vec![asked] };
-    if let Some(found) = wanted.iter().find_map(|name| all().find(|(_, d)| d.name == *name)) {
+    let all = || {
+        request
+            .available
+            .iter()
+            .flat_map(|p| p.descriptor.datasets.iter().map(move |d| (p, d)))
+    };
+    let wanted: Vec<&str> = if asked.is_empty() {
+        model.default_datasets.iter().map(String::as_str).collect()
+    } else {
+        vec![asked]
+    };
+    if let Some(found) = wanted
+        .iter()
+        .find_map(|name| all().find(|(_, d)| d.name == *name))
+    {
         return Ok(found);
     }
     let known: Vec<&str> = all().map(|(_, d)| d.name.as_str()).collect();
     Err(RunnerError::Host(HostError::NotFound {
-        name: format!("{} (a dataset for model {})", wanted.join(" or "), model.name),
+        name: format!(
+            "{} (a dataset for model {})",
+            wanted.join(" or "),
+            model.name
+        ),
         tried: Vec::new(),
         nearest: known.first().map(|s| (*s).to_owned()),
     }))
@@ -203,13 +290,22 @@ fn resolve_device(asked: &str, plugin: &PluginFile) -> Result<String, RunnerErro
     let offers_cuda = plugin.descriptor.devices.iter().any(|d| d == "cuda");
     let gpus = gpu_count();
     let name = &plugin.descriptor.name;
-    let refused = |message: String| Err(RunnerError::Host(HostError::Device { plugin: name.clone(), message }));
+    let refused = |message: String| {
+        Err(RunnerError::Host(HostError::Device {
+            plugin: name.clone(),
+            message,
+        }))
+    };
     match asked.split_once(':').unwrap_or((asked, "0")) {
-        ("auto" | "", _) => Ok(if offers_cuda && gpus > 0 { "cuda:0".into() } else { "cpu".into() }),
+        ("auto" | "", _) => Ok(if offers_cuda && gpus > 0 {
+            "cuda:0".into()
+        } else {
+            "cpu".into()
+        }),
         ("cpu", _) => Ok("cpu".into()),
-        ("cuda", _) if !offers_cuda => {
-            refused(format!("device \"{asked}\": this plugin was built without CUDA; build it with --features cuda, or use --device cpu"))
-        }
+        ("cuda", _) if !offers_cuda => refused(format!(
+            "device \"{asked}\": this plugin was built without CUDA; build it with --features cuda, or use --device cpu"
+        )),
         ("cuda", index) => match index.parse::<usize>() {
             Ok(index) if index < gpus => Ok(format!("cuda:{index}")),
             Ok(_) => refused(format!(
@@ -217,14 +313,18 @@ fn resolve_device(asked: &str, plugin: &PluginFile) -> Result<String, RunnerErro
             )),
             Err(_) => refused(format!("device \"{asked}\": write cuda:N with a number N")),
         },
-        _ => refused(format!("device \"{asked}\" is not known; use cpu, cuda:N or auto")),
+        _ => refused(format!(
+            "device \"{asked}\" is not known; use cpu, cuda:N or auto"
+        )),
     }
 }
 
 /// NVIDIA devices that the kernel shows.
 #[must_use]
 pub fn gpu_count() -> usize {
-    (0..64).take_while(|n| Path::new(&format!("/dev/nvidia{n}")).exists()).count()
+    (0..64)
+        .take_while(|n| Path::new(&format!("/dev/nvidia{n}")).exists())
+        .count()
 }
 
 /// A hash of everything that can change a number. Limits, checkpoints, threads and the clock's seconds are left out.
@@ -243,5 +343,8 @@ fn run_id(spec: &RunSpec) -> String {
     });
     let digest = Sha256::digest(pinned.to_string().as_bytes());
     let hash: String = digest.iter().take(5).map(|b| format!("{b:02x}")).collect();
-    format!("{}-{}-s{}-{hash}", spec.config.model.name, spec.config.model.size, spec.config.run.seed)
+    format!(
+        "{}-{}-s{}-{hash}",
+        spec.config.model.name, spec.config.model.size, spec.config.run.seed
+    )
 }

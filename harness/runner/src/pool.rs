@@ -58,13 +58,25 @@ impl Pool<'_> {
     ///
     /// # Errors
     /// A worker that cannot be started.
-    pub fn execute(&self, runs: &[RunDir], mut tell: impl FnMut(Event<'_>)) -> Result<(), RunnerError> {
-        let mut waiting: VecDeque<RunDir> = runs.iter().filter(|d| d.status().state != State::Finished).cloned().collect();
+    pub fn execute(
+        &self,
+        runs: &[RunDir],
+        mut tell: impl FnMut(Event<'_>),
+    ) -> Result<(), RunnerError> {
+        let mut waiting: VecDeque<RunDir> = runs
+            .iter()
+            .filter(|d| d.status().state != State::Finished)
+            .cloned()
+            .collect();
         let mut working: Vec<Working> = Vec::new();
         while !working.is_empty() || (!waiting.is_empty() && !self.stopping()) {
             while working.len() < self.jobs.max(1) && !self.stopping() {
-                let Some(dir) = waiting.pop_front() else { break };
-                let slot = (0..).find(|s| working.iter().all(|w: &Working| w.slot != *s)).unwrap_or(0);
+                let Some(dir) = waiting.pop_front() else {
+                    break;
+                };
+                let slot = (0..)
+                    .find(|s| working.iter().all(|w: &Working| w.slot != *s))
+                    .unwrap_or(0);
                 working.push(self.start(&dir, slot)?);
                 tell(Event::Started(&dir));
             }
@@ -88,15 +100,27 @@ impl Pool<'_> {
     fn start(&self, dir: &RunDir, slot: usize) -> Result<Working, RunnerError> {
         let spec = dir.spec()?;
         let log = dir.log();
-        let file = std::fs::OpenOptions::new().create(true).append(true).open(&log).map_err(RunnerError::io(&log))?;
+        let file = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .map_err(RunnerError::io(&log))?;
         let twin = file.try_clone().map_err(RunnerError::io(&log))?;
         for stale in [dir.path().join("progress.json"), dir.plugin_progress()] {
             let _ = std::fs::remove_file(stale);
         }
         let mut command = Command::new(&self.program);
-        command.arg("worker").arg(dir.path()).stdin(Stdio::null()).stdout(file).stderr(twin);
+        command
+            .arg("worker")
+            .arg(dir.path())
+            .stdin(Stdio::null())
+            .stdout(file)
+            .stderr(twin);
         command.env(POOL_VARIABLE, std::process::id().to_string());
-        command.env(PROGRESS_VARIABLE, std::path::absolute(dir.plugin_progress()).map_err(RunnerError::io(dir.path()))?);
+        command.env(
+            PROGRESS_VARIABLE,
+            std::path::absolute(dir.plugin_progress()).map_err(RunnerError::io(dir.path()))?,
+        );
         if self.jobs > 1 {
             let cores = std::thread::available_parallelism().map_or(1, usize::from);
             command.env(THREADS_VARIABLE, (cores / self.jobs).max(1).to_string());
@@ -106,7 +130,13 @@ impl Pool<'_> {
             command.env("CUDA_VISIBLE_DEVICES", (slot % gpu_count()).to_string());
         }
         let child = command.spawn().map_err(RunnerError::io(&self.program))?;
-        let seconds = |s: u64| if s == 0 { Duration::MAX } else { Duration::from_secs(s) };
+        let seconds = |s: u64| {
+            if s == 0 {
+                Duration::MAX
+            } else {
+                Duration::from_secs(s)
+            }
+        };
         Ok(Working {
             dir: dir.clone(),
             slot,
@@ -120,14 +150,26 @@ impl Pool<'_> {
         })
     }
 
-    fn look_after(&self, worker: &mut Working, tell: &mut impl FnMut(Event<'_>)) -> Result<Option<Status>, RunnerError> {
-        if let Some(progress) = worker.dir.latest_progress().filter(|p| p.beat != worker.beat) {
+    fn look_after(
+        &self,
+        worker: &mut Working,
+        tell: &mut impl FnMut(Event<'_>),
+    ) -> Result<Option<Status>, RunnerError> {
+        if let Some(progress) = worker
+            .dir
+            .latest_progress()
+            .filter(|p| p.beat != worker.beat)
+        {
             worker.beat = progress.beat;
             worker.alive = Instant::now();
             tell(Event::Progress(&worker.dir, &progress));
         }
         let dir = worker.dir.clone();
-        if let Some(exit) = worker.child.try_wait().map_err(RunnerError::io(dir.path()))? {
+        if let Some(exit) = worker
+            .child
+            .try_wait()
+            .map_err(RunnerError::io(dir.path()))?
+        {
             return Ok(Some(settle(&dir, exit, None)?));
         }
         if self.stopping() && worker.asked_to_stop.is_none() {
@@ -138,13 +180,16 @@ impl Pool<'_> {
         // A long evaluation is no hang: as long as there are signs of life, the worker stops by itself after its next step.
         let lives = worker.alive.elapsed() < GRACE;
         let ended = match () {
-            () if worker.alive.elapsed() > worker.stall_limit => {
-                Some(format!("no sign of life for {} s (run.stall_limit_s): the plugin hangs", worker.stall_limit.as_secs()))
-            }
+            () if worker.alive.elapsed() > worker.stall_limit => Some(format!(
+                "no sign of life for {} s (run.stall_limit_s): the plugin hangs",
+                worker.stall_limit.as_secs()
+            )),
             () if !lives && worker.started.elapsed() > worker.hard_limit => {
                 Some("run.time_limit_s passed and the plugin did not return".into())
             }
-            () if !lives && worker.asked_to_stop.is_some_and(|t| t.elapsed() > GRACE) => Some("asked to stop and did not".into()),
+            () if !lives && worker.asked_to_stop.is_some_and(|t| t.elapsed() > GRACE) => {
+                Some("asked to stop and did not".into())
+            }
             () => None,
         };
         let Some(reason) = ended else { return Ok(None) };
@@ -158,19 +203,33 @@ impl Pool<'_> {
 /// The status of a run whose worker is gone: its own word, or what its end says.
 fn settle(dir: &RunDir, exit: ExitStatus, ended: Option<String>) -> Result<Status, RunnerError> {
     let own = dir.status();
-    let has_spoken = matches!(own.state, State::Finished | State::Failed | State::Interrupted);
+    let has_spoken = matches!(
+        own.state,
+        State::Finished | State::Failed | State::Interrupted
+    );
     if ended.is_none() && has_spoken {
         return Ok(own);
     }
     if exit.code() == Some(i32::from(CONFLICT_EXIT_CODE)) {
-        let reason = format!("another process executes this run, or its files changed; see {}", dir.log().display());
-        return Ok(Status { state: State::Interrupted, reason, ..own });
+        let reason = format!(
+            "another process executes this run, or its files changed; see {}",
+            dir.log().display()
+        );
+        return Ok(Status {
+            state: State::Interrupted,
+            reason,
+            ..own
+        });
     }
     let progress = dir.progress().unwrap_or_default();
     let how = ended.unwrap_or_else(|| describe(exit));
     let status = Status {
         state: State::Failed,
-        reason: format!("{how}, after step {}; see {}", progress.step, dir.log().display()),
+        reason: format!(
+            "{how}, after step {}; see {}",
+            progress.step,
+            dir.log().display()
+        ),
         step: progress.step,
         peak_memory_bytes: None,
     };
@@ -193,8 +252,13 @@ fn describe(exit: ExitStatus) -> String {
                 15 => "terminated",
                 _ => "signal",
             };
-            return format!("the worker process died of signal {signal} ({name}): a fault of the plugin, or someone ended it");
+            return format!(
+                "the worker process died of signal {signal} ({name}): a fault of the plugin, or someone ended it"
+            );
         }
     }
-    format!("the worker process ended with exit code {} in the middle of the run: the plugin called exit", exit.code().unwrap_or(-1))
+    format!(
+        "the worker process ended with exit code {} in the middle of the run: the plugin called exit",
+        exit.code().unwrap_or(-1)
+    )
 }

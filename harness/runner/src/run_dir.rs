@@ -189,8 +189,15 @@ impl RunDir {
     #[must_use]
     pub fn latest_progress(&self) -> Option<ProgressFile> {
         self.progress().or_else(|| {
-            let work: LongWork = serde_json::from_slice(&std::fs::read(self.plugin_progress()).ok()?).ok()?;
-            Some(ProgressFile { step: work.done, total: work.total, phase: work.what, beat: work.beat, ..ProgressFile::default() })
+            let work: LongWork =
+                serde_json::from_slice(&std::fs::read(self.plugin_progress()).ok()?).ok()?;
+            Some(ProgressFile {
+                step: work.done,
+                total: work.total,
+                phase: work.what,
+                beat: work.beat,
+                ..ProgressFile::default()
+            })
         })
     }
 
@@ -204,7 +211,8 @@ impl RunDir {
     pub fn set_progress(&self, progress: &ProgressFile) {
         if let Ok(text) = serde_json::to_vec(progress) {
             let temporary = self.0.join("progress.json.tmp");
-            let _ = std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, self.0.join("progress.json")));
+            let _ = std::fs::write(&temporary, text)
+                .and_then(|()| std::fs::rename(&temporary, self.0.join("progress.json")));
         }
     }
 
@@ -218,7 +226,9 @@ impl RunDir {
         // A worker whose pool was killed notices it after its next step: wait a little for it.
         let patience = Instant::now();
         let mut tried = file.try_lock();
-        while matches!(tried, Err(std::fs::TryLockError::WouldBlock)) && patience.elapsed() < Duration::from_secs(20) {
+        while matches!(tried, Err(std::fs::TryLockError::WouldBlock))
+            && patience.elapsed() < Duration::from_secs(20)
+        {
             std::thread::sleep(Duration::from_millis(100));
             tried = file.try_lock();
         }
@@ -234,7 +244,8 @@ impl RunDir {
 
     fn write_toml<T: Serialize>(&self, name: &str, value: &T) -> Result<(), RunnerError> {
         let path = self.0.join(name);
-        let text = toml::to_string(value).map_err(|e| RunnerError::Run(format!("{}: {e}", path.display())))?;
+        let text = toml::to_string(value)
+            .map_err(|e| RunnerError::Run(format!("{}: {e}", path.display())))?;
         Ok(write_atomically(&path, text.as_bytes())?)
     }
 
@@ -242,7 +253,11 @@ impl RunDir {
         let path = self.0.join(name);
         let text = std::fs::read_to_string(&path).map_err(RunnerError::io(&path))?;
         toml::from_str(&text).map_err(|e| {
-            RunnerError::Conflict(format!("{}: not a file of this version ({}); use another --out", path.display(), e.message()))
+            RunnerError::Conflict(format!(
+                "{}: not a file of this version ({}); use another --out",
+                path.display(),
+                e.message()
+            ))
         })
     }
 }

@@ -8,11 +8,26 @@ use toml::{Table, Value};
 
 /// Suites that come with the program.
 const BUILT_IN: &[(&str, &str)] = &[
-    ("quick", include_str!("../../../benchmarks/suites/quick.toml")),
-    ("throughput", include_str!("../../../benchmarks/suites/throughput.toml")),
-    ("paper-escaip", include_str!("../../../benchmarks/suites/paper-escaip.toml")),
-    ("paper-proteina", include_str!("../../../benchmarks/suites/paper-proteina.toml")),
-    ("paper-voxmol", include_str!("../../../benchmarks/suites/paper-voxmol.toml")),
+    (
+        "quick",
+        include_str!("../../../benchmarks/suites/quick.toml"),
+    ),
+    (
+        "throughput",
+        include_str!("../../../benchmarks/suites/throughput.toml"),
+    ),
+    (
+        "paper-escaip",
+        include_str!("../../../benchmarks/suites/paper-escaip.toml"),
+    ),
+    (
+        "paper-proteina",
+        include_str!("../../../benchmarks/suites/paper-proteina.toml"),
+    ),
+    (
+        "paper-voxmol",
+        include_str!("../../../benchmarks/suites/paper-voxmol.toml"),
+    ),
 ];
 
 /// Keys of the recipe, which may stand directly in `[train]`.
@@ -76,7 +91,10 @@ impl Suite {
             )));
         }
         let text = std::fs::read_to_string(path).map_err(RunnerError::io(path))?;
-        let stem = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+        let stem = path
+            .file_stem()
+            .map(|s| s.to_string_lossy().into_owned())
+            .unwrap_or_default();
         Self::parse(&text, &stem, name_or_path)
     }
 
@@ -86,27 +104,45 @@ impl Suite {
     /// Text that is not TOML, unknown keys, values of another type.
     pub fn parse(text: &str, name: &str, source: &str) -> Result<Self, RunnerError> {
         let bad = |what: String| RunnerError::Config(format!("suite {source}: {what}"));
-        let mut table: Table = text.parse().map_err(|e: toml::de::Error| bad(e.to_string()))?;
-        let text_of = |v: Option<Value>| v.and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
+        let mut table: Table = text
+            .parse()
+            .map_err(|e: toml::de::Error| bad(e.to_string()))?;
+        let text_of = |v: Option<Value>| {
+            v.and_then(|v| v.as_str().map(str::to_owned))
+                .unwrap_or_default()
+        };
         let about = text_of(table.remove("about"));
         let named = text_of(table.remove("name"));
         let protocols = match table.remove("protocols") {
             Some(v) => v.try_into().map_err(|e| bad(format!("protocols: {e}")))?,
             None => vec!["all".into()],
         };
-        let mut models = into_table(table.remove("models")).map_err(|e| bad(format!("models: {e}")))?;
-        for own in models.iter_mut().filter_map(|(_, value)| value.as_table_mut()) {
+        let mut models =
+            into_table(table.remove("models")).map_err(|e| bad(format!("models: {e}")))?;
+        for own in models
+            .iter_mut()
+            .filter_map(|(_, value)| value.as_table_mut())
+        {
             *own = expand(std::mem::take(own))?;
         }
         let sweeps = match table.remove("sweep") {
             None => Vec::new(),
-            Some(Value::Array(items)) => {
-                items.into_iter().map(|i| into_table(Some(i))).collect::<Result<_, _>>().map_err(|e| bad(format!("sweep: {e}")))?
-            }
+            Some(Value::Array(items)) => items
+                .into_iter()
+                .map(|i| into_table(Some(i)))
+                .collect::<Result<_, _>>()
+                .map_err(|e| bad(format!("sweep: {e}")))?,
             Some(_) => return Err(bad("sweep must be an array of tables, [[sweep]]".into())),
         };
         table = expand(table)?;
-        let suite = Self { name: if named.is_empty() { name.into() } else { named }, about, protocols, base: table, models, sweeps };
+        let suite = Self {
+            name: if named.is_empty() { name.into() } else { named },
+            about,
+            protocols,
+            base: table,
+            models,
+            sweeps,
+        };
         suite.check().map_err(|e| bad(e.to_string()))?;
         Ok(suite)
     }
@@ -114,30 +150,52 @@ impl Suite {
     fn check(&self) -> Result<(), RunnerError> {
         check_keys(&self.base, "")?;
         for (name, table) in &self.models {
-            let Value::Table(table) = table else { return Err(RunnerError::Config(format!("models.{name} must be a table"))) };
+            let Value::Table(table) = table else {
+                return Err(RunnerError::Config(format!(
+                    "models.{name} must be a table"
+                )));
+            };
             check_keys(table, "")?;
         }
-        self.sweeps.iter().flat_map(Table::keys).try_for_each(|key| check_key(key))
+        self.sweeps
+            .iter()
+            .flat_map(Table::keys)
+            .try_for_each(|key| check_key(key))
     }
 
     /// The configurations of one model: one for each combination of every sweep, without repeats, in order.
     ///
     /// # Errors
     /// Values of another type, an empty list.
-    pub fn configurations(&self, model: &str, overrides: &[(String, Value)]) -> Result<Vec<RunConfig>, RunnerError> {
+    pub fn configurations(
+        &self,
+        model: &str,
+        overrides: &[(String, Value)],
+    ) -> Result<Vec<RunConfig>, RunnerError> {
         let mut base = Table::new();
         lay_over(&mut base, &self.base);
         if let Some(Value::Table(own)) = self.models.get(model) {
             lay_over(&mut base, own);
         }
-        let (fixed, swept): (Vec<_>, Vec<_>) = overrides.iter().cloned().partition(|(key, value)| !is_sweep(key, value));
+        let (fixed, swept): (Vec<_>, Vec<_>) = overrides
+            .iter()
+            .cloned()
+            .partition(|(key, value)| !is_sweep(key, value));
         let no_sweep = [Table::new()];
-        let sweeps = if self.sweeps.is_empty() { &no_sweep[..] } else { &self.sweeps };
+        let sweeps = if self.sweeps.is_empty() {
+            &no_sweep[..]
+        } else {
+            &self.sweeps
+        };
         let mut found: Vec<RunConfig> = Vec::new();
         for sweep in sweeps {
             // A key that the command line names is no longer swept by the suite.
             let named = |key: &String| overrides.iter().any(|(k, _)| k == key);
-            let axes = sweep.iter().filter(|(k, _)| !named(k)).map(|(k, v)| (k.clone(), v.clone())).chain(swept.iter().cloned());
+            let axes = sweep
+                .iter()
+                .filter(|(k, _)| !named(k))
+                .map(|(k, v)| (k.clone(), v.clone()))
+                .chain(swept.iter().cloned());
             for assignment in product(axes.collect())? {
                 let mut table = base.clone();
                 for (key, value) in assignment.iter().chain(&fixed) {
@@ -159,17 +217,26 @@ impl Suite {
 /// Text without `=`, or an unknown key.
 pub fn parse_override(text: &str) -> Result<(String, Value), RunnerError> {
     let Some((key, value)) = text.split_once('=') else {
-        return Err(RunnerError::Config(format!("--set {text}: write KEY=VALUE, for example --set train.lr=1e-3")));
+        return Err(RunnerError::Config(format!(
+            "--set {text}: write KEY=VALUE, for example --set train.lr=1e-3"
+        )));
     };
     let (key, value) = (key.trim(), value.trim());
     check_key(key)?;
-    let parsed = format!("v = {value}").parse::<Table>().ok().and_then(|mut t| t.remove("v"));
-    Ok((key.into(), parsed.unwrap_or_else(|| Value::String(value.into()))))
+    let parsed = format!("v = {value}")
+        .parse::<Table>()
+        .ok()
+        .and_then(|mut t| t.remove("v"));
+    Ok((
+        key.into(),
+        parsed.unwrap_or_else(|| Value::String(value.into())),
+    ))
 }
 
 fn resolve(mut table: Table, model: &str) -> Result<RunConfig, RunnerError> {
     if let Some(Value::Table(train)) = table.get_mut("train") {
-        let mut recipe = into_table(train.remove("recipe")).map_err(|e| RunnerError::Config(format!("train.recipe: {e}")))?;
+        let mut recipe = into_table(train.remove("recipe"))
+            .map_err(|e| RunnerError::Config(format!("train.recipe: {e}")))?;
         for key in RECIPE_KEYS {
             if let Some(value) = train.remove(*key) {
                 recipe.insert((*key).into(), value);
@@ -177,21 +244,32 @@ fn resolve(mut table: Table, model: &str) -> Result<RunConfig, RunnerError> {
         }
         train.insert("recipe".into(), Value::Table(recipe));
     }
-    let mut config: RunConfig =
-        Value::Table(table).try_into().map_err(|e| RunnerError::Config(format!("configuration of {model}: {e}")))?;
+    let mut config: RunConfig = Value::Table(table)
+        .try_into()
+        .map_err(|e| RunnerError::Config(format!("configuration of {model}: {e}")))?;
     config.model.name = model.into();
     Ok(config)
 }
 
 /// A list given for a key that holds one value means one run for each.
 fn is_sweep(key: &str, value: &Value) -> bool {
-    value.is_array() && !holds_list(key) && !FREE.iter().any(|free| key.strip_prefix(free).is_some_and(|rest| rest.starts_with('.')))
+    value.is_array()
+        && !holds_list(key)
+        && !FREE.iter().any(|free| {
+            key.strip_prefix(free)
+                .is_some_and(|rest| rest.starts_with('.'))
+        })
 }
 
 /// Whether the value of a key is a list by itself.
 fn holds_list(key: &str) -> bool {
     let defaults = Value::try_from(RunConfig::default()).ok();
-    let at = key.split('.').try_fold(defaults.as_ref(), |at, part| at.map(|value| value.get(part))).flatten();
+    let at = key
+        .split('.')
+        .try_fold(defaults.as_ref(), |at, part| {
+            at.map(|value| value.get(part))
+        })
+        .flatten();
     key == "train.no_decay" || at.is_some_and(Value::is_array)
 }
 
@@ -203,10 +281,17 @@ fn product(axes: Vec<(String, Value)>) -> Result<Vec<Vec<(String, Value)>>, Runn
             other => vec![other],
         };
         if values.is_empty() {
-            return Err(RunnerError::Config(format!("sweep over {key}: the list is empty")));
+            return Err(RunnerError::Config(format!(
+                "sweep over {key}: the list is empty"
+            )));
         }
-        let extended = |a: &Vec<(String, Value)>, v: &Value| [a.clone(), vec![(key.clone(), v.clone())]].concat();
-        all = all.iter().flat_map(|a| values.iter().map(|v| extended(a, v)).collect::<Vec<_>>()).collect();
+        let extended = |a: &Vec<(String, Value)>, v: &Value| {
+            [a.clone(), vec![(key.clone(), v.clone())]].concat()
+        };
+        all = all
+            .iter()
+            .flat_map(|a| values.iter().map(|v| extended(a, v)).collect::<Vec<_>>())
+            .collect();
     }
     Ok(all)
 }
@@ -233,9 +318,14 @@ fn assign(table: &mut Table, key: &str, value: Value) -> Result<(), RunnerError>
             table.insert(key.into(), value);
             Ok(())
         }
-        Some((head, rest)) => match table.entry(head).or_insert_with(|| Value::Table(Table::new())) {
+        Some((head, rest)) => match table
+            .entry(head)
+            .or_insert_with(|| Value::Table(Table::new()))
+        {
             Value::Table(inner) => assign(inner, rest, value),
-            _ => Err(RunnerError::Config(format!("{head} is a value, it has no key {rest}"))),
+            _ => Err(RunnerError::Config(format!(
+                "{head} is a value, it has no key {rest}"
+            ))),
         },
     }
 }
@@ -267,7 +357,9 @@ pub fn known_keys() -> Vec<String> {
             let name = format!("{prefix}{key}");
             match value {
                 Value::Table(_) if FREE.contains(&name.as_str()) => out.push(format!("{name}.*")),
-                Value::Table(_) if name == "train.recipe" => out.extend(RECIPE_KEYS.iter().map(|k| format!("train.{k}"))),
+                Value::Table(_) if name == "train.recipe" => {
+                    out.extend(RECIPE_KEYS.iter().map(|k| format!("train.{k}")))
+                }
                 Value::Table(inner) => collect(inner, &format!("{name}."), out),
                 _ => out.push(name),
             }
@@ -296,12 +388,23 @@ fn check_keys(table: &Table, prefix: &str) -> Result<(), RunnerError> {
 
 fn check_key(key: &str) -> Result<(), RunnerError> {
     let known = known_keys();
-    let fits = |k: &String| k == key || k.strip_suffix('*').is_some_and(|free| key.starts_with(free) && key.len() > free.len());
+    let fits = |k: &String| {
+        k == key
+            || k.strip_suffix('*')
+                .is_some_and(|free| key.starts_with(free) && key.len() > free.len())
+    };
     if known.iter().any(fits) {
         return Ok(());
     }
-    let nearest = known.iter().min_by_key(|k| strsim::damerau_levenshtein(k, key)).cloned().unwrap_or_default();
-    Err(RunnerError::Config(format!("key \"{key}\" is not known; did you mean \"{nearest}\"? All keys: {}", known.join(", "))))
+    let nearest = known
+        .iter()
+        .min_by_key(|k| strsim::damerau_levenshtein(k, key))
+        .cloned()
+        .unwrap_or_default();
+    Err(RunnerError::Config(format!(
+        "key \"{key}\" is not known; did you mean \"{nearest}\"? All keys: {}",
+        known.join(", ")
+    )))
 }
 
 #[cfg(test)]
@@ -333,9 +436,21 @@ lr = 5e-4
         assert_eq!(configs.len(), 3);
         assert_eq!(configs[0].train.recipe["lr"].as_float(), Some(5e-4));
         assert_eq!(configs[0].model.size, "nano");
-        assert_eq!(suite().configurations("other", &[]).unwrap()[0].train.recipe["lr"].as_float(), Some(1e-3));
+        assert_eq!(
+            suite().configurations("other", &[]).unwrap()[0]
+                .train
+                .recipe["lr"]
+                .as_float(),
+            Some(1e-3)
+        );
         let set = parse_override("train.lr=0.25").unwrap();
-        assert_eq!(suite().configurations("escaip", &[set]).unwrap()[1].train.recipe["lr"].as_float(), Some(0.25));
+        assert_eq!(
+            suite().configurations("escaip", &[set]).unwrap()[1]
+                .train
+                .recipe["lr"]
+                .as_float(),
+            Some(0.25)
+        );
     }
 
     #[test]
@@ -350,9 +465,16 @@ lr = 5e-4
 
     #[test]
     fn a_list_for_a_key_that_holds_one_is_no_sweep() {
-        let sets =
-            ["measure.flow_times=[0.0, 0.5]", "measure.weights=[\"raw\"]", "train.no_decay=[\"bias\"]"].map(|s| parse_override(s).unwrap());
-        let configs = Suite::parse("", "t", "t").unwrap().configurations("x", &sets).unwrap();
+        let sets = [
+            "measure.flow_times=[0.0, 0.5]",
+            "measure.weights=[\"raw\"]",
+            "train.no_decay=[\"bias\"]",
+        ]
+        .map(|s| parse_override(s).unwrap());
+        let configs = Suite::parse("", "t", "t")
+            .unwrap()
+            .configurations("x", &sets)
+            .unwrap();
         assert_eq!(configs.len(), 1);
         assert_eq!(configs[0].measure.flow_times, [0.0, 0.5]);
     }
@@ -360,9 +482,18 @@ lr = 5e-4
     #[test]
     fn an_unknown_key_is_refused_with_the_nearest_known_one() {
         let error = parse_override("train.learning=1").unwrap_err().to_string();
-        assert!(error.contains("\"train.learning\" is not known") && error.contains("did you mean \"train."), "{error}");
-        let error = Suite::parse("[mesure]\nsamples = 3", "t", "t.toml").unwrap_err().to_string();
-        assert!(error.contains("suite t.toml") && error.contains("measure.samples"), "{error}");
+        assert!(
+            error.contains("\"train.learning\" is not known")
+                && error.contains("did you mean \"train."),
+            "{error}"
+        );
+        let error = Suite::parse("[mesure]\nsamples = 3", "t", "t.toml")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("suite t.toml") && error.contains("measure.samples"),
+            "{error}"
+        );
         assert!(parse_override("dataset.options.path=/x/y.hdf5").is_ok());
     }
 
@@ -370,7 +501,10 @@ lr = 5e-4
     fn the_suites_of_the_program_can_be_read() {
         for name in built_in_names() {
             let suite = Suite::load(name).unwrap();
-            assert!(!suite.configurations("escaip", &[]).unwrap().is_empty(), "{name}");
+            assert!(
+                !suite.configurations("escaip", &[]).unwrap().is_empty(),
+                "{name}"
+            );
         }
     }
 }

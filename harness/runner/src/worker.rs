@@ -8,12 +8,18 @@ use crate::{
     plan::configure,
     run_dir::{ProgressFile, RunDir, RunSpec, State, Status},
 };
-use equivbench_core::{Cell, Clock, CoreError, Dataset, Estimator, Model, PointLoss, Scheme, Seed, Sink, Table, Task, Variant, Weights};
+use equivbench_core::{
+    Cell, Clock, CoreError, Dataset, Estimator, Model, PointLoss, Scheme, Seed, Sink, Table, Task,
+    Variant, Weights,
+};
 use equivbench_host::{
     Library, LoadedDataset, LoadedModel,
     descriptor::{DatasetRequest, ModelRequest, Recipe},
 };
-use equivbench_protocols::{About, Observer, Outcome, Progress, Protocol, Session, SessionConfig, SessionState, protocol_by_name};
+use equivbench_protocols::{
+    About, Observer, Outcome, Progress, Protocol, Session, SessionConfig, SessionState,
+    protocol_by_name,
+};
 use equivbench_report::{DataFacts, NOT_PASSED, RunKeys, RunManifest, TableWriter, tables};
 use std::{
     collections::BTreeMap,
@@ -46,7 +52,11 @@ pub fn work(dir: &RunDir, stop: &AtomicBool) -> Result<State, RunnerError> {
         return Ok(State::Finished);
     }
     let _ = std::fs::remove_file(dir.path().join(STOP_FILE));
-    dir.set_status(&Status { state: State::Running, step: dir.status().step, ..Status::default() })?;
+    dir.set_status(&Status {
+        state: State::Running,
+        step: dir.status().step,
+        ..Status::default()
+    })?;
     let mut step = 0;
     let result = run(dir, &spec, stop, &mut step);
     let peak_memory_bytes = peak_memory_bytes("self");
@@ -54,14 +64,28 @@ pub fn work(dir: &RunDir, stop: &AtomicBool) -> Result<State, RunnerError> {
         Ok((state, reason)) => (*state, reason.clone()),
         Err(error) => (State::Failed, error.to_string()),
     };
-    dir.set_status(&Status { state, reason: reason.clone(), step, peak_memory_bytes })?;
+    dir.set_status(&Status {
+        state,
+        reason: reason.clone(),
+        step,
+        peak_memory_bytes,
+    })?;
     if let Some(manifest) = dir.manifest() {
-        dir.set_manifest(&RunManifest { status: state.name().into(), reason, ..manifest })?;
+        dir.set_manifest(&RunManifest {
+            status: state.name().into(),
+            reason,
+            ..manifest
+        })?;
     }
     result.map(|(state, _)| state)
 }
 
-fn run(dir: &RunDir, spec: &RunSpec, stop: &AtomicBool, step: &mut u64) -> Result<(State, String), RunnerError> {
+fn run(
+    dir: &RunDir,
+    spec: &RunSpec,
+    stop: &AtomicBool,
+    step: &mut u64,
+) -> Result<(State, String), RunnerError> {
     let (mut dataset, mut opened) = open(spec)?;
     let keys = RunKeys {
         run: spec.id.clone(),
@@ -88,12 +112,23 @@ fn run(dir: &RunDir, spec: &RunSpec, stop: &AtomicBool, step: &mut u64) -> Resul
         "steps" => Box::<StepClock>::default(),
         _ => Box::<SystemClock>::default(),
     };
-    let covered = saved.as_ref().map(|c| c.covered.clone()).unwrap_or_default();
+    let covered = saved
+        .as_ref()
+        .map(|c| c.covered.clone())
+        .unwrap_or_default();
     let mut observer = Watch::new(dir, spec, keys, data_hash, stop, &covered)?;
     let protocols = start_protocols(spec)?;
     observer.write_progress("loading");
-    let mut session =
-        Session::new(opened.session, opened.about, &mut opened.model, &mut dataset, opened.task, &*clock, protocols).map_err(failed)?;
+    let mut session = Session::new(
+        opened.session,
+        opened.about,
+        &mut opened.model,
+        &mut dataset,
+        opened.task,
+        &*clock,
+        protocols,
+    )
+    .map_err(failed)?;
     if let Some(saved) = saved {
         session.restore(saved.session).map_err(failed)?;
     }
@@ -111,9 +146,16 @@ fn run(dir: &RunDir, spec: &RunSpec, stop: &AtomicBool, step: &mut u64) -> Resul
     }
 }
 
-fn accept(checkpoint: Checkpoint, spec: &RunSpec, data_hash: &str) -> Result<Checkpoint, RunnerError> {
+fn accept(
+    checkpoint: Checkpoint,
+    spec: &RunSpec,
+    data_hash: &str,
+) -> Result<Checkpoint, RunnerError> {
     if checkpoint.run != spec.id {
-        return Err(RunnerError::Conflict(format!("the checkpoint is of run {}, this is {}; use another --out", checkpoint.run, spec.id)));
+        return Err(RunnerError::Conflict(format!(
+            "the checkpoint is of run {}, this is {}; use another --out",
+            checkpoint.run, spec.id
+        )));
     }
     if checkpoint.data_hash != data_hash {
         return Err(RunnerError::Conflict(format!(
@@ -130,7 +172,9 @@ fn failed(error: impl std::fmt::Display) -> RunnerError {
 
 fn start_protocols(spec: &RunSpec) -> Result<Vec<Box<dyn Protocol>>, RunnerError> {
     let start = |name: &String| {
-        let info = protocol_by_name(name).ok_or_else(|| RunnerError::Conflict(format!("protocol \"{name}\" is of another version")))?;
+        let info = protocol_by_name(name).ok_or_else(|| {
+            RunnerError::Conflict(format!("protocol \"{name}\" is of another version"))
+        })?;
         Ok((info.start)())
     };
     spec.protocols.iter().map(start).collect()
@@ -148,12 +192,17 @@ struct Opened {
 fn open(spec: &RunSpec) -> Result<(LoadedDataset, Opened), RunnerError> {
     let config = &spec.config;
     let threads = match config.run.threads {
-        0 => std::env::var(THREADS_VARIABLE).ok().and_then(|t| t.parse().ok()).unwrap_or(0),
+        0 => std::env::var(THREADS_VARIABLE)
+            .ok()
+            .and_then(|t| t.parse().ok())
+            .unwrap_or(0),
         n => n,
     };
     if threads > 0 {
         // Of the harness; a plugin has its own. Fails only when there is a pool already, and then that one is used.
-        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads as usize).build_global();
+        let _ = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads as usize)
+            .build_global();
     }
     let seed = Seed::new(config.run.seed);
     let library = open_library(&spec.model_library, &spec.model_plugin.sha256)?;
@@ -175,7 +224,11 @@ fn open(spec: &RunSpec) -> Result<(LoadedDataset, Opened), RunnerError> {
     let (recipe, task) = probe(spec, &library, &datasets, &request)?;
     let dataset = open_dataset(spec, &datasets, &*task, threads)?;
     let available = dataset.samples("train") as u64;
-    let examples = config.train.examples.of(available).map_err(RunnerError::Config)?;
+    let examples = config
+        .train
+        .examples
+        .of(available)
+        .map_err(RunnerError::Config)?;
     let mut train_samples = seed.permutation("subset", available as usize);
     train_samples.truncate(examples as usize);
     request.steps_per_epoch = examples.div_ceil(recipe.batch_size.max(1));
@@ -184,24 +237,62 @@ fn open(spec: &RunSpec) -> Result<(LoadedDataset, Opened), RunnerError> {
         n => n,
     };
     let model = library.open_model(&request)?;
-    let session = session_config(spec, seed, train_samples, request.total_steps, recipe.batch_size as usize, &*task, &model)?;
+    let session = session_config(
+        spec,
+        seed,
+        train_samples,
+        request.total_steps,
+        recipe.batch_size as usize,
+        &*task,
+        &model,
+    )?;
     let about = about(spec, &session, &model, threads);
-    Ok((dataset, Opened { model, task, session, about, threads }))
+    Ok((
+        dataset,
+        Opened {
+            model,
+            task,
+            session,
+            about,
+            threads,
+        },
+    ))
 }
 
 /// The resolved recipe, and the task that model and dataset share, fitted to what the model reads. The model is gone when the data are
 /// read.
-fn probe(spec: &RunSpec, library: &Library, datasets: &Library, request: &ModelRequest) -> Result<(Recipe, Arc<dyn Task>), RunnerError> {
+fn probe(
+    spec: &RunSpec,
+    library: &Library,
+    datasets: &Library,
+    request: &ModelRequest,
+) -> Result<(Recipe, Arc<dyn Task>), RunnerError> {
     let model = library.open_model(request)?;
-    let offered = datasets.descriptor.datasets.iter().find(|d| d.name == spec.config.dataset.name);
+    let offered = datasets
+        .descriptor
+        .datasets
+        .iter()
+        .find(|d| d.name == spec.config.dataset.name);
     let offered = offered.map(|d| d.tasks.clone()).unwrap_or_default();
-    let name = model.descriptor().tasks.iter().find(|t| offered.contains(t)).cloned().unwrap_or_default();
-    let task = configure(&name, &spec.config.task, &|field| model.input_width(field)).map_err(RunnerError::Config)?;
+    let name = model
+        .descriptor()
+        .tasks
+        .iter()
+        .find(|t| offered.contains(t))
+        .cloned()
+        .unwrap_or_default();
+    let task = configure(&name, &spec.config.task, &|field| model.input_width(field))
+        .map_err(RunnerError::Config)?;
     Ok((model.instance().recipe.clone(), task))
 }
 
 /// The dataset, told of the task.
-fn open_dataset(spec: &RunSpec, library: &Library, task: &dyn Task, threads: u64) -> Result<LoadedDataset, RunnerError> {
+fn open_dataset(
+    spec: &RunSpec,
+    library: &Library,
+    task: &dyn Task,
+    threads: u64,
+) -> Result<LoadedDataset, RunnerError> {
     let (wanted, name) = (&spec.config.dataset, task.name());
     let mut settings = task.settings();
     settings.insert("name".into(), name.into());
@@ -247,8 +338,14 @@ fn session_config(
     let bad = |e: CoreError| RunnerError::Config(e.to_string());
     let mut weights = Vec::new();
     for name in &measure.weights {
-        let kind = [Weights::Raw, Weights::Ema].into_iter().find(|w| w.name() == name);
-        let kind = kind.ok_or_else(|| RunnerError::Config(format!("measure.weights: \"{name}\" is not known; use raw, ema")))?;
+        let kind = [Weights::Raw, Weights::Ema]
+            .into_iter()
+            .find(|w| w.name() == name);
+        let kind = kind.ok_or_else(|| {
+            RunnerError::Config(format!(
+                "measure.weights: \"{name}\" is not known; use raw, ema"
+            ))
+        })?;
         if model.instance().weights.iter().any(|w| w == kind.name()) && !weights.contains(&kind) {
             weights.push(kind);
         }
@@ -282,7 +379,11 @@ fn flow_times(asked: &[f64], task: &dyn Task) -> Vec<Option<f64>> {
         return vec![None];
     }
     let mut times: Vec<Option<f64>> = Vec::new();
-    for &time in if asked.is_empty() { task.flow_times() } else { asked } {
+    for &time in if asked.is_empty() {
+        task.flow_times()
+    } else {
+        asked
+    } {
         if !times.contains(&Some(time)) {
             times.push(Some(time));
         }
@@ -291,11 +392,20 @@ fn flow_times(asked: &[f64], task: &dyn Task) -> Vec<Option<f64>> {
 }
 
 /// Those asked for, or all that task and model know.
-fn variants(asked: &[String], task: &dyn Task, model: &LoadedModel) -> Result<Vec<Variant>, RunnerError> {
+fn variants(
+    asked: &[String],
+    task: &dyn Task,
+    model: &LoadedModel,
+) -> Result<Vec<Variant>, RunnerError> {
     let instance = model.instance();
-    let understood = task.feed_back_capability().is_some_and(|needed| instance.capabilities.iter().any(|c| c == needed));
-    let asked =
-        asked.iter().map(|name| Variant::parse(name)).collect::<Result<Vec<_>, _>>().map_err(|e| RunnerError::Config(e.to_string()))?;
+    let understood = task
+        .feed_back_capability()
+        .is_some_and(|needed| instance.capabilities.iter().any(|c| c == needed));
+    let asked = asked
+        .iter()
+        .map(|name| Variant::parse(name))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| RunnerError::Config(e.to_string()))?;
     if asked.contains(&Variant::SelfConditioned) && !understood {
         return Err(RunnerError::Config(format!(
             "measure.variants asks for self-conditioned predictions; model {} on task {} has none; use [\"plain\"] or leave it out",
@@ -303,17 +413,32 @@ fn variants(asked: &[String], task: &dyn Task, model: &LoadedModel) -> Result<Ve
             task.name()
         )));
     }
-    let wanted = |v: &Variant| if asked.is_empty() { *v == Variant::Plain || understood } else { asked.contains(v) };
+    let wanted = |v: &Variant| {
+        if asked.is_empty() {
+            *v == Variant::Plain || understood
+        } else {
+            asked.contains(v)
+        }
+    };
     Ok(Variant::ALL.into_iter().filter(wanted).collect())
 }
 
 fn about(spec: &RunSpec, session: &SessionConfig, model: &LoadedModel, threads: u64) -> About {
     let instance = model.instance();
-    let parameters = instance.groups.iter().find(|g| g.name == "all").map_or(0, |g| g.scalars);
+    let parameters = instance
+        .groups
+        .iter()
+        .find(|g| g.name == "all")
+        .map_or(0, |g| g.scalars);
     About {
         device: instance.device.clone(),
         is_gpu: instance.device.starts_with("cuda"),
-        precision: if instance.training_precision.is_empty() { &instance.precision } else { &instance.training_precision }.clone(),
+        precision: if instance.training_precision.is_empty() {
+            &instance.precision
+        } else {
+            &instance.training_precision
+        }
+        .clone(),
         threads,
         parameters,
         batch_size: session.batch_size as u64,
@@ -350,12 +475,29 @@ fn manifest(spec: &RunSpec, opened: &Opened, dataset: &LoadedDataset) -> RunMani
             licence: data.licence.clone(),
             level_of_theory: data.level_of_theory.clone(),
             content_hash: data.content_hash.clone(),
-            splits: data.splits.iter().map(|s| (s.name.clone(), s.samples)).collect(),
-            normalisers: data.normalisers.iter().map(|(k, n)| (k.clone(), [n.mean, n.scale])).collect(),
+            splits: data
+                .splits
+                .iter()
+                .map(|s| (s.name.clone(), s.samples))
+                .collect(),
+            normalisers: data
+                .normalisers
+                .iter()
+                .map(|(k, n)| (k.clone(), [n.mean, n.scale]))
+                .collect(),
             checks: data
                 .checks
                 .iter()
-                .map(|c| format!("{}: {} {} ({}) {}", c.name, c.value, c.unit, if c.passed { "passed" } else { NOT_PASSED }, c.about))
+                .map(|c| {
+                    format!(
+                        "{}: {} {} ({}) {}",
+                        c.name,
+                        c.value,
+                        c.unit,
+                        if c.passed { "passed" } else { NOT_PASSED },
+                        c.about
+                    )
+                })
                 .collect(),
         },
     }
@@ -389,8 +531,13 @@ struct Rows {
 
 impl Sink for Rows {
     fn row(&mut self, table: &'static Table, cells: Vec<Cell>) -> Result<(), CoreError> {
-        let writer = self.writers.get_mut(table.name).ok_or_else(|| CoreError::Sink(format!("{} was not opened", table.name)))?;
-        writer.row(&self.keys, &cells).map_err(|e| CoreError::Sink(e.to_string()))
+        let writer = self
+            .writers
+            .get_mut(table.name)
+            .ok_or_else(|| CoreError::Sink(format!("{} was not opened", table.name)))?;
+        writer
+            .row(&self.keys, &cells)
+            .map_err(|e| CoreError::Sink(e.to_string()))
     }
 }
 
@@ -404,7 +551,10 @@ impl<'a> Watch<'a> {
         covered: &BTreeMap<String, u64>,
     ) -> Result<Self, RunnerError> {
         let asked = |t: &&'static Table| {
-            spec.protocols.iter().filter_map(|p| protocol_by_name(p)).any(|p| p.tables.iter().any(|own| own.name == t.name))
+            spec.protocols
+                .iter()
+                .filter_map(|p| protocol_by_name(p))
+                .any(|p| p.tables.iter().any(|own| own.name == t.name))
         };
         let writers = tables().into_iter().filter(asked).map(|t| {
             let bytes = covered.get(t.name).copied().unwrap_or(0);
@@ -413,7 +563,10 @@ impl<'a> Watch<'a> {
         Ok(Self {
             dir,
             spec,
-            rows: Rows { keys, writers: writers.collect::<Result<_, RunnerError>>()? },
+            rows: Rows {
+                keys,
+                writers: writers.collect::<Result<_, RunnerError>>()?,
+            },
             keeper: Keeper::new(&dir.checkpoints()),
             data_hash,
             stop,
@@ -422,7 +575,9 @@ impl<'a> Watch<'a> {
             beat: 0,
             last: Progress::default(),
             why_stopped: String::new(),
-            pool: std::env::var(POOL_VARIABLE).ok().and_then(|p| p.parse().ok()),
+            pool: std::env::var(POOL_VARIABLE)
+                .ok()
+                .and_then(|p| p.parse().ok()),
         })
     }
 
@@ -449,11 +604,18 @@ impl<'a> Watch<'a> {
             return Some("stopped on request; continue with --resume".into());
         }
         if limit > 0 && self.started.elapsed() > Duration::from_secs(limit) {
-            return Some(format!("stopped by run.time_limit_s = {limit}; raise it and continue with --resume"));
+            return Some(format!(
+                "stopped by run.time_limit_s = {limit}; raise it and continue with --resume"
+            ));
         }
         #[cfg(unix)]
-        if self.pool.is_some_and(|pool| std::os::unix::process::parent_id() != pool) {
-            return Some("the process that started this run is gone; continue with --resume".into());
+        if self
+            .pool
+            .is_some_and(|pool| std::os::unix::process::parent_id() != pool)
+        {
+            return Some(
+                "the process that started this run is gone; continue with --resume".into(),
+            );
         }
         None
     }
@@ -462,8 +624,15 @@ impl<'a> Watch<'a> {
 impl Observer for Watch<'_> {
     fn progress(&mut self, progress: &Progress) {
         self.last = *progress;
-        if self.written.is_none_or(|t| t.elapsed() > Duration::from_millis(200)) {
-            self.write_progress(if progress.measuring { "measuring" } else { "training" });
+        if self
+            .written
+            .is_none_or(|t| t.elapsed() > Duration::from_millis(200))
+        {
+            self.write_progress(if progress.measuring {
+                "measuring"
+            } else {
+                "training"
+            });
         }
     }
 
@@ -485,11 +654,23 @@ impl Observer for Watch<'_> {
             run: self.spec.id.clone(),
             data_hash: self.data_hash.clone(),
             session: state.clone(),
-            covered: self.rows.writers.iter().map(|(name, w)| ((*name).into(), w.bytes())).collect(),
+            covered: self
+                .rows
+                .writers
+                .iter()
+                .map(|(name, w)| ((*name).into(), w.bytes()))
+                .collect(),
             model: model.save()?,
         };
-        let tables = self.rows.writers.values().map(TableWriter::to_sync).collect::<Result<_, _>>();
-        self.keeper.keep(checkpoint, tables.map_err(|e| kept(e.into()))?).map_err(kept)
+        let tables = self
+            .rows
+            .writers
+            .values()
+            .map(TableWriter::to_sync)
+            .collect::<Result<_, _>>();
+        self.keeper
+            .keep(checkpoint, tables.map_err(|e| kept(e.into()))?)
+            .map_err(kept)
     }
 
     fn sink(&mut self) -> &mut dyn Sink {

@@ -49,14 +49,36 @@ const SHAPES: [(Conv3d, [usize; 3]); 30] = [
 fn main() {
     tune_allocator();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let number = |which: usize, default| arguments.get(which).and_then(|argument| argument.parse().ok()).unwrap_or(default);
+    let number = |which: usize, default| {
+        arguments
+            .get(which)
+            .and_then(|argument| argument.parse().ok())
+            .unwrap_or(default)
+    };
     let (batch, repeats) = (number(0, 4), number(1, 15));
     let part = arguments.get(2).map_or("", String::as_str);
-    println!("{:<24}{:>10}{:>10}{:>12}{:>10}", format!("batch {batch}"), "forward", "GFLOP/s", "and back", "GFLOP/s");
+    println!(
+        "{:<24}{:>10}{:>10}{:>12}{:>10}",
+        format!("batch {batch}"),
+        "forward",
+        "GFLOP/s",
+        "and back",
+        "GFLOP/s"
+    );
     for (kind, [inputs, outputs, side]) in SHAPES {
         let name = format!("{kind:?} {inputs}->{outputs}@{side}");
         if name.contains(part) {
-            time(&name, Layer { kind, batch, inputs, outputs, side }, repeats);
+            time(
+                &name,
+                Layer {
+                    kind,
+                    batch,
+                    inputs,
+                    outputs,
+                    side,
+                },
+                repeats,
+            );
         }
     }
 }
@@ -92,8 +114,16 @@ impl Layer {
 
 fn time(name: &str, layer: Layer, repeats: usize) {
     let device = Device::flex().autodiff();
-    let random = |shape: [usize; 5]| Tensor::<5>::random(shape, Distribution::Normal(0.0, 1.0), &device).require_grad();
-    let x = random([layer.batch, layer.inputs, layer.side, layer.side, layer.side]);
+    let random = |shape: [usize; 5]| {
+        Tensor::<5>::random(shape, Distribution::Normal(0.0, 1.0), &device).require_grad()
+    };
+    let x = random([
+        layer.batch,
+        layer.inputs,
+        layer.side,
+        layer.side,
+        layer.side,
+    ]);
     let weight = random(layer.weight());
     let bias = Tensor::<1>::zeros([layer.outputs], &device).require_grad();
     let forward = || conv3d(x.clone(), weight.clone(), bias.clone(), layer.kind);
@@ -111,7 +141,16 @@ fn time(name: &str, layer: Layer, repeats: usize) {
     };
     let least = |run: &dyn Fn() -> f64| (0..repeats).map(|_| run()).fold(f64::INFINITY, f64::min);
     // The product with the cotangent and the sum are not part of the layer.
-    let (forward_s, both_s) = (least(&alone), least(&|| step(&forward)) - least(&|| step(&|| output.clone())));
+    let (forward_s, both_s) = (
+        least(&alone),
+        least(&|| step(&forward)) - least(&|| step(&|| output.clone())),
+    );
     let speed = |passes: f64, seconds: f64| passes * layer.operations() / seconds / 1e9;
-    println!("{name:<24}{:>10.3}{:>10.1}{:>12.3}{:>10.1}", 1e3 * forward_s, speed(1.0, forward_s), 1e3 * both_s, speed(3.0, both_s));
+    println!(
+        "{name:<24}{:>10.3}{:>10.1}{:>12.3}{:>10.1}",
+        1e3 * forward_s,
+        speed(1.0, forward_s),
+        1e3 * both_s,
+        speed(3.0, both_s)
+    );
 }

@@ -15,16 +15,24 @@ fn main() {
         let random = || Tensor::<2>::random([side, side], Distribution::Default, &device);
         let (a, b) = (random(), random());
         let seconds = fastest(|| drop(black_box(a.clone().matmul(b.clone()))));
-        println!("matrix product {side}^3, f32: {:.0} GFLOP/s", 2.0 * (side as f64).powi(3) / seconds / 1e9);
+        println!(
+            "matrix product {side}^3, f32: {:.0} GFLOP/s",
+            2.0 * (side as f64).powi(3) / seconds / 1e9
+        );
     }
     // 64 MiB each: larger than the caches, as parameters and moments are.
     let from = vec![1.0_f32; 16 << 20];
     let mut to = vec![0.0_f32; from.len()];
     let seconds = fastest(|| {
-        to.par_chunks_mut(1 << 16).zip(from.par_chunks(1 << 16)).for_each(|(to, from)| to.copy_from_slice(from));
+        to.par_chunks_mut(1 << 16)
+            .zip(from.par_chunks(1 << 16))
+            .for_each(|(to, from)| to.copy_from_slice(from));
         black_box(&mut to);
     });
-    println!("copy: {:.1} GB/s read and written", 2.0 * (from.len() * 4) as f64 / seconds / 1e9);
+    println!(
+        "copy: {:.1} GB/s read and written",
+        2.0 * (from.len() * 4) as f64 / seconds / 1e9
+    );
 }
 
 /// Seconds of the fastest of some repeats.
@@ -34,5 +42,7 @@ fn fastest(mut work: impl FnMut()) -> f64 {
         work();
         start.elapsed().as_secs_f64()
     };
-    (0..REPEATS).map(|_| once(&mut work)).fold(f64::INFINITY, f64::min)
+    (0..REPEATS)
+        .map(|_| once(&mut work))
+        .fold(f64::INFINITY, f64::min)
 }

@@ -47,15 +47,26 @@ impl<E: Elementwise> Kernel<1> for E {
     fn forward<T: Scalar>(&self, [x]: [FlexTensor; 1]) -> (FlexTensor, FlexTensor) {
         let x = x.to_contiguous();
         let input = values::<T>(&x);
-        let output = build(input.len(), CHUNK, |first, output| E::apply(&input[first..][..output.len()], output));
+        let output = build(input.len(), CHUNK, |first, output| {
+            E::apply(&input[first..][..output.len()], output)
+        });
         (tensor(output, x.shape()), x)
     }
 
-    fn backward<T: Scalar>(&self, x: FlexTensor, gradient: FlexTensor, _: [bool; 1]) -> [Option<FlexTensor>; 1] {
+    fn backward<T: Scalar>(
+        &self,
+        x: FlexTensor,
+        gradient: FlexTensor,
+        _: [bool; 1],
+    ) -> [Option<FlexTensor>; 1] {
         let gradient = gradient.to_contiguous();
         let (input, given) = (values::<T>(&x), values::<T>(&gradient));
         let output = build(input.len(), CHUNK, |first, output| {
-            E::pull_back(&input[first..][..output.len()], &given[first..][..output.len()], output);
+            E::pull_back(
+                &input[first..][..output.len()],
+                &given[first..][..output.len()],
+                output,
+            );
         });
         [Some(tensor(output, x.shape()))]
     }
@@ -138,25 +149,40 @@ mod tests {
     #[test]
     fn transposed_and_sliced_inputs_are_read_in_their_own_order() {
         let view = |x: &Tensor<1>| x.clone().reshape([6, 10]).transpose().slice([2..9, 1..5]);
-        check(|x| gelu(view(&x[0])).reshape([28]), |x| plain::gelu(view(&x[0])).reshape([28]), &[numbers(60, 2)]);
+        check(
+            |x| gelu(view(&x[0])).reshape([28]),
+            |x| plain::gelu(view(&x[0])).reshape([28]),
+            &[numbers(60, 2)],
+        );
     }
 
     #[test]
     fn gelu_of_large_numbers_is_the_number_or_nothing() {
         let x = Tensor::<1>::from_floats([50.0, -50.0, 0.0], &burn::tensor::Device::flex());
-        assert_eq!(gelu(x).into_data().try_to_vec::<f32>().unwrap(), [50.0, 0.0, 0.0]);
+        assert_eq!(
+            gelu(x).into_data().try_to_vec::<f32>().unwrap(),
+            [50.0, 0.0, 0.0]
+        );
     }
 
     #[test]
     fn gelu_of_f32_is_within_two_units_of_the_seventh_digit() {
         let count = 100_001;
-        let x: Vec<f32> = (0..count).map(|i| -12.0 + 24.0 * i as f32 / count as f32).collect();
+        let x: Vec<f32> = (0..count)
+            .map(|i| -12.0 + 24.0 * i as f32 / count as f32)
+            .collect();
         let device = burn::tensor::Device::flex();
-        let y = gelu(Tensor::<1>::from_floats(x.as_slice(), &device)).into_data().try_to_vec::<f32>().unwrap();
+        let y = gelu(Tensor::<1>::from_floats(x.as_slice(), &device))
+            .into_data()
+            .try_to_vec::<f32>()
+            .unwrap();
         for (x, y) in x.into_iter().zip(y) {
             let exact = f64::from(x) * f64::from(x).normal().0;
             // Relative to the scale of the function, which is |x|.
-            assert!((f64::from(y) - exact).abs() <= 2e-7 * f64::from(x.abs()), "gelu({x})");
+            assert!(
+                (f64::from(y) - exact).abs() <= 2e-7 * f64::from(x.abs()),
+                "gelu({x})"
+            );
         }
     }
 }

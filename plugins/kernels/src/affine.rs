@@ -23,7 +23,11 @@ pub fn affine(x: Tensor<2>, map: (Tensor<2>, Tensor<1>)) -> Tensor<2> {
 ///
 /// # Panics
 /// If the shapes do not fit together, or the dropout probability is not in `0.0..1.0`.
-pub fn activated_affine(x: Tensor<2>, map: (Tensor<2>, Tensor<1>), dropout: Option<Dropout>) -> Tensor<2> {
+pub fn activated_affine(
+    x: Tensor<2>,
+    map: (Tensor<2>, Tensor<1>),
+    dropout: Option<Dropout>,
+) -> Tensor<2> {
     linear::linear(x, map, Then::Gelu(dropout))
 }
 

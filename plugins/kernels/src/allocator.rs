@@ -17,8 +17,11 @@ fn tune() -> bool {
     // 450 -> 330 ms, whether the step runs on the main thread or on another.
     const TOP_PAD_BYTES: libc::c_int = 256 << 20;
     // mallopt takes an int, so 2 GiB is as good as "never".
-    let settings =
-        [(libc::M_MMAP_THRESHOLD, libc::c_int::MAX), (libc::M_TRIM_THRESHOLD, libc::c_int::MAX), (libc::M_TOP_PAD, TOP_PAD_BYTES)];
+    let settings = [
+        (libc::M_MMAP_THRESHOLD, libc::c_int::MAX),
+        (libc::M_TRIM_THRESHOLD, libc::c_int::MAX),
+        (libc::M_TOP_PAD, TOP_PAD_BYTES),
+    ];
     settings.into_iter().all(|(name, value)| {
         // SAFETY: mallopt takes two integers and may be called from any thread at any time.
         unsafe { libc::mallopt(name, value) == 1 }
@@ -34,6 +37,9 @@ fn tune() -> bool {
 mod tests {
     #[test]
     fn tuning_succeeds_exactly_where_the_allocator_is_glibc() {
-        assert_eq!(super::tune_allocator(), cfg!(all(target_os = "linux", target_env = "gnu")));
+        assert_eq!(
+            super::tune_allocator(),
+            cfg!(all(target_os = "linux", target_env = "gnu"))
+        );
     }
 }

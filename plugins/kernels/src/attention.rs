@@ -41,23 +41,63 @@ pub struct SlotAttention {
 /// # Panics
 /// If the shapes do not fit together, or the dropout probability is not in `0.0..1.0`.
 pub fn slot_attention(qkv: Tensor<3>, options: SlotAttention) -> Tensor<3> {
-    let SlotAttention { heads, bias, bias_scale, key_mask, dropout } = options;
+    let SlotAttention {
+        heads,
+        bias,
+        bias_scale,
+        key_mask,
+        dropout,
+    } = options;
     let [n, slots, packed] = qkv.dims();
-    assert!(heads > 0 && packed.is_multiple_of(3 * heads), "slot_attention: {packed} columns for {heads} heads");
-    assert_eq!(bias.dims(), [n, slots, slots], "slot_attention: shape of the bias");
-    assert_eq!(bias_scale.dims(), [1], "slot_attention: shape of the bias scale");
-    assert_eq!(key_mask.dims(), [n, slots], "slot_attention: shape of the key mask");
+    assert!(
+        heads > 0 && packed.is_multiple_of(3 * heads),
+        "slot_attention: {packed} columns for {heads} heads"
+    );
+    assert_eq!(
+        bias.dims(),
+        [n, slots, slots],
+        "slot_attention: shape of the bias"
+    );
+    assert_eq!(
+        bias_scale.dims(),
+        [1],
+        "slot_attention: shape of the bias scale"
+    );
+    assert_eq!(
+        key_mask.dims(),
+        [n, slots],
+        "slot_attention: shape of the key mask"
+    );
     let dropout = dropout.filter(Dropout::acts);
 
-    let kernel = Attention { heads, slots, dim: packed / 3 / heads, dropout };
-    let inputs = [qkv.into_dispatch(), bias.into_dispatch(), bias_scale.into_dispatch(), key_mask.into_dispatch()];
+    let kernel = Attention {
+        heads,
+        slots,
+        dim: packed / 3 / heads,
+        dropout,
+    };
+    let inputs = [
+        qkv.into_dispatch(),
+        bias.into_dispatch(),
+        bias_scale.into_dispatch(),
+        key_mask.into_dispatch(),
+    ];
     match fused(kernel, inputs) {
         Ok(output) => Tensor::from_dispatch(output),
         Err([qkv, bias, bias_scale, key_mask]) => {
             let bias = Tensor::from_dispatch(bias);
             let bias_scale = Tensor::from_dispatch(bias_scale);
             let key_mask = Tensor::from_dispatch(key_mask);
-            plain::slot_attention(Tensor::from_dispatch(qkv), SlotAttention { heads, bias, bias_scale, key_mask, dropout })
+            plain::slot_attention(
+                Tensor::from_dispatch(qkv),
+                SlotAttention {
+                    heads,
+                    bias,
+                    bias_scale,
+                    key_mask,
+                    dropout,
+                },
+            )
         }
     }
 }
@@ -102,22 +142,36 @@ impl Kernel<4> for Attention {
             let number = first / self.centre();
             attend(*self, number, centres.get(self, number), output);
         });
-        (tensor(output, [n, self.slots, self.heads * self.dim]), inputs)
+        (
+            tensor(output, [n, self.slots, self.heads * self.dim]),
+            inputs,
+        )
     }
 
-    fn backward<T: Scalar>(&self, saved: Self::Saved, gradient: FlexTensor, wanted: [bool; 4]) -> [Option<FlexTensor>; 4] {
+    fn backward<T: Scalar>(
+        &self,
+        saved: Self::Saved,
+        gradient: FlexTensor,
+        wanted: [bool; 4],
+    ) -> [Option<FlexTensor>; 4] {
         let gradient = gradient.to_contiguous();
         let given = values::<T>(&gradient);
         let centres = Centres::<T>::of(&saved);
         let n = saved[0].shape()[0];
-        let (for_qkv, for_scale) = build_with(n * 3 * self.centre(), 3 * self.centre(), |first, output| {
-            let number = first / (3 * self.centre());
-            let gradient = &given[number * self.centre()..][..self.centre()];
-            pull_back(*self, number, centres.get(self, number), gradient, output)
-        });
+        let (for_qkv, for_scale) =
+            build_with(n * 3 * self.centre(), 3 * self.centre(), |first, output| {
+                let number = first / (3 * self.centre());
+                let gradient = &given[number * self.centre()..][..self.centre()];
+                pull_back(*self, number, centres.get(self, number), gradient, output)
+            });
         let for_scale = T::of(for_scale.into_iter().sum());
         let for_qkv = wanted[0].then(|| tensor(for_qkv, saved[0].shape()));
-        [for_qkv, None, wanted[2].then(|| tensor(vec![for_scale], [1])), None]
+        [
+            for_qkv,
+            None,
+            wanted[2].then(|| tensor(vec![for_scale], [1])),
+            None,
+        ]
     }
 }
 
@@ -140,7 +194,12 @@ struct Centre<'a, T> {
 
 impl<'a, T: Scalar> Centres<'a, T> {
     fn of([qkv, bias, bias_scale, valid]: &'a [FlexTensor; 4]) -> Self {
-        Self { qkv: values(qkv), bias: values(bias), bias_scale: values::<T>(bias_scale)[0], valid: values(valid) }
+        Self {
+            qkv: values(qkv),
+            bias: values(bias),
+            bias_scale: values::<T>(bias_scale)[0],
+            valid: values(valid),
+        }
     }
 
     fn get(&self, shape: &Attention, number: usize) -> Centre<'a, T> {
@@ -272,7 +331,10 @@ impl<T: Scalar> HeadMajor<T> {
 
     #[inline(always)]
     fn right(&self, block: usize) -> Right<'_, T> {
-        Right { values: self.block(block), stride: padded(self.dim) }
+        Right {
+            values: self.block(block),
+            stride: padded(self.dim),
+        }
     }
 
     /// One block as `[dim, padded slots]`.
@@ -302,12 +364,19 @@ impl<T: Scalar> Sides<T> {
     fn of(centre: &Centre<'_, T>, slots: usize) -> Self {
         let keys = padded(slots);
         let mut bias = vec![T::ZERO; slots * keys];
-        for (bias, given) in bias.chunks_exact_mut(keys).zip(centre.bias.chunks_exact(slots)) {
+        for (bias, given) in bias
+            .chunks_exact_mut(keys)
+            .zip(centre.bias.chunks_exact(slots))
+        {
             bias[..slots].copy_from_slice(given);
         }
         let mut valid = vec![T::ZERO; keys];
         valid[..slots].copy_from_slice(centre.valid);
-        Self { bias, bias_scale: centre.bias_scale, valid }
+        Self {
+            bias,
+            bias_scale: centre.bias_scale,
+            valid,
+        }
     }
 
     /// The padded bias of one query.
@@ -318,21 +387,51 @@ impl<T: Scalar> Sides<T> {
 
     /// Writes the attention weights of one head, before dropout.
     #[inline(always)]
-    fn weights<L: Lanes<T>>(&self, qkv: &HeadMajor<T>, query: usize, key: usize, weights: &mut [T]) {
+    fn weights<L: Lanes<T>>(
+        &self,
+        qkv: &HeadMajor<T>,
+        query: usize,
+        key: usize,
+        weights: &mut [T],
+    ) {
         let keys = self.valid.len();
         let transposed = qkv.transposed(key);
-        let left = Left { values: qkv.block(query), row: padded(qkv.dim), step: 1 };
-        multiply::<T, L>(left, Right { values: &transposed, stride: keys }, [qkv.slots, qkv.dim, keys], weights);
+        let left = Left {
+            values: qkv.block(query),
+            row: padded(qkv.dim),
+            step: 1,
+        };
+        multiply::<T, L>(
+            left,
+            Right {
+                values: &transposed,
+                stride: keys,
+            },
+            [qkv.slots, qkv.dim, keys],
+            weights,
+        );
         let scale = T::of(1.0 / (qkv.dim as f64).sqrt());
         for (slot, weights) in weights.chunks_exact_mut(keys).enumerate() {
-            softmax_row::<T, L>(weights, scale, self.bias(slot), self.bias_scale, &self.valid);
+            softmax_row::<T, L>(
+                weights,
+                scale,
+                self.bias(slot),
+                self.bias_scale,
+                &self.valid,
+            );
         }
     }
 }
 
 /// Applies the dropout mask of one head of one centre, the one that [`Dropout::mask`] spells out.
 #[inline(always)]
-fn drop_weights<T: Scalar>(dropout: Dropout, shape: Attention, number: usize, head: usize, weights: &mut [T]) {
+fn drop_weights<T: Scalar>(
+    dropout: Dropout,
+    shape: Attention,
+    number: usize,
+    head: usize,
+    weights: &mut [T],
+) {
     let (scale, threshold) = (T::of(dropout.scale()), dropout.threshold());
     let first = (number * shape.heads + head) * shape.slots;
     for (slot, weights) in weights.chunks_exact_mut(padded(shape.slots)).enumerate() {
@@ -353,7 +452,9 @@ mod tests {
         let bias = numbers(n * slots * slots, 3);
         // Centre 1 has no valid key.
         let valid = |at: usize| at / slots != 1 && (at.is_multiple_of(slots) || at % 4 != 3);
-        let mask: Vec<f64> = (0..n * slots).map(|at| f64::from(u8::from(valid(at)))).collect();
+        let mask: Vec<f64> = (0..n * slots)
+            .map(|at| f64::from(u8::from(valid(at))))
+            .collect();
         let apply = |attention: fn(Tensor<3>, SlotAttention) -> Tensor<3>, x: &[Tensor<1>]| {
             let options = SlotAttention {
                 heads,
@@ -362,15 +463,26 @@ mod tests {
                 key_mask: constant(&mask, [n, slots], &x[0]),
                 dropout,
             };
-            attention(x[0].clone().reshape([n, slots, 3 * heads * dim]), options).reshape([n * slots * heads * dim])
+            attention(x[0].clone().reshape([n, slots, 3 * heads * dim]), options)
+                .reshape([n * slots * heads * dim])
         };
         let inputs = [numbers(n * slots * 3 * heads * dim, 1), vec![0.7]];
-        check(|x| apply(slot_attention, x), |x| apply(plain::slot_attention, x), &inputs);
+        check(
+            |x| apply(slot_attention, x),
+            |x| apply(plain::slot_attention, x),
+            &inputs,
+        );
     }
 
     #[test]
     fn attention_agrees_with_its_composition_for_any_size() {
-        for sizes in [[1, 1, 1, 1], [3, 5, 2, 3], [9, 20, 8, 16], [4, 20, 8, 8], [2, 33, 1, 20]] {
+        for sizes in [
+            [1, 1, 1, 1],
+            [3, 5, 2, 3],
+            [9, 20, 8, 16],
+            [4, 20, 8, 8],
+            [2, 33, 1, 20],
+        ] {
             check_attention(sizes, None);
         }
     }
@@ -378,7 +490,13 @@ mod tests {
     #[test]
     fn dropped_weights_are_the_same_in_both_forms() {
         for sizes in [[3, 5, 2, 3], [9, 20, 8, 16]] {
-            check_attention(sizes, Some(Dropout { probability: 0.3, seed: 11 }));
+            check_attention(
+                sizes,
+                Some(Dropout {
+                    probability: 0.3,
+                    seed: 11,
+                }),
+            );
         }
     }
 
@@ -395,7 +513,13 @@ mod tests {
         };
         let output = slot_attention(Tensor::zeros([0, 4, 48], &device), options);
         assert_eq!(output.dims(), [0, 4, 16]);
-        assert_eq!(bias_scale.grad(&output.sum().backward()).unwrap().into_scalar::<f32>(), 0.0);
+        assert_eq!(
+            bias_scale
+                .grad(&output.sum().backward())
+                .unwrap()
+                .into_scalar::<f32>(),
+            0.0
+        );
     }
 
     #[test]

@@ -29,7 +29,11 @@ impl RowChoice {
         fits("row choice", rows.max(index.len()))?;
         let wrong = |&(_, &row): &(usize, &u32)| row != Self::NONE && row as usize >= rows;
         match index.iter().enumerate().find(wrong) {
-            Some((position, &row)) => Err(KernelError::RowOutOfRange { position, index: row as usize, rows }),
+            Some((position, &row)) => Err(KernelError::RowOutOfRange {
+                position,
+                index: row as usize,
+                rows,
+            }),
             None => Ok(Self { rows, index }),
         }
     }
@@ -57,7 +61,11 @@ pub(crate) struct PartialSums<T> {
 
 impl<T: Scalar> PartialSums<T> {
     pub(crate) fn new(width: usize) -> Self {
-        Self { width, chosen: Vec::new(), sums: Vec::new() }
+        Self {
+            width,
+            chosen: Vec::new(),
+            sums: Vec::new(),
+        }
     }
 
     /// The running sum of a row of the table.
@@ -93,18 +101,37 @@ mod tests {
     #[test]
     fn wrong_choices_are_named() {
         let error = RowChoice::new(3, [0, RowChoice::NONE, 3]).unwrap_err();
-        assert_eq!(error, KernelError::RowOutOfRange { position: 2, index: 3, rows: 3 });
-        assert_eq!(RowChoice::new(0, [RowChoice::NONE; 2]).unwrap().index().len(), 2);
+        assert_eq!(
+            error,
+            KernelError::RowOutOfRange {
+                position: 2,
+                index: 3,
+                rows: 3
+            }
+        );
+        assert_eq!(
+            RowChoice::new(0, [RowChoice::NONE; 2])
+                .unwrap()
+                .index()
+                .len(),
+            2
+        );
     }
 
     #[test]
     fn partial_sums_add_up_by_row_whatever_the_order() {
         let part = |choices: &[(u32, f64)]| {
             let mut sums = PartialSums::<f64>::new(1);
-            choices.iter().for_each(|&(row, value)| sums.of(row)[0] += value);
+            choices
+                .iter()
+                .for_each(|&(row, value)| sums.of(row)[0] += value);
             sums
         };
-        let parts = [part(&[(2, 1.0), (0, 2.0), (2, 4.0)]), part(&[]), part(&[(0, 8.0)])];
+        let parts = [
+            part(&[(2, 1.0), (0, 2.0), (2, 4.0)]),
+            part(&[]),
+            part(&[(0, 8.0)]),
+        ];
         assert_eq!(PartialSums::total(&parts, 3, 1), [10.0, 0.0, 5.0]);
     }
 }

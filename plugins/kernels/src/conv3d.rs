@@ -46,20 +46,52 @@ pub enum Conv3d {
 /// If the shapes do not fit together, the grid is not a cube or empty, or its side is odd with [`Conv3d::Down3`].
 pub fn conv3d(x: Tensor<5>, weight: Tensor<5>, bias: Tensor<1>, kind: Conv3d) -> Tensor<5> {
     let convolution = Convolution::new(kind, x.dims(), weight.dims());
-    assert_eq!(bias.dims(), [convolution.outputs()], "conv3d: the bias must have one number for each channel of the result");
-    match fused(convolution, [x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch()]) {
+    assert_eq!(
+        bias.dims(),
+        [convolution.outputs()],
+        "conv3d: the bias must have one number for each channel of the result"
+    );
+    match fused(
+        convolution,
+        [
+            x.into_dispatch(),
+            weight.into_dispatch(),
+            bias.into_dispatch(),
+        ],
+    ) {
         Ok(output) => Tensor::from_dispatch(output),
-        Err([x, weight, bias]) => plain::conv3d(Tensor::from_dispatch(x), Tensor::from_dispatch(weight), Tensor::from_dispatch(bias), kind),
+        Err([x, weight, bias]) => plain::conv3d(
+            Tensor::from_dispatch(x),
+            Tensor::from_dispatch(weight),
+            Tensor::from_dispatch(bias),
+            kind,
+        ),
     }
 }
 
 impl Conv3d {
     fn stencil(self) -> Stencil {
         match self {
-            Self::Same3 => Stencil { split: 1, width: 3, pad: 1 },
-            Self::Down3 => Stencil { split: 2, width: 3, pad: 1 },
-            Self::Up4 => Stencil { split: 2, width: 4, pad: 1 },
-            Self::Point => Stencil { split: 1, width: 1, pad: 0 },
+            Self::Same3 => Stencil {
+                split: 1,
+                width: 3,
+                pad: 1,
+            },
+            Self::Down3 => Stencil {
+                split: 2,
+                width: 3,
+                pad: 1,
+            },
+            Self::Up4 => Stencil {
+                split: 2,
+                width: 4,
+                pad: 1,
+            },
+            Self::Point => Stencil {
+                split: 1,
+                width: 1,
+                pad: 0,
+            },
         }
     }
 
@@ -88,16 +120,41 @@ impl Kernel<3> for Convolution {
     fn forward<T: Scalar>(&self, inputs: [FlexTensor; 3]) -> (FlexTensor, Self::Saved) {
         let [x, weight, bias] = inputs.map(|input| input.to_contiguous());
         let [given, weights, bias] = [&x, &weight, &bias].map(values::<T>);
-        let output = if self.kind.spreads() { self.spread(given, weights, Some(bias)) } else { self.gather(given, weights, Some(bias)) };
-        let shape = if self.kind.spreads() { self.fine_shape() } else { self.dense_shape() };
+        let output = if self.kind.spreads() {
+            self.spread(given, weights, Some(bias))
+        } else {
+            self.gather(given, weights, Some(bias))
+        };
+        let shape = if self.kind.spreads() {
+            self.fine_shape()
+        } else {
+            self.dense_shape()
+        };
         (tensor(output, shape), [x, weight])
     }
 
-    fn backward<T: Scalar>(&self, [x, weight]: Self::Saved, gradient: FlexTensor, wanted: [bool; 3]) -> [Option<FlexTensor>; 3] {
+    fn backward<T: Scalar>(
+        &self,
+        [x, weight]: Self::Saved,
+        gradient: FlexTensor,
+        wanted: [bool; 3],
+    ) -> [Option<FlexTensor>; 3] {
         let gradient = gradient.to_contiguous();
         let [given, weights, cotangent] = [&x, &weight, &gradient].map(values::<T>);
-        let for_x = || if self.kind.spreads() { self.gather(cotangent, weights, None) } else { self.spread(cotangent, weights, None) };
-        let for_weight = || if self.kind.spreads() { self.weigh(given, cotangent) } else { self.weigh(cotangent, given) };
+        let for_x = || {
+            if self.kind.spreads() {
+                self.gather(cotangent, weights, None)
+            } else {
+                self.spread(cotangent, weights, None)
+            }
+        };
+        let for_weight = || {
+            if self.kind.spreads() {
+                self.weigh(given, cotangent)
+            } else {
+                self.weigh(cotangent, given)
+            }
+        };
         [
             wanted[0].then(|| tensor(for_x(), x.shape())),
             wanted[1].then(|| tensor(for_weight(), weight.shape())),
@@ -109,22 +166,56 @@ impl Kernel<3> for Convolution {
 impl Convolution {
     /// # Panics
     /// If the shapes do not fit together.
-    fn new(kind: Conv3d, [items, inputs, side, height, width]: [usize; 5], weight: [usize; 5]) -> Self {
-        assert!(side == height && side == width, "conv3d: the grid must be a cube, not {side} x {height} x {width}");
+    fn new(
+        kind: Conv3d,
+        [items, inputs, side, height, width]: [usize; 5],
+        weight: [usize; 5],
+    ) -> Self {
+        assert!(
+            side == height && side == width,
+            "conv3d: the grid must be a cube, not {side} x {height} x {width}"
+        );
         assert!(side > 0, "conv3d: the grid must have voxels");
-        assert!(weight[0] > 0 && weight[1] > 0, "conv3d: x and the result must have channels");
-        assert!(kind != Conv3d::Down3 || side % 2 == 0, "conv3d: a grid must have an even side to be halved, not {side}");
+        assert!(
+            weight[0] > 0 && weight[1] > 0,
+            "conv3d: x and the result must have channels"
+        );
+        assert!(
+            kind != Conv3d::Down3 || side % 2 == 0,
+            "conv3d: a grid must have an even side to be halved, not {side}"
+        );
         let taps = kind.stencil().width;
-        assert_eq!(weight[2..], [taps; 3], "conv3d: weights per axis of {kind:?}");
+        assert_eq!(
+            weight[2..],
+            [taps; 3],
+            "conv3d: weights per axis of {kind:?}"
+        );
         let of_x = if kind.spreads() { 0 } else { 1 };
-        assert_eq!(weight[of_x], inputs, "conv3d: axis {of_x} of the weights must have the length of the channels of x");
-        let side = if kind == Conv3d::Down3 { side / 2 } else { side };
-        Self { kind, items, side, dense: weight[0], fine: weight[1] }
+        assert_eq!(
+            weight[of_x], inputs,
+            "conv3d: axis {of_x} of the weights must have the length of the channels of x"
+        );
+        let side = if kind == Conv3d::Down3 {
+            side / 2
+        } else {
+            side
+        };
+        Self {
+            kind,
+            items,
+            side,
+            dense: weight[0],
+            fine: weight[1],
+        }
     }
 
     /// Channels of the result.
     fn outputs(&self) -> usize {
-        if self.kind.spreads() { self.fine } else { self.dense }
+        if self.kind.spreads() {
+            self.fine
+        } else {
+            self.dense
+        }
     }
 
     fn dense_shape(&self) -> [usize; 5] {
@@ -138,7 +229,12 @@ impl Convolution {
 
     /// Cut into `wanted` units or more, if possible.
     fn field<T>(&self, split: usize, wanted: usize) -> Field {
-        Field::new::<T>([self.items, self.side], self.kind.stencil().pad, split, wanted)
+        Field::new::<T>(
+            [self.items, self.side],
+            self.kind.stencil().pad,
+            split,
+            wanted,
+        )
     }
 
     /// The dense grid from the fine one.
@@ -176,20 +272,50 @@ impl Convolution {
     /// The gradient of the weights.
     fn weigh<T: Scalar>(&self, dense: &[T], fine: &[T]) -> Vec<T> {
         let stencil = self.kind.stencil();
-        let field = self.field::<T>(stencil.split, weigh::parts::<T>(self.dense * self.fine * stencil.weights()));
+        let field = self.field::<T>(
+            stencil.split,
+            weigh::parts::<T>(self.dense * self.fine * stencil.weights()),
+        );
         let taps = stencil.gathering(&field);
-        Weighing { dense, rows: self.dense, input: Source::new(fine, self.fine, field), taps }.run()
+        Weighing {
+            dense,
+            rows: self.dense,
+            input: Source::new(fine, self.fine, field),
+            taps,
+        }
+        .run()
     }
 
     /// The gradient of the bias: sums over grids, then over items.
     fn for_bias<T: Scalar>(&self, gradient: &[T]) -> Vec<T> {
         let channels = self.outputs();
         let volume = gradient.len() / (self.items * channels).max(1);
-        let of_grids = build(self.items * channels, (1 << 15) / volume.clamp(1, 1 << 15), |first, sums| {
-            weigh::totals(&gradient[first * volume..][..sums.len() * volume], volume, sums);
-        });
-        let of_channel = |channel: usize| of_grids[channel..].iter().step_by(channels).fold(T::ZERO, |sum, &value| sum + value);
-        (0..channels).map(|channel| if of_grids.is_empty() { T::ZERO } else { of_channel(channel) }).collect()
+        let of_grids = build(
+            self.items * channels,
+            (1 << 15) / volume.clamp(1, 1 << 15),
+            |first, sums| {
+                weigh::totals(
+                    &gradient[first * volume..][..sums.len() * volume],
+                    volume,
+                    sums,
+                );
+            },
+        );
+        let of_channel = |channel: usize| {
+            of_grids[channel..]
+                .iter()
+                .step_by(channels)
+                .fold(T::ZERO, |sum, &value| sum + value)
+        };
+        (0..channels)
+            .map(|channel| {
+                if of_grids.is_empty() {
+                    T::ZERO
+                } else {
+                    of_channel(channel)
+                }
+            })
+            .collect()
     }
 }
 

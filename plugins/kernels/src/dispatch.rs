@@ -7,7 +7,10 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, BackendTensor, DispatchAutodiffContext, DispatchTensor, DispatchTensorKind, Flex, TensorMetadata};
+use burn::backend::{
+    Autodiff, BackendTensor, DispatchAutodiffContext, DispatchTensor, DispatchTensorKind, Flex,
+    TensorMetadata,
+};
 use burn::tensor::{DType, Shape, TensorData};
 
 use crate::scalar::Scalar;
@@ -23,24 +26,42 @@ pub(crate) trait Kernel<const N: usize>: Debug + Send + 'static {
     fn forward<T: Scalar>(&self, inputs: [FlexTensor; N]) -> (FlexTensor, Self::Saved);
 
     /// The gradient of every input that is `wanted`, from that of the result.
-    fn backward<T: Scalar>(&self, saved: Self::Saved, gradient: FlexTensor, wanted: [bool; N]) -> [Option<FlexTensor>; N];
+    fn backward<T: Scalar>(
+        &self,
+        saved: Self::Saved,
+        gradient: FlexTensor,
+        wanted: [bool; N],
+    ) -> [Option<FlexTensor>; N];
 }
 
 /// Applies the kernel if all tensors are `flex` tensors of `f32` or all of `f64`; gives them back if not.
-pub(crate) fn fused<K: Kernel<N>, const N: usize>(kernel: K, inputs: [DispatchTensor; N]) -> Result<DispatchTensor, [DispatchTensor; N]> {
+pub(crate) fn fused<K: Kernel<N>, const N: usize>(
+    kernel: K,
+    inputs: [DispatchTensor; N],
+) -> Result<DispatchTensor, [DispatchTensor; N]> {
     let dtype = inputs[0].dtype();
     let known = matches!(dtype, DType::F32 | DType::F64);
-    if !known || !inputs.iter().all(|input| is_flex(&input.kind) && input.dtype() == dtype) {
+    if !known
+        || !inputs
+            .iter()
+            .all(|input| is_flex(&input.kind) && input.dtype() == dtype)
+    {
         return Err(inputs);
     }
-    let autodiff = inputs.iter().map(|input| input.autodiff).fold(DispatchAutodiffContext::Disabled, DispatchAutodiffContext::merge);
+    let autodiff = inputs.iter().map(|input| input.autodiff).fold(
+        DispatchAutodiffContext::Disabled,
+        DispatchAutodiffContext::merge,
+    );
     let kind = match autodiff {
         DispatchAutodiffContext::Disabled => {
             let inputs = inputs.map(|input| tracked(input.kind).into_parts().0);
             DispatchTensorKind::Flex(BackendTensor::Float(forward(&kernel, inputs).0))
         }
         DispatchAutodiffContext::Enabled(_) => {
-            let output = BackendTensor::Autodiff(forward_tracked(kernel, inputs.map(|input| tracked(input.kind))));
+            let output = BackendTensor::Autodiff(forward_tracked(
+                kernel,
+                inputs.map(|input| tracked(input.kind)),
+            ));
             DispatchTensorKind::Autodiff(Box::new(DispatchTensorKind::Flex(output)))
         }
     };
@@ -51,7 +72,10 @@ fn is_flex(kind: &DispatchTensorKind) -> bool {
     match kind {
         DispatchTensorKind::Flex(_) => true,
         DispatchTensorKind::Autodiff(inner) => matches!(**inner, DispatchTensorKind::Flex(_)),
-        #[allow(unreachable_patterns, reason = "whether other backends exist depends on features of burn")]
+        #[allow(
+            unreachable_patterns,
+            reason = "whether other backends exist depends on features of burn"
+        )]
         _ => false,
     }
 }
@@ -66,7 +90,10 @@ fn tracked(kind: DispatchTensorKind) -> Tracked {
     }
 }
 
-fn forward<K: Kernel<N>, const N: usize>(kernel: &K, inputs: [FlexTensor; N]) -> (FlexTensor, K::Saved) {
+fn forward<K: Kernel<N>, const N: usize>(
+    kernel: &K,
+    inputs: [FlexTensor; N],
+) -> (FlexTensor, K::Saved) {
     match inputs[0].dtype() {
         DType::F64 => kernel.forward::<f64>(inputs),
         _ => kernel.forward::<f32>(inputs),
@@ -80,10 +107,16 @@ fn forward_tracked<K: Kernel<N>, const N: usize>(kernel: K, inputs: [Tracked; N]
         nodes.push(node);
         values
     });
-    let Ok(nodes) = nodes.try_into() else { unreachable!("one node per input") };
+    let Ok(nodes) = nodes.try_into() else {
+        unreachable!("one node per input")
+    };
     let (output, saved) = forward(&kernel, inputs);
     // The strategy matters only for operations that ask to be recomputed; these never do.
-    match KernelBackward(kernel).prepare::<NoCheckpointing>(nodes).compute_bound().stateful() {
+    match KernelBackward(kernel)
+        .prepare::<NoCheckpointing>(nodes)
+        .compute_bound()
+        .stateful()
+    {
         OpsKind::Tracked(preparation) => preparation.finish(saved, output),
         OpsKind::UnTracked(preparation) => preparation.finish(output),
     }

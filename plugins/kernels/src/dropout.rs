@@ -44,12 +44,22 @@ impl Kernel<1> for Dropout {
         let x = x.to_contiguous();
         let given = values::<T>(&x);
         let output = build(given.len(), Self::COLUMNS, |first, output| {
-            drop_row(*self, first / Self::COLUMNS, &given[first..][..output.len()], output);
+            drop_row(
+                *self,
+                first / Self::COLUMNS,
+                &given[first..][..output.len()],
+                output,
+            );
         });
         (tensor(output, x.shape()), ())
     }
 
-    fn backward<T: Scalar>(&self, (): (), gradient: FlexTensor, _: [bool; 1]) -> [Option<FlexTensor>; 1] {
+    fn backward<T: Scalar>(
+        &self,
+        (): (),
+        gradient: FlexTensor,
+        _: [bool; 1],
+    ) -> [Option<FlexTensor>; 1] {
         [Some(self.forward::<T>([gradient]).0)]
     }
 }
@@ -73,7 +83,11 @@ impl Dropout {
     /// # Panics
     /// If the probability is not in `0.0..1.0`.
     pub(crate) fn acts(&self) -> bool {
-        assert!((0.0..1.0).contains(&self.probability), "dropout probability {} is not in 0.0..1.0", self.probability);
+        assert!(
+            (0.0..1.0).contains(&self.probability),
+            "dropout probability {} is not in 0.0..1.0",
+            self.probability
+        );
         self.probability > 0.0
     }
 
@@ -105,7 +119,11 @@ impl Dropout {
             let key = self.row_key((at / Self::COLUMNS) as u64);
             at += row.len();
             for (column, value) in (column as u32..).zip(row) {
-                *value = if random_bits(key, column) >= threshold { *value * scale } else { T::ZERO };
+                *value = if random_bits(key, column) >= threshold {
+                    *value * scale
+                } else {
+                    T::ZERO
+                };
             }
             rest = others;
         }
@@ -117,7 +135,9 @@ impl Dropout {
         for row in 0..rows as u64 {
             let key = self.row_key(row);
             let keep = |column| random_bits(key, column) >= self.threshold();
-            mask.extend((0..columns as u32).map(|column| if keep(column) { self.scale() } else { 0.0 }));
+            mask.extend(
+                (0..columns as u32).map(|column| if keep(column) { self.scale() } else { 0.0 }),
+            );
         }
         mask
     }
@@ -153,8 +173,20 @@ mod tests {
     #[test]
     fn dropout_agrees_with_its_composition_for_any_size() {
         for count in [0, 1, 100, 2 * CHUNK + 17] {
-            let plain = |x: &[Tensor<1>]| plain::dropout(x[0].clone(), Dropout { probability: 0.25, seed: 5 });
-            check(|x| dropout(x[0].clone(), 0.25, 5), plain, &[numbers(count, 1)]);
+            let plain = |x: &[Tensor<1>]| {
+                plain::dropout(
+                    x[0].clone(),
+                    Dropout {
+                        probability: 0.25,
+                        seed: 5,
+                    },
+                )
+            };
+            check(
+                |x| dropout(x[0].clone(), 0.25, 5),
+                plain,
+                &[numbers(count, 1)],
+            );
         }
     }
 
@@ -167,13 +199,19 @@ mod tests {
     #[test]
     #[should_panic(expected = "is not in 0.0..1.0")]
     fn dropping_everything_is_refused() {
-        dropout(Tensor::<1>::ones([9], &burn::tensor::Device::flex()), 1.0, 1);
+        dropout(
+            Tensor::<1>::ones([9], &burn::tensor::Device::flex()),
+            1.0,
+            1,
+        );
     }
 
     /// A mask of 1024 rows, as +1 for dropped elements and 0 for others.
     fn dropped(probability: f64, seed: u64) -> Vec<f64> {
         let mask = Dropout { probability, seed }.mask(1024, 1024);
-        mask.iter().map(|&value| f64::from(u8::from(value == 0.0))).collect()
+        mask.iter()
+            .map(|&value| f64::from(u8::from(value == 0.0)))
+            .collect()
     }
 
     #[test]
@@ -182,19 +220,30 @@ mod tests {
             let mask = dropped(probability, 3);
             let fraction = mask.iter().sum::<f64>() / mask.len() as f64;
             let deviation = (probability * (1.0 - probability) / mask.len() as f64).sqrt();
-            assert!((fraction - probability).abs() < 4.0 * deviation, "{fraction} instead of {probability}");
+            assert!(
+                (fraction - probability).abs() < 4.0 * deviation,
+                "{fraction} instead of {probability}"
+            );
         }
     }
 
     #[test]
     fn masks_of_neighbouring_elements_rows_and_seeds_are_not_correlated() {
-        let correlation =
-            |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (2.0 * a - 1.0) * (2.0 * b - 1.0)).sum::<f64>() / a.len() as f64;
+        let correlation = |a: &[f64], b: &[f64]| {
+            a.iter()
+                .zip(b)
+                .map(|(a, b)| (2.0 * a - 1.0) * (2.0 * b - 1.0))
+                .sum::<f64>()
+                / a.len() as f64
+        };
         let mask = dropped(0.5, 3);
         let other = dropped(0.5, 4);
         let limit = 4.0 / 1024.0;
         for distance in [1, 2, 8, 16, 1023, 1024, 1025, 4096] {
-            assert!(correlation(&mask[distance..], &mask).abs() < limit, "distance {distance}");
+            assert!(
+                correlation(&mask[distance..], &mask).abs() < limit,
+                "distance {distance}"
+            );
         }
         assert!(correlation(&mask, &other).abs() < limit, "seeds");
     }
@@ -203,7 +252,9 @@ mod tests {
     fn row_and_column_sums_scatter_like_independent_draws() {
         let mask = dropped(0.5, 8);
         let rows: Vec<f64> = mask.chunks(1024).map(|row| row.iter().sum()).collect();
-        let columns: Vec<f64> = (0..1024).map(|column| mask.iter().skip(column).step_by(1024).sum()).collect();
+        let columns: Vec<f64> = (0..1024)
+            .map(|column| mask.iter().skip(column).step_by(1024).sum())
+            .collect();
         for sums in [rows, columns] {
             let variance = sums.iter().map(|sum| (sum - 512.0).powi(2)).sum::<f64>() / 1024.0;
             // The variance of a binomial is 256; that of its estimate from 1024 values is 11 wide.

@@ -14,7 +14,9 @@ pub enum KernelError {
         rows: usize,
     },
     /// Offsets must begin with 0 and never decrease.
-    #[error("segments: offset {position} is {offset}; offsets must begin with 0 and never decrease")]
+    #[error(
+        "segments: offset {position} is {offset}; offsets must begin with 0 and never decrease"
+    )]
     UnsortedOffsets {
         /// Which offset.
         position: usize,
@@ -22,7 +24,9 @@ pub enum KernelError {
         offset: usize,
     },
     /// A band reaches past the last basis function.
-    #[error("bands: row {row} starts at {start} and is {width} wide, but there are only {basis} basis functions")]
+    #[error(
+        "bands: row {row} starts at {start} and is {width} wide, but there are only {basis} basis functions"
+    )]
     BandOutOfRange {
         /// Which row.
         row: usize,

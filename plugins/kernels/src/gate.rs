@@ -17,7 +17,11 @@ use crate::simd::simd;
 /// # Panics
 /// If the last axis is odd.
 pub fn swiglu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    assert!(x.dims()[D - 1].is_multiple_of(2), "swiglu: the last axis must have two halves, not {} elements", x.dims()[D - 1]);
+    assert!(
+        x.dims()[D - 1].is_multiple_of(2),
+        "swiglu: the last axis must have two halves, not {} elements",
+        x.dims()[D - 1]
+    );
     match fused(SwiGlu, [x.into_dispatch()]) {
         Ok(output) => Tensor::from_dispatch(output),
         Err([x]) => plain::swiglu(Tensor::<D>::from_dispatch(x)),
@@ -29,10 +33,16 @@ pub fn swiglu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 /// # Panics
 /// If the shapes differ.
 pub fn sigmoid_gate<const D: usize>(x: Tensor<D>, gate: Tensor<D>) -> Tensor<D> {
-    assert_eq!(x.dims(), gate.dims(), "sigmoid_gate: the gate must have the shape of x");
+    assert_eq!(
+        x.dims(),
+        gate.dims(),
+        "sigmoid_gate: the gate must have the shape of x"
+    );
     match fused(SigmoidGate, [x.into_dispatch(), gate.into_dispatch()]) {
         Ok(output) => Tensor::from_dispatch(output),
-        Err([x, gate]) => plain::sigmoid_gate(Tensor::<D>::from_dispatch(x), Tensor::from_dispatch(gate)),
+        Err([x, gate]) => {
+            plain::sigmoid_gate(Tensor::<D>::from_dispatch(x), Tensor::from_dispatch(gate))
+        }
     }
 }
 
@@ -49,20 +59,38 @@ impl Kernel<1> for SwiGlu {
         let width = shape[last] / 2;
         shape[last] = width;
         let given = values::<T>(&x);
-        let output = build(given.len() / 2, rows_per_chunk(width) * width, |first, output| {
-            swiglu_forward(&given[2 * first..][..2 * output.len()], width, output);
-        });
+        let output = build(
+            given.len() / 2,
+            rows_per_chunk(width) * width,
+            |first, output| {
+                swiglu_forward(&given[2 * first..][..2 * output.len()], width, output);
+            },
+        );
         (tensor(output, shape), x)
     }
 
-    fn backward<T: Scalar>(&self, x: FlexTensor, gradient: FlexTensor, _: [bool; 1]) -> [Option<FlexTensor>; 1] {
+    fn backward<T: Scalar>(
+        &self,
+        x: FlexTensor,
+        gradient: FlexTensor,
+        _: [bool; 1],
+    ) -> [Option<FlexTensor>; 1] {
         let gradient = gradient.to_contiguous();
         let (given, cotangent) = (values::<T>(&x), values::<T>(&gradient));
         let shape = x.shape();
         let width = shape[shape.num_dims() - 1];
-        let output = build(given.len(), rows_per_chunk(width) * width, |first, output| {
-            swiglu_backward(&given[first..][..output.len()], &cotangent[first / 2..][..output.len() / 2], width / 2, output);
-        });
+        let output = build(
+            given.len(),
+            rows_per_chunk(width) * width,
+            |first, output| {
+                swiglu_backward(
+                    &given[first..][..output.len()],
+                    &cotangent[first / 2..][..output.len() / 2],
+                    width / 2,
+                    output,
+                );
+            },
+        );
         [Some(tensor(output, shape))]
     }
 }
@@ -83,12 +111,24 @@ impl Kernel<2> for SigmoidGate {
         (tensor(output, x.shape()), [x, gate])
     }
 
-    fn backward<T: Scalar>(&self, [x, gate]: Self::Saved, gradient: FlexTensor, wanted: [bool; 2]) -> [Option<FlexTensor>; 2] {
+    fn backward<T: Scalar>(
+        &self,
+        [x, gate]: Self::Saved,
+        gradient: FlexTensor,
+        wanted: [bool; 2],
+    ) -> [Option<FlexTensor>; 2] {
         let gradient = gradient.to_contiguous();
-        let (given, gates, cotangent) = (values::<T>(&x), values::<T>(&gate), values::<T>(&gradient));
+        let (given, gates, cotangent) =
+            (values::<T>(&x), values::<T>(&gate), values::<T>(&gradient));
         let outputs = build_each([given.len(); 2], [CHUNK; 2], |piece, [for_x, for_gate]| {
             let range = piece * CHUNK..piece * CHUNK + for_x.len();
-            gate_backward(&given[range.clone()], &gates[range.clone()], &cotangent[range], for_x, for_gate);
+            gate_backward(
+                &given[range.clone()],
+                &gates[range.clone()],
+                &cotangent[range],
+                for_x,
+                for_gate,
+            );
         });
         let [for_x, for_gate] = outputs.map(|output| tensor(output, x.shape()));
         [wanted[0].then_some(for_x), wanted[1].then_some(for_gate)]
@@ -151,7 +191,10 @@ mod tests {
                 assert_eq!(output.dims(), [1, rows, width]);
                 output.reshape([rows * width])
             };
-            let x = numbers(2 * rows * width, 1).iter().map(|x| 3.0 * x).collect();
+            let x = numbers(2 * rows * width, 1)
+                .iter()
+                .map(|x| 3.0 * x)
+                .collect();
             check(|x| apply(swiglu, x), |x| apply(plain::swiglu, x), &[x]);
         }
     }
@@ -170,8 +213,15 @@ mod tests {
     #[test]
     fn sigmoid_gate_agrees_with_its_composition_for_any_size() {
         for count in [0, 1, 7, 33, 3 * CHUNK + 5] {
-            let inputs = [numbers(count, 1), numbers(count, 2).iter().map(|x| 3.0 * x).collect()];
-            check(|x| sigmoid_gate(x[0].clone(), x[1].clone()), |x| plain::sigmoid_gate(x[0].clone(), x[1].clone()), &inputs);
+            let inputs = [
+                numbers(count, 1),
+                numbers(count, 2).iter().map(|x| 3.0 * x).collect(),
+            ];
+            check(
+                |x| sigmoid_gate(x[0].clone(), x[1].clone()),
+                |x| plain::sigmoid_gate(x[0].clone(), x[1].clone()),
+                &inputs,
+            );
         }
     }
 
@@ -187,7 +237,11 @@ mod tests {
     #[test]
     fn transposed_inputs_are_read_in_their_own_order() {
         let view = |x: &Tensor<1>| x.clone().reshape([6, 10]).transpose();
-        check(|x| swiglu(view(&x[0])).reshape([30]), |x| plain::swiglu(view(&x[0])).reshape([30]), &[numbers(60, 2)]);
+        check(
+            |x| swiglu(view(&x[0])).reshape([30]),
+            |x| plain::swiglu(view(&x[0])).reshape([30]),
+            &[numbers(60, 2)],
+        );
         check(
             |x| sigmoid_gate(view(&x[0]), view(&x[1])).reshape([60]),
             |x| plain::sigmoid_gate(view(&x[0]), view(&x[1])).reshape([60]),

@@ -36,11 +36,21 @@ impl RowIndex {
     /// [`KernelError::RowOutOfRange`] names the first entry that is not.
     pub fn new(rows: usize, index: &[usize]) -> Result<Self, KernelError> {
         fits("row index", rows.max(index.len()))?;
-        if let Some((position, &index)) = index.iter().enumerate().find(|&(_, &index)| index >= rows) {
-            return Err(KernelError::RowOutOfRange { position, index, rows });
+        if let Some((position, &index)) =
+            index.iter().enumerate().find(|&(_, &index)| index >= rows)
+        {
+            return Err(KernelError::RowOutOfRange {
+                position,
+                index,
+                rows,
+            });
         }
         let index = index.iter().map(|&index| index as u32).collect();
-        Ok(Self(Arc::new(RowIndexData { rows, index, by_row: OnceLock::new() })))
+        Ok(Self(Arc::new(RowIndexData {
+            rows,
+            index,
+            by_row: OnceLock::new(),
+        })))
     }
 
     /// Rows of the tensors to gather from.
@@ -54,7 +64,9 @@ impl RowIndex {
     }
 
     pub(crate) fn by_row(&self) -> &ByRow {
-        self.0.by_row.get_or_init(|| ByRow::new(self.rows(), self.index()))
+        self.0
+            .by_row
+            .get_or_init(|| ByRow::new(self.rows(), self.index()))
     }
 }
 
@@ -89,10 +101,16 @@ impl Segments {
     /// [`KernelError::UnsortedOffsets`] names the first offset that breaks the order (or 0 where there is none at all).
     pub fn new(offsets: &[usize]) -> Result<Self, KernelError> {
         if offsets.first() != Some(&0) {
-            return Err(KernelError::UnsortedOffsets { position: 0, offset: offsets.first().copied().unwrap_or(0) });
+            return Err(KernelError::UnsortedOffsets {
+                position: 0,
+                offset: offsets.first().copied().unwrap_or(0),
+            });
         }
         if let Some(at) = offsets.windows(2).position(|pair| pair[1] < pair[0]) {
-            return Err(KernelError::UnsortedOffsets { position: at + 1, offset: offsets[at + 1] });
+            return Err(KernelError::UnsortedOffsets {
+                position: at + 1,
+                offset: offsets[at + 1],
+            });
         }
         fits("segments", offsets.len().max(offsets[offsets.len() - 1]))?;
         Ok(Self(offsets.iter().map(|&offset| offset as u32).collect()))
@@ -116,12 +134,19 @@ impl Segments {
     /// The segment of every row.
     pub(crate) fn owners(&self) -> Vec<u32> {
         let runs = self.0.windows(2).enumerate();
-        runs.flat_map(|(segment, run)| std::iter::repeat_n(segment as u32, (run[1] - run[0]) as usize)).collect()
+        runs.flat_map(|(segment, run)| {
+            std::iter::repeat_n(segment as u32, (run[1] - run[0]) as usize)
+        })
+        .collect()
     }
 }
 
 pub(crate) fn fits(what: &'static str, count: usize) -> Result<(), KernelError> {
-    if count >= u32::MAX as usize { Err(KernelError::TooLarge { what, count }) } else { Ok(()) }
+    if count >= u32::MAX as usize {
+        Err(KernelError::TooLarge { what, count })
+    } else {
+        Ok(())
+    }
 }
 
 /// The rows of `x [rows, width]` that `index` names, `[index, width]`; the gradient adds up over repeated rows, in order.
@@ -158,9 +183,16 @@ impl Kernel<1> for Gather {
         (picked::<T>(&x, self.0.index()), ())
     }
 
-    fn backward<T: Scalar>(&self, (): (), gradient: FlexTensor, _: [bool; 1]) -> [Option<FlexTensor>; 1] {
+    fn backward<T: Scalar>(
+        &self,
+        (): (),
+        gradient: FlexTensor,
+        _: [bool; 1],
+    ) -> [Option<FlexTensor>; 1] {
         let by_row = self.0.by_row();
-        [Some(summed::<T>(&gradient, &by_row.offsets, |item| by_row.positions[item] as usize))]
+        [Some(summed::<T>(&gradient, &by_row.offsets, |item| {
+            by_row.positions[item] as usize
+        }))]
     }
 }
 
@@ -174,7 +206,12 @@ impl Kernel<1> for SegmentSum {
         (summed::<T>(&x, self.0.offsets(), |item| item), ())
     }
 
-    fn backward<T: Scalar>(&self, (): (), gradient: FlexTensor, _: [bool; 1]) -> [Option<FlexTensor>; 1] {
+    fn backward<T: Scalar>(
+        &self,
+        (): (),
+        gradient: FlexTensor,
+        _: [bool; 1],
+    ) -> [Option<FlexTensor>; 1] {
         [Some(picked::<T>(&gradient, &self.0.owners()))]
     }
 }
@@ -183,27 +220,45 @@ impl Kernel<1> for SegmentSum {
 fn picked<T: Scalar>(x: &FlexTensor, index: &[u32]) -> FlexTensor {
     let x = x.to_contiguous();
     let (given, width) = (values::<T>(&x), x.shape()[1]);
-    let output = build(index.len() * width, rows_per_chunk(width) * width, |first, output| {
-        for (row, output) in index[first / width..].iter().zip(output.chunks_exact_mut(width)) {
-            output.copy_from_slice(&given[*row as usize * width..][..width]);
-        }
-    });
+    let output = build(
+        index.len() * width,
+        rows_per_chunk(width) * width,
+        |first, output| {
+            for (row, output) in index[first / width..]
+                .iter()
+                .zip(output.chunks_exact_mut(width))
+            {
+                output.copy_from_slice(&given[*row as usize * width..][..width]);
+            }
+        },
+    );
     tensor(output, [index.len(), width])
 }
 
 /// Row `r` of the result is the sum of rows `item(i)` of `x` for `i` in `offsets[r]..offsets[r + 1]`, in this order.
-fn summed<T: Scalar>(x: &FlexTensor, offsets: &[u32], item: impl Fn(usize) -> usize + Sync) -> FlexTensor {
+fn summed<T: Scalar>(
+    x: &FlexTensor,
+    offsets: &[u32],
+    item: impl Fn(usize) -> usize + Sync,
+) -> FlexTensor {
     let x = x.to_contiguous();
     let (given, width, rows) = (values::<T>(&x), x.shape()[1], offsets.len() - 1);
-    let output = build(rows * width, rows_per_chunk(width) * width, |first, output: &mut [T]| {
-        for (run, output) in offsets[first / width..].windows(2).zip(output.chunks_exact_mut(width)) {
-            for item in (run[0] as usize..run[1] as usize).map(&item) {
-                for (total, &value) in output.iter_mut().zip(&given[item * width..][..width]) {
-                    *total += value;
+    let output = build(
+        rows * width,
+        rows_per_chunk(width) * width,
+        |first, output: &mut [T]| {
+            for (run, output) in offsets[first / width..]
+                .windows(2)
+                .zip(output.chunks_exact_mut(width))
+            {
+                for item in (run[0] as usize..run[1] as usize).map(&item) {
+                    for (total, &value) in output.iter_mut().zip(&given[item * width..][..width]) {
+                        *total += value;
+                    }
                 }
             }
-        }
-    });
+        },
+    );
     tensor(output, [rows, width])
 }
 
@@ -214,7 +269,11 @@ mod tests {
 
     #[test]
     fn gathering_agrees_with_its_composition() {
-        for (rows, width, index) in [(1, 1, vec![0]), (5, 3, vec![4, 0, 4, 4, 2]), (40, 130, (0..900).map(|i| i * i % 37).collect())] {
+        for (rows, width, index) in [
+            (1, 1, vec![0]),
+            (5, 3, vec![4, 0, 4, 4, 2]),
+            (40, 130, (0..900).map(|i| i * i % 37).collect()),
+        ] {
             let index = RowIndex::new(rows, &index).unwrap();
             let shape = [index.index().len() * width];
             check(
@@ -227,12 +286,19 @@ mod tests {
 
     #[test]
     fn segment_sums_agree_with_their_composition() {
-        for (width, offsets) in [(1, vec![0, 1]), (3, vec![0, 2, 2, 5]), (130, (0..80).map(|i| i * i / 9).collect())] {
+        for (width, offsets) in [
+            (1, vec![0, 1]),
+            (3, vec![0, 2, 2, 5]),
+            (130, (0..80).map(|i| i * i / 9).collect()),
+        ] {
             let segments = Segments::new(&offsets).unwrap();
             let (rows, shape) = (segments.items(), [segments.count() * width]);
             check(
                 |x| segment_sum(x[0].clone().reshape([rows, width]), &segments).reshape(shape),
-                |x| plain::segment_sum(x[0].clone().reshape([rows, width]), &segments).reshape(shape),
+                |x| {
+                    plain::segment_sum(x[0].clone().reshape([rows, width]), &segments)
+                        .reshape(shape)
+                },
                 &[numbers(rows * width, 1)],
             );
         }
@@ -241,11 +307,24 @@ mod tests {
     #[test]
     fn nothing_gathers_to_nothing_and_empty_segments_sum_to_zero() {
         let device = burn::tensor::Device::flex();
-        let nothing = gather_rows(Tensor::ones([3, 2], &device), &RowIndex::new(3, &[]).unwrap());
+        let nothing = gather_rows(
+            Tensor::ones([3, 2], &device),
+            &RowIndex::new(3, &[]).unwrap(),
+        );
         assert_eq!(nothing.dims(), [0, 2]);
-        let sums = segment_sum(Tensor::ones([0, 2], &device), &Segments::new(&[0, 0, 0]).unwrap());
+        let sums = segment_sum(
+            Tensor::ones([0, 2], &device),
+            &Segments::new(&[0, 0, 0]).unwrap(),
+        );
         assert_eq!(sums.into_data().try_to_vec::<f32>().unwrap(), [0.0; 4]);
-        assert_eq!(gather_rows(Tensor::ones([3, 0], &device), &RowIndex::new(3, &[1]).unwrap()).dims(), [1, 0]);
+        assert_eq!(
+            gather_rows(
+                Tensor::ones([3, 0], &device),
+                &RowIndex::new(3, &[1]).unwrap()
+            )
+            .dims(),
+            [1, 0]
+        );
     }
 
     #[test]
@@ -262,9 +341,28 @@ mod tests {
     #[test]
     fn wrong_indices_are_named() {
         let error = RowIndex::new(3, &[0, 3]).unwrap_err();
-        assert_eq!(error, KernelError::RowOutOfRange { position: 1, index: 3, rows: 3 });
-        assert_eq!(Segments::new(&[1, 2]).unwrap_err(), KernelError::UnsortedOffsets { position: 0, offset: 1 });
-        assert_eq!(Segments::new(&[0, 2, 1]).unwrap_err(), KernelError::UnsortedOffsets { position: 2, offset: 1 });
+        assert_eq!(
+            error,
+            KernelError::RowOutOfRange {
+                position: 1,
+                index: 3,
+                rows: 3
+            }
+        );
+        assert_eq!(
+            Segments::new(&[1, 2]).unwrap_err(),
+            KernelError::UnsortedOffsets {
+                position: 0,
+                offset: 1
+            }
+        );
+        assert_eq!(
+            Segments::new(&[0, 2, 1]).unwrap_err(),
+            KernelError::UnsortedOffsets {
+                position: 2,
+                offset: 1
+            }
+        );
         assert!(Segments::new(&[]).is_err());
     }
 }

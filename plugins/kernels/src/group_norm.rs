@@ -37,15 +37,44 @@ pub fn group_norm_silu(
     dropout: Option<Dropout>,
 ) -> Tensor<5> {
     let channels = x.dims()[1];
-    assert!(groups > 0 && channels.is_multiple_of(groups), "group_norm_silu: {groups} groups do not divide {channels} channels");
-    assert_eq!(scale.dims(), [channels], "group_norm_silu: one scale for every channel");
-    assert_eq!(shift.dims(), [channels], "group_norm_silu: one shift for every channel");
-    let kernel = GroupNormSilu { groups, epsilon, dropout: dropout.filter(Dropout::acts) };
-    match fused(kernel, [x.into_dispatch(), scale.into_dispatch(), shift.into_dispatch()]) {
+    assert!(
+        groups > 0 && channels.is_multiple_of(groups),
+        "group_norm_silu: {groups} groups do not divide {channels} channels"
+    );
+    assert_eq!(
+        scale.dims(),
+        [channels],
+        "group_norm_silu: one scale for every channel"
+    );
+    assert_eq!(
+        shift.dims(),
+        [channels],
+        "group_norm_silu: one shift for every channel"
+    );
+    let kernel = GroupNormSilu {
+        groups,
+        epsilon,
+        dropout: dropout.filter(Dropout::acts),
+    };
+    match fused(
+        kernel,
+        [
+            x.into_dispatch(),
+            scale.into_dispatch(),
+            shift.into_dispatch(),
+        ],
+    ) {
         Ok(output) => Tensor::from_dispatch(output),
         Err([x, scale, shift]) => {
             let (scale, shift) = (Tensor::from_dispatch(scale), Tensor::from_dispatch(shift));
-            plain::group_norm_silu(Tensor::from_dispatch(x), scale, shift, groups, epsilon, dropout)
+            plain::group_norm_silu(
+                Tensor::from_dispatch(x),
+                scale,
+                shift,
+                groups,
+                epsilon,
+                dropout,
+            )
         }
     }
 }
@@ -77,37 +106,90 @@ impl Kernel<3> for GroupNormSilu {
         let inputs = inputs.map(|input| input.to_contiguous());
         let (given, norm) = (values::<T>(&inputs[0]), self.norm::<T>(&inputs));
         let standardise = |group: usize| {
-            let standard = Standard::of(&given[group * norm.group_len()..][..norm.group_len()], self.epsilon);
+            let standard = Standard::of(
+                &given[group * norm.group_len()..][..norm.group_len()],
+                self.epsilon,
+            );
             (standard, standard)
         };
-        let (output, standards) = build_groups(given.len(), norm.group_len(), CHUNK, standardise, |standard, first, output| {
-            activate(norm, *standard, first, &given[first..][..output.len()], output);
-        });
-        (tensor(output, inputs[0].shape()), Saved { inputs, standards })
+        let (output, standards) = build_groups(
+            given.len(),
+            norm.group_len(),
+            CHUNK,
+            standardise,
+            |standard, first, output| {
+                activate(
+                    norm,
+                    *standard,
+                    first,
+                    &given[first..][..output.len()],
+                    output,
+                );
+            },
+        );
+        (
+            tensor(output, inputs[0].shape()),
+            Saved { inputs, standards },
+        )
     }
 
-    fn backward<T: Scalar>(&self, saved: Saved, gradient: FlexTensor, wanted: [bool; 3]) -> [Option<FlexTensor>; 3] {
+    fn backward<T: Scalar>(
+        &self,
+        saved: Saved,
+        gradient: FlexTensor,
+        wanted: [bool; 3],
+    ) -> [Option<FlexTensor>; 3] {
         let gradient = gradient.to_contiguous();
-        let (given, cotangent, norm) = (values::<T>(&saved.inputs[0]), values::<T>(&gradient), self.norm::<T>(&saved.inputs));
+        let (given, cotangent, norm) = (
+            values::<T>(&saved.inputs[0]),
+            values::<T>(&gradient),
+            self.norm::<T>(&saved.inputs),
+        );
         let len = norm.group_len();
         let through_activation = |group: usize| {
             let (first, standard) = (group * len, saved.standards[group]);
             let (inner, parts) = build_with(len, CHUNK, |at, inner| {
                 let range = first + at..first + at + inner.len();
-                pull_through_activation(norm, standard, range.start, &given[range.clone()], &cotangent[range], inner)
+                pull_through_activation(
+                    norm,
+                    standard,
+                    range.start,
+                    &given[range.clone()],
+                    &cotangent[range],
+                    inner,
+                )
             });
             let sums = norm.sums_of_channels(&parts);
             let slopes = norm.slopes(group, &sums, standard);
             ((inner, first, standard, slopes), sums)
         };
-        let (for_x, sums) = build_groups(given.len(), len, CHUNK, through_activation, |(inner, first, standard, slopes), at, for_x| {
-            let inner = &inner[at - first..][..for_x.len()];
-            pull_through_norm(norm, *standard, *slopes, at, inner, &given[at..][..for_x.len()], for_x);
-        });
+        let (for_x, sums) = build_groups(
+            given.len(),
+            len,
+            CHUNK,
+            through_activation,
+            |(inner, first, standard, slopes), at, for_x| {
+                let inner = &inner[at - first..][..for_x.len()];
+                pull_through_norm(
+                    norm,
+                    *standard,
+                    *slopes,
+                    at,
+                    inner,
+                    &given[at..][..for_x.len()],
+                    for_x,
+                );
+            },
+        );
         let for_channels = |which: fn(&Sums) -> f64| norm.sum_over_samples(&sums, which);
         [
             wanted[0].then(|| tensor(for_x, saved.inputs[0].shape())),
-            wanted[1].then(|| tensor(for_channels(|sums| sums.times_normal), saved.inputs[1].shape())),
+            wanted[1].then(|| {
+                tensor(
+                    for_channels(|sums| sums.times_normal),
+                    saved.inputs[1].shape(),
+                )
+            }),
             wanted[2].then(|| tensor(for_channels(|sums| sums.plain), saved.inputs[2].shape())),
         ]
     }
@@ -118,7 +200,13 @@ impl GroupNormSilu {
         let shape = x.shape();
         let voxels = shape.iter().skip(2).product();
         let group = scale.shape()[0] / self.groups;
-        Norm { voxels, group, scale: values(scale), shift: values(shift), dropout: self.dropout }
+        Norm {
+            voxels,
+            group,
+            scale: values(scale),
+            shift: values(shift),
+            dropout: self.dropout,
+        }
     }
 }
 
@@ -131,7 +219,11 @@ struct Moments {
 }
 
 impl Moments {
-    const NONE: Self = Self { count: 0.0, mean: 0.0, squares: 0.0 };
+    const NONE: Self = Self {
+        count: 0.0,
+        mean: 0.0,
+        squares: 0.0,
+    };
 
     /// Those of both sets together; `other` is not empty.
     #[inline(always)]
@@ -177,10 +269,17 @@ impl Standard {
     /// `x` is one group, not empty.
     fn of<T: Scalar>(x: &[T], epsilon: f64) -> Self {
         let parts = each_piece(x.len(), CHUNK, |first, count| moments(&x[first..][..count]));
-        let Moments { count, mean, squares } = parts.into_iter().fold(Moments::NONE, Moments::merge);
+        let Moments {
+            count,
+            mean,
+            squares,
+        } = parts.into_iter().fold(Moments::NONE, Moments::merge);
         // Rounding may leave equal numbers a negative variance.
         let variance = (squares / count).max(0.0);
-        Self { mean, inverse: 1.0 / (variance + epsilon).sqrt() }
+        Self {
+            mean,
+            inverse: 1.0 / (variance + epsilon).sqrt(),
+        }
     }
 }
 
@@ -222,7 +321,10 @@ impl<'a, T: Scalar> Norm<'a, T> {
             let (channel, voxel) = ((first + begin) / self.voxels, (first + begin) % self.voxels);
             let end = (begin + BLOCK.min(self.voxels - voxel)).min(len);
             let range = std::mem::replace(&mut begin, end)..end;
-            (!range.is_empty()).then(|| Run { channel: channel % self.scale.len(), range })
+            (!range.is_empty()).then(|| Run {
+                channel: channel % self.scale.len(),
+                range,
+            })
         })
     }
 
@@ -231,7 +333,11 @@ impl<'a, T: Scalar> Norm<'a, T> {
         let mean = T::of(standard.mean);
         let slope = standard.inverse * self.scale[channel].wide();
         let offset = self.shift[channel].wide() - standard.rest(mean) * slope;
-        Affine { mean, slope: T::of(slope), offset: T::of(offset) }
+        Affine {
+            mean,
+            slope: T::of(slope),
+            offset: T::of(offset),
+        }
     }
 
     /// Applies the mask to the elements from number `first` on.
@@ -247,7 +353,9 @@ impl<'a, T: Scalar> Norm<'a, T> {
         let mut total = vec![Sums::default(); self.group];
         for part in parts {
             let channels = total.iter_mut().skip(part.first_channel % self.group);
-            channels.zip(&part.sums).for_each(|(total, sums)| *total = total.plus(*sums));
+            channels
+                .zip(&part.sums)
+                .for_each(|(total, sums)| *total = total.plus(*sums));
         }
         total
     }
@@ -255,12 +363,22 @@ impl<'a, T: Scalar> Norm<'a, T> {
     /// Which combination of the standard group and a constant the gradient of a group lacks, from the sums of its channels.
     fn slopes(&self, group: usize, sums: &[Sums], standard: Standard) -> Slopes<T> {
         let first = group * self.group % self.scale.len();
-        let scales = self.scale[first..][..self.group].iter().map(|scale| scale.wide());
-        let all = scales.zip(sums).fold(Sums::default(), |all, (scale, sums)| all.plus(sums.times(scale)));
+        let scales = self.scale[first..][..self.group]
+            .iter()
+            .map(|scale| scale.wide());
+        let all = scales
+            .zip(sums)
+            .fold(Sums::default(), |all, (scale, sums)| {
+                all.plus(sums.times(scale))
+            });
         let mean = all.times(1.0 / self.group_len() as f64);
         let linear = -mean.times_normal * standard.inverse * standard.inverse;
-        let constant = -mean.plain * standard.inverse - linear * standard.rest(T::of(standard.mean));
-        Slopes { linear: T::of(linear), constant: T::of(constant) }
+        let constant =
+            -mean.plain * standard.inverse - linear * standard.rest(T::of(standard.mean));
+        Slopes {
+            linear: T::of(linear),
+            constant: T::of(constant),
+        }
     }
 
     /// The gradient of a vector over channels, from the sums of all groups of all samples.
@@ -292,11 +410,17 @@ struct Sums {
 
 impl Sums {
     fn plus(self, other: Self) -> Self {
-        Self { plain: self.plain + other.plain, times_normal: self.times_normal + other.times_normal }
+        Self {
+            plain: self.plain + other.plain,
+            times_normal: self.times_normal + other.times_normal,
+        }
     }
 
     fn times(self, factor: f64) -> Self {
-        Self { plain: self.plain * factor, times_normal: self.times_normal * factor }
+        Self {
+            plain: self.plain * factor,
+            times_normal: self.times_normal * factor,
+        }
     }
 }
 
@@ -363,7 +487,8 @@ simd! {
 impl PieceSums {
     /// Channels come in order.
     fn add(&mut self, channel: usize, sums: Sums) {
-        self.sums.resize(channel - self.first_channel + 1, Sums::default());
+        self.sums
+            .resize(channel - self.first_channel + 1, Sums::default());
         if let Some(last) = self.sums.last_mut() {
             *last = last.plus(sums);
         }
@@ -413,20 +538,48 @@ mod tests {
 
     type Function = fn(Tensor<5>, Tensor<1>, Tensor<1>, usize, f64, Option<Dropout>) -> Tensor<5>;
 
-    fn flat(function: Function, x: &[Tensor<1>], (shape, groups): ([usize; 5], usize), dropout: Option<Dropout>) -> Tensor<1> {
-        function(x[0].clone().reshape(shape), x[1].clone(), x[2].clone(), groups, 1e-2, dropout).flatten(0, 4)
+    fn flat(
+        function: Function,
+        x: &[Tensor<1>],
+        (shape, groups): ([usize; 5], usize),
+        dropout: Option<Dropout>,
+    ) -> Tensor<1> {
+        function(
+            x[0].clone().reshape(shape),
+            x[1].clone(),
+            x[2].clone(),
+            groups,
+            1e-2,
+            dropout,
+        )
+        .flatten(0, 4)
     }
 
     fn inputs(shape: [usize; 5]) -> [Vec<f64>; 3] {
-        [numbers(shape.iter().product(), 1), numbers(shape[1], 2), numbers(shape[1], 3)]
+        [
+            numbers(shape.iter().product(), 1),
+            numbers(shape[1], 2),
+            numbers(shape[1], 3),
+        ]
     }
 
     #[test]
     fn group_norm_silu_agrees_with_its_composition_for_any_size() {
         for size in SIZES {
-            for dropout in [None, Some(Dropout { probability: 0.3, seed: 5 })] {
-                let apply = |function: Function| move |x: &[Tensor<1>]| flat(function, x, size, dropout);
-                check(apply(group_norm_silu), apply(plain::group_norm_silu), &inputs(size.0));
+            for dropout in [
+                None,
+                Some(Dropout {
+                    probability: 0.3,
+                    seed: 5,
+                }),
+            ] {
+                let apply =
+                    |function: Function| move |x: &[Tensor<1>]| flat(function, x, size, dropout);
+                check(
+                    apply(group_norm_silu),
+                    apply(plain::group_norm_silu),
+                    &inputs(size.0),
+                );
             }
         }
     }
@@ -435,11 +588,20 @@ mod tests {
     fn grids_may_be_strided() {
         let apply = |function: Function| {
             move |x: &[Tensor<1>]| {
-                let grids = x[0].clone().reshape([4, 3, 2, 5, 2]).permute([2, 0, 4, 1, 3]);
-                function(grids, x[1].clone(), x[2].clone(), 2, 0.1, None).swap_dims(2, 4).flatten(0, 4)
+                let grids = x[0]
+                    .clone()
+                    .reshape([4, 3, 2, 5, 2])
+                    .permute([2, 0, 4, 1, 3]);
+                function(grids, x[1].clone(), x[2].clone(), 2, 0.1, None)
+                    .swap_dims(2, 4)
+                    .flatten(0, 4)
             }
         };
-        check(apply(group_norm_silu), apply(plain::group_norm_silu), &[numbers(240, 1), numbers(4, 2), numbers(4, 3)]);
+        check(
+            apply(group_norm_silu),
+            apply(plain::group_norm_silu),
+            &[numbers(240, 1), numbers(4, 2), numbers(4, 3)],
+        );
     }
 
     #[test]
@@ -449,10 +611,29 @@ mod tests {
         let like = Tensor::<1>::zeros([1], (&device, DType::F32));
         let x = constant(&numbers(shape.iter().product(), 1), shape, &like);
         let [scale, shift] = [2, 3].map(|seed| constant(&numbers(4, seed), [4], &like));
-        let apply = |dropout| group_norm_silu(x.clone(), scale.clone(), shift.clone(), groups, 1e-5, dropout);
-        let fused = apply(Some(Dropout { probability: 0.1, seed: 77 }));
+        let apply = |dropout| {
+            group_norm_silu(
+                x.clone(),
+                scale.clone(),
+                shift.clone(),
+                groups,
+                1e-5,
+                dropout,
+            )
+        };
+        let fused = apply(Some(Dropout {
+            probability: 0.1,
+            seed: 77,
+        }));
         assert_eq!(fused.into_data(), dropout(apply(None), 0.1, 77).into_data());
-        assert_eq!(apply(Some(Dropout { probability: 0.0, seed: 77 })).into_data(), apply(None).into_data());
+        assert_eq!(
+            apply(Some(Dropout {
+                probability: 0.0,
+                seed: 77
+            }))
+            .into_data(),
+            apply(None).into_data()
+        );
     }
 
     #[test]
@@ -462,18 +643,34 @@ mod tests {
         let [x, scale, shift] = inputs(size.0);
         let coarse: Vec<f64> = x.iter().map(|x| (64.0 * x).round() / 64.0).collect();
         let far = coarse.iter().map(|x| x + 1e4).collect();
-        let rounded = |values: &[f64]| -> Vec<f64> { values.iter().map(|&value| f64::from(value as f32)).collect() };
+        let rounded = |values: &[f64]| -> Vec<f64> {
+            values
+                .iter()
+                .map(|&value| f64::from(value as f32))
+                .collect()
+        };
         let [scale, shift] = [rounded(&scale), rounded(&shift)];
         let near = value_and_gradients(
             &|x: &[_]| flat(plain::group_norm_silu, x, size, None),
             &[coarse, scale.clone(), shift.clone()],
             DType::F64,
         );
-        let far = value_and_gradients(&|x: &[_]| flat(group_norm_silu, x, size, None), &[far, scale, shift], DType::F32);
+        let far = value_and_gradients(
+            &|x: &[_]| flat(group_norm_silu, x, size, None),
+            &[far, scale, shift],
+            DType::F32,
+        );
         for (far, near) in far.iter().zip(&near) {
-            let largest = near.iter().fold(1.0_f64, |largest, value| largest.max(value.abs()));
+            let largest = near
+                .iter()
+                .fold(1.0_f64, |largest, value| largest.max(value.abs()));
             // Some roundings of 6e-8, as without an offset; squares of 1e8 in f32 would leave no digit of a variance of 1.
-            far.iter().zip(near).for_each(|(far, near)| assert!((far - near).abs() < 5e-6 * largest, "{far} instead of {near}"));
+            far.iter().zip(near).for_each(|(far, near)| {
+                assert!(
+                    (far - near).abs() < 5e-6 * largest,
+                    "{far} instead of {near}"
+                )
+            });
         }
     }
 
@@ -486,7 +683,11 @@ mod tests {
             let found = moments(&x);
             assert_eq!(found.count, len as f64);
             // Sums of thousands of terms of order one in f64.
-            assert!((found.mean - mean).abs() < 1e-13 && (found.squares - squares).abs() < 1e-13 * (1.0 + squares), "{len} numbers");
+            assert!(
+                (found.mean - mean).abs() < 1e-13
+                    && (found.squares - squares).abs() < 1e-13 * (1.0 + squares),
+                "{len} numbers"
+            );
         }
     }
 
@@ -494,9 +695,19 @@ mod tests {
     fn two_voxels_become_minus_one_and_one_before_the_activation() {
         let device = Device::flex();
         let x = Tensor::<1>::from_floats([1000.0, 1004.0], &device).reshape([1, 1, 1, 1, 2]);
-        let output = group_norm_silu(x, Tensor::ones([1], &device), Tensor::zeros([1], &device), 1, 0.0, None);
+        let output = group_norm_silu(
+            x,
+            Tensor::ones([1], &device),
+            Tensor::zeros([1], &device),
+            1,
+            0.0,
+            None,
+        );
         let [low, high] = [-1.0_f32, 1.0].map(sigmoid);
-        assert_eq!(output.into_data().try_to_vec::<f32>().unwrap(), [-low, high]);
+        assert_eq!(
+            output.into_data().try_to_vec::<f32>().unwrap(),
+            [-low, high]
+        );
     }
 
     #[test]
@@ -504,11 +715,26 @@ mod tests {
         let device = Device::flex().autodiff();
         let [scale, shift] = [(); 2].map(|()| Tensor::<1>::ones([4], &device).require_grad());
         for shape in [[0, 4, 2, 2, 2], [3, 4, 0, 2, 2]] {
-            let output = group_norm_silu(Tensor::zeros(shape, &device), scale.clone(), shift.clone(), 2, 1e-5, None);
+            let output = group_norm_silu(
+                Tensor::zeros(shape, &device),
+                scale.clone(),
+                shift.clone(),
+                2,
+                1e-5,
+                None,
+            );
             assert_eq!(output.dims(), shape);
             let gradients = output.sum().backward();
             for input in [&scale, &shift] {
-                assert_eq!(input.grad(&gradients).unwrap().into_data().try_to_vec::<f32>().unwrap(), [0.0; 4]);
+                assert_eq!(
+                    input
+                        .grad(&gradients)
+                        .unwrap()
+                        .into_data()
+                        .try_to_vec::<f32>()
+                        .unwrap(),
+                    [0.0; 4]
+                );
             }
         }
     }
@@ -518,7 +744,9 @@ mod tests {
         let device = Device::flex().autodiff();
         let x = Tensor::<5>::ones([1, 2, 1, 1, 1], &device).require_grad();
         let constants = || Tensor::ones([2], &device.clone().inner());
-        let gradients = group_norm_silu(x.clone(), constants(), constants(), 1, 1.0, None).sum().backward();
+        let gradients = group_norm_silu(x.clone(), constants(), constants(), 1, 1.0, None)
+            .sum()
+            .backward();
         // Equal gradients of all numbers of a group only say that their mean should move, which the norm ignores.
         assert!(x.grad(&gradients).unwrap().abs().max().into_scalar::<f32>() < 1e-6);
     }
@@ -527,6 +755,13 @@ mod tests {
     #[should_panic(expected = "2 groups do not divide 3 channels")]
     fn channels_that_groups_do_not_divide_are_refused() {
         let device = Device::flex();
-        group_norm_silu(Tensor::zeros([1, 3, 2, 2, 2], &device), Tensor::ones([3], &device), Tensor::ones([3], &device), 2, 1e-5, None);
+        group_norm_silu(
+            Tensor::zeros([1, 3, 2, 2, 2], &device),
+            Tensor::ones([3], &device),
+            Tensor::ones([3], &device),
+            2,
+            1e-5,
+            None,
+        );
     }
 }

@@ -57,7 +57,9 @@ pub(crate) unsafe trait Lanes<T>: Copy {
         for (sums, factor) in sums.iter_mut().zip(factors) {
             // SAFETY: promised by the caller.
             let factor = Self::splat(unsafe { *factor });
-            sums.iter_mut().zip(inputs).for_each(|(sum, input)| *sum = factor.mul_add(input, *sum));
+            sums.iter_mut()
+                .zip(inputs)
+                .for_each(|(sum, input)| *sum = factor.mul_add(input, *sum));
         }
     }
     /// Three times [`Self::add_scaled`]: with consecutive factors, and with inputs that are `step` numbers apart.
@@ -65,8 +67,12 @@ pub(crate) unsafe trait Lanes<T>: Copy {
     /// # Safety
     /// Factors and inputs are readable.
     #[inline(always)]
-    unsafe fn add_three_scaled(sums: &mut [[Self; 3]; ROWS], factors: [*const T; ROWS], inputs: [*const T; 3], step: isize)
-    where
+    unsafe fn add_three_scaled(
+        sums: &mut [[Self; 3]; ROWS],
+        factors: [*const T; ROWS],
+        inputs: [*const T; 3],
+        step: isize,
+    ) where
         T: Scalar,
     {
         for tap in 0..3 {
@@ -82,11 +88,17 @@ pub(crate) unsafe trait Lanes<T>: Copy {
     /// # Safety
     /// The factors are readable for eight numbers each.
     #[inline(always)]
-    unsafe fn add_products(sums: &mut [[Self; 3]; ROWS], factors: [*const T; ROWS], inputs: [Self; 3]) {
+    unsafe fn add_products(
+        sums: &mut [[Self; 3]; ROWS],
+        factors: [*const T; ROWS],
+        inputs: [Self; 3],
+    ) {
         for (sums, factor) in sums.iter_mut().zip(factors) {
             // SAFETY: promised by the caller.
             let factor = unsafe { Self::load(factor) };
-            sums.iter_mut().zip(inputs).for_each(|(sum, input)| *sum = factor.mul_add(input, *sum));
+            sums.iter_mut()
+                .zip(inputs)
+                .for_each(|(sum, input)| *sum = factor.mul_add(input, *sum));
         }
     }
 }
@@ -122,7 +134,13 @@ unsafe impl<T: Scalar> Lanes<T> for [T; LANES] {
 
     #[inline(always)]
     fn max(self, other: Self) -> Self {
-        std::array::from_fn(|lane| if self[lane] > other[lane] { self[lane] } else { other[lane] })
+        std::array::from_fn(|lane| {
+            if self[lane] > other[lane] {
+                self[lane]
+            } else {
+                other[lane]
+            }
+        })
     }
 }
 
@@ -139,25 +157,41 @@ mod x86 {
             // SAFETY: as in `splat`; a vector of four numbers is an array of them.
             unsafe {
                 let pairs = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
-                let sums = _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps::<1>(pairs));
+                let sums = _mm_add_ps(
+                    _mm256_castps256_ps128(pairs),
+                    _mm256_extractf128_ps::<1>(pairs),
+                );
                 std::mem::transmute::<__m128, [f32; ROWS]>(sums)
             }
         }
 
         #[inline(always)]
-        unsafe fn add_scaled(sums: &mut [[Self; 3]; ROWS], factors: [*const f32; ROWS], inputs: [Self; 3]) {
+        unsafe fn add_scaled(
+            sums: &mut [[Self; 3]; ROWS],
+            factors: [*const f32; ROWS],
+            inputs: [Self; 3],
+        ) {
             // SAFETY: promised by the caller; and as in `splat`.
             unsafe { registers::add_scaled(sums, factors, inputs) };
         }
 
         #[inline(always)]
-        unsafe fn add_three_scaled(sums: &mut [[Self; 3]; ROWS], factors: [*const f32; ROWS], inputs: [*const f32; 3], step: isize) {
+        unsafe fn add_three_scaled(
+            sums: &mut [[Self; 3]; ROWS],
+            factors: [*const f32; ROWS],
+            inputs: [*const f32; 3],
+            step: isize,
+        ) {
             // SAFETY: promised by the caller; and as in `splat`.
             unsafe { registers::add_three_scaled(sums, factors, inputs, step) };
         }
 
         #[inline(always)]
-        unsafe fn add_products(sums: &mut [[Self; 3]; ROWS], factors: [*const f32; ROWS], inputs: [Self; 3]) {
+        unsafe fn add_products(
+            sums: &mut [[Self; 3]; ROWS],
+            factors: [*const f32; ROWS],
+            inputs: [Self; 3],
+        ) {
             // SAFETY: promised by the caller; and as in `splat`.
             unsafe { registers::add_products(sums, factors, inputs) };
         }
@@ -225,19 +259,34 @@ mod x86 {
         #[inline(always)]
         fn add(self, other: Self) -> Self {
             // SAFETY: as in `splat`.
-            unsafe { [_mm256_add_pd(self[0], other[0]), _mm256_add_pd(self[1], other[1])] }
+            unsafe {
+                [
+                    _mm256_add_pd(self[0], other[0]),
+                    _mm256_add_pd(self[1], other[1]),
+                ]
+            }
         }
 
         #[inline(always)]
         fn mul_add(self, factor: Self, term: Self) -> Self {
             // SAFETY: as in `splat`.
-            unsafe { [_mm256_fmadd_pd(self[0], factor[0], term[0]), _mm256_fmadd_pd(self[1], factor[1], term[1])] }
+            unsafe {
+                [
+                    _mm256_fmadd_pd(self[0], factor[0], term[0]),
+                    _mm256_fmadd_pd(self[1], factor[1], term[1]),
+                ]
+            }
         }
 
         #[inline(always)]
         fn max(self, other: Self) -> Self {
             // SAFETY: as in `splat`.
-            unsafe { [_mm256_max_pd(self[0], other[0]), _mm256_max_pd(self[1], other[1])] }
+            unsafe {
+                [
+                    _mm256_max_pd(self[0], other[0]),
+                    _mm256_max_pd(self[1], other[1]),
+                ]
+            }
         }
     }
 }
@@ -256,13 +305,15 @@ pub(crate) fn dot<T: Scalar, L: Lanes<T>>(a: &[T], b: &[T]) -> T {
         for (chain, sum) in chains.iter_mut().enumerate() {
             let at = at + chain * LANES;
             // SAFETY: the loop ends where fewer than CHAINS * LANES elements remain in either slice.
-            *sum = unsafe { L::load(a.as_ptr().add(at)).mul_add(L::load(b.as_ptr().add(at)), *sum) };
+            *sum =
+                unsafe { L::load(a.as_ptr().add(at)).mul_add(L::load(b.as_ptr().add(at)), *sum) };
         }
         at += CHAINS * LANES;
     }
     while at + LANES <= len {
         // SAFETY: LANES elements remain.
-        chains[0] = unsafe { L::load(a.as_ptr().add(at)).mul_add(L::load(b.as_ptr().add(at)), chains[0]) };
+        chains[0] =
+            unsafe { L::load(a.as_ptr().add(at)).mul_add(L::load(b.as_ptr().add(at)), chains[0]) };
         at += LANES;
     }
     let mut rest = T::ZERO;
@@ -337,13 +388,30 @@ mod tests {
         for len in 0..100 {
             let a: Vec<f64> = (0..len).map(|i| ((i * 7) % 13) as f64 - 5.0).collect();
             let b: Vec<f64> = (0..len).map(|i| ((i * 5) % 11) as f64 - 4.0).collect();
-            let (a32, b32): (Vec<f32>, Vec<f32>) = a.iter().zip(&b).map(|(&a, &b)| (a as f32, b as f32)).unzip();
+            let (a32, b32): (Vec<f32>, Vec<f32>) = a
+                .iter()
+                .zip(&b)
+                .map(|(&a, &b)| (a as f32, b as f32))
+                .unzip();
             let dot: f64 = a.iter().zip(&b).map(|(a, b)| a * b).sum();
             let highest = a.iter().copied().fold(f64::MIN, f64::max);
             for [wide, narrow] in at_every_level(|| {
-                [sums(&a, &b), sums(&a32, &b32).map(|sum| if len == 0 && sum == f32::MIN { f64::MIN } else { sum.into() })]
+                [
+                    sums(&a, &b),
+                    sums(&a32, &b32).map(|sum| {
+                        if len == 0 && sum == f32::MIN {
+                            f64::MIN
+                        } else {
+                            sum.into()
+                        }
+                    }),
+                ]
             }) {
-                assert_eq!(wide, [dot, a.iter().sum(), highest], "small integers have no rounding");
+                assert_eq!(
+                    wide,
+                    [dot, a.iter().sum(), highest],
+                    "small integers have no rounding"
+                );
                 assert_eq!(narrow, wide);
             }
         }

@@ -18,7 +18,11 @@ use crate::simd::simd;
 ///
 /// # Panics
 /// If the length of weight or bias is not that of the last axis.
-pub fn layer_norm<const D: usize>(x: Tensor<D>, affine: Option<(Tensor<1>, Tensor<1>)>, epsilon: f64) -> Tensor<D> {
+pub fn layer_norm<const D: usize>(
+    x: Tensor<D>,
+    affine: Option<(Tensor<1>, Tensor<1>)>,
+    epsilon: f64,
+) -> Tensor<D> {
     let Some((weight, bias)) = affine else {
         return match fused(Standardise { epsilon }, [x.into_dispatch()]) {
             Ok(output) => Tensor::from_dispatch(output),
@@ -26,10 +30,28 @@ pub fn layer_norm<const D: usize>(x: Tensor<D>, affine: Option<(Tensor<1>, Tenso
         };
     };
     let width = x.dims()[D - 1];
-    assert_eq!(weight.dims(), [width], "layer_norm: the weight must have the length of the last axis");
-    assert_eq!(bias.dims(), [width], "layer_norm: the bias must have the length of the last axis");
-    let kernel = LayerNorm { epsilon, choice: None };
-    match fused(kernel, [x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch()]) {
+    assert_eq!(
+        weight.dims(),
+        [width],
+        "layer_norm: the weight must have the length of the last axis"
+    );
+    assert_eq!(
+        bias.dims(),
+        [width],
+        "layer_norm: the bias must have the length of the last axis"
+    );
+    let kernel = LayerNorm {
+        epsilon,
+        choice: None,
+    };
+    match fused(
+        kernel,
+        [
+            x.into_dispatch(),
+            weight.into_dispatch(),
+            bias.into_dispatch(),
+        ],
+    ) {
         Ok(output) => Tensor::from_dispatch(output),
         Err([x, weight, bias]) => {
             let affine = (Tensor::from_dispatch(weight), Tensor::from_dispatch(bias));
@@ -47,13 +69,41 @@ pub fn layer_norm<const D: usize>(x: Tensor<D>, affine: Option<(Tensor<1>, Tenso
 ///
 /// # Panics
 /// If the shapes do not fit together.
-pub fn adaptive_layer_norm(x: Tensor<2>, scale: Tensor<2>, shift: Tensor<2>, groups: &RowChoice, epsilon: f64) -> Tensor<2> {
+pub fn adaptive_layer_norm(
+    x: Tensor<2>,
+    scale: Tensor<2>,
+    shift: Tensor<2>,
+    groups: &RowChoice,
+    epsilon: f64,
+) -> Tensor<2> {
     let [rows, width] = x.dims();
-    assert_eq!(groups.index().len(), rows, "adaptive_layer_norm: one group for every row of x");
-    assert_eq!(scale.dims(), [groups.rows(), width], "adaptive_layer_norm: shape of the scale");
-    assert_eq!(shift.dims(), [groups.rows(), width], "adaptive_layer_norm: shape of the shift");
-    let kernel = LayerNorm { epsilon, choice: Some(groups.clone()) };
-    match fused(kernel, [x.into_dispatch(), scale.into_dispatch(), shift.into_dispatch()]) {
+    assert_eq!(
+        groups.index().len(),
+        rows,
+        "adaptive_layer_norm: one group for every row of x"
+    );
+    assert_eq!(
+        scale.dims(),
+        [groups.rows(), width],
+        "adaptive_layer_norm: shape of the scale"
+    );
+    assert_eq!(
+        shift.dims(),
+        [groups.rows(), width],
+        "adaptive_layer_norm: shape of the shift"
+    );
+    let kernel = LayerNorm {
+        epsilon,
+        choice: Some(groups.clone()),
+    };
+    match fused(
+        kernel,
+        [
+            x.into_dispatch(),
+            scale.into_dispatch(),
+            shift.into_dispatch(),
+        ],
+    ) {
         Ok(output) => Tensor::from_dispatch(output),
         Err([x, scale, shift]) => {
             let [x, scale, shift] = [x, scale, shift].map(Tensor::from_dispatch);
@@ -84,9 +134,16 @@ impl Kernel<1> for Standardise {
         (forward(&x, Affine::shared(&ones, &zeros), self.epsilon), x)
     }
 
-    fn backward<T: Scalar>(&self, x: FlexTensor, gradient: FlexTensor, _: [bool; 1]) -> [Option<FlexTensor>; 1] {
+    fn backward<T: Scalar>(
+        &self,
+        x: FlexTensor,
+        gradient: FlexTensor,
+        _: [bool; 1],
+    ) -> [Option<FlexTensor>; 1] {
         let (ones, zeros) = neutral::<T>(&x);
-        [Some(backward(&x, gradient, Affine::shared(&ones, &zeros), self.epsilon).0)]
+        [Some(
+            backward(&x, gradient, Affine::shared(&ones, &zeros), self.epsilon).0,
+        )]
     }
 }
 
@@ -95,10 +152,18 @@ impl Kernel<3> for LayerNorm {
 
     fn forward<T: Scalar>(&self, inputs: [FlexTensor; 3]) -> (FlexTensor, Self::Saved) {
         let saved = inputs.map(|input| input.to_contiguous());
-        (forward::<T>(&saved[0], self.affine(&saved), self.epsilon), saved)
+        (
+            forward::<T>(&saved[0], self.affine(&saved), self.epsilon),
+            saved,
+        )
     }
 
-    fn backward<T: Scalar>(&self, saved: Self::Saved, gradient: FlexTensor, wanted: [bool; 3]) -> [Option<FlexTensor>; 3] {
+    fn backward<T: Scalar>(
+        &self,
+        saved: Self::Saved,
+        gradient: FlexTensor,
+        wanted: [bool; 3],
+    ) -> [Option<FlexTensor>; 3] {
         let affine = self.affine::<T>(&saved);
         let (width, groups) = (affine.width, affine.scale.len() / affine.width.max(1));
         let (for_x, parts) = backward(&saved[0], gradient, affine, self.epsilon);
@@ -106,17 +171,28 @@ impl Kernel<3> for LayerNorm {
         // Each row of the sums holds the gradient of the scale and then that of the shift.
         let half = |number: usize| {
             let rows = sums.chunks_exact((2 * width).max(1));
-            let values: Vec<T> = rows.flat_map(|row| row[number * width..][..width].iter().copied()).collect();
+            let values: Vec<T> = rows
+                .flat_map(|row| row[number * width..][..width].iter().copied())
+                .collect();
             tensor(values, saved[1].shape())
         };
-        [wanted[0].then_some(for_x), wanted[1].then(|| half(0)), wanted[2].then(|| half(1))]
+        [
+            wanted[0].then_some(for_x),
+            wanted[1].then(|| half(0)),
+            wanted[2].then(|| half(1)),
+        ]
     }
 }
 
 impl LayerNorm {
     fn affine<'a, T: Scalar>(&'a self, [x, scale, shift]: &'a [FlexTensor; 3]) -> Affine<'a, T> {
         let choice = self.choice.as_ref().map(RowChoice::index);
-        Affine { width: last_axis(x), scale: values(scale), shift: values(shift), choice }
+        Affine {
+            width: last_axis(x),
+            scale: values(scale),
+            shift: values(shift),
+            choice,
+        }
     }
 }
 
@@ -142,7 +218,12 @@ struct Affine<'a, T> {
 
 impl<'a, T> Affine<'a, T> {
     fn shared(scale: &'a [T], shift: &'a [T]) -> Self {
-        Self { width: scale.len(), scale, shift, choice: None }
+        Self {
+            width: scale.len(),
+            scale,
+            shift,
+            choice: None,
+        }
     }
 
     /// Which row of scales and shifts a row uses.
@@ -165,22 +246,48 @@ impl<'a, T> Affine<'a, T> {
 
 fn forward<T: Scalar>(x: &FlexTensor, affine: Affine<'_, T>, epsilon: f64) -> FlexTensor {
     let (given, width) = (values::<T>(x), affine.width);
-    let output = build(given.len(), rows_per_chunk(width) * width, |first, output| {
-        normalise(&given[first..][..output.len()], affine, first / width, T::of(epsilon), output);
-    });
+    let output = build(
+        given.len(),
+        rows_per_chunk(width) * width,
+        |first, output| {
+            normalise(
+                &given[first..][..output.len()],
+                affine,
+                first / width,
+                T::of(epsilon),
+                output,
+            );
+        },
+    );
     tensor(output, x.shape())
 }
 
 /// The gradient of `x`, and parts of those of scales and shifts side by side.
-fn backward<T: Scalar>(x: &FlexTensor, gradient: FlexTensor, affine: Affine<'_, T>, epsilon: f64) -> (FlexTensor, Vec<PartialSums<T>>) {
+fn backward<T: Scalar>(
+    x: &FlexTensor,
+    gradient: FlexTensor,
+    affine: Affine<'_, T>,
+    epsilon: f64,
+) -> (FlexTensor, Vec<PartialSums<T>>) {
     // Every piece leaves sums as long as one row or more, so it takes enough rows to outweigh them.
     const ROWS: usize = 4;
     let gradient = gradient.to_contiguous();
     let (given, cotangent, width) = (values::<T>(x), values::<T>(&gradient), affine.width);
-    let (for_x, parts) = build_with(given.len(), ROWS * rows_per_chunk(width) * width, |first, output| {
-        let range = first..first + output.len();
-        pull_back(&given[range.clone()], &cotangent[range], affine, first / width, T::of(epsilon), output)
-    });
+    let (for_x, parts) = build_with(
+        given.len(),
+        ROWS * rows_per_chunk(width) * width,
+        |first, output| {
+            let range = first..first + output.len();
+            pull_back(
+                &given[range.clone()],
+                &cotangent[range],
+                affine,
+                first / width,
+                T::of(epsilon),
+                output,
+            )
+        },
+    );
     (tensor(for_x, x.shape()), parts)
 }
 
@@ -249,19 +356,50 @@ mod tests {
     #[test]
     fn layer_norm_agrees_with_its_composition_for_any_size() {
         for [rows, width] in SIZES {
-            let (inputs, shape) = ([numbers(rows * width, 1), numbers(width, 2), numbers(width, 3)], [1, rows, width]);
-            let apply = |norm: fn(Tensor<3>, Option<(Tensor<1>, Tensor<1>)>, f64) -> Tensor<3>, x: &[Tensor<1>]| {
-                norm(x[0].clone().reshape(shape), x.get(1).cloned().zip(x.get(2).cloned()), 1e-2).reshape([rows * width])
+            let (inputs, shape) = (
+                [
+                    numbers(rows * width, 1),
+                    numbers(width, 2),
+                    numbers(width, 3),
+                ],
+                [1, rows, width],
+            );
+            let apply = |norm: fn(Tensor<3>, Option<(Tensor<1>, Tensor<1>)>, f64) -> Tensor<3>,
+                         x: &[Tensor<1>]| {
+                norm(
+                    x[0].clone().reshape(shape),
+                    x.get(1).cloned().zip(x.get(2).cloned()),
+                    1e-2,
+                )
+                .reshape([rows * width])
             };
-            check(|x| apply(layer_norm, x), |x| apply(plain::layer_norm, x), &inputs);
-            check(|x| apply(layer_norm, x), |x| apply(plain::layer_norm, x), &inputs[..1]);
+            check(
+                |x| apply(layer_norm, x),
+                |x| apply(plain::layer_norm, x),
+                &inputs,
+            );
+            check(
+                |x| apply(layer_norm, x),
+                |x| apply(plain::layer_norm, x),
+                &inputs[..1],
+            );
         }
     }
 
     /// Groups that repeat, alternate and are missing.
     fn groups(rows: usize, count: u32) -> RowChoice {
-        let group = |row: u32| if row % 7 == 3 { RowChoice::NONE } else { (row / 5 + row % 2) % count };
-        RowChoice::new(count as usize, (0..rows as u32).map(group).collect::<Vec<_>>()).unwrap()
+        let group = |row: u32| {
+            if row % 7 == 3 {
+                RowChoice::NONE
+            } else {
+                (row / 5 + row % 2) % count
+            }
+        };
+        RowChoice::new(
+            count as usize,
+            (0..rows as u32).map(group).collect::<Vec<_>>(),
+        )
+        .unwrap()
     }
 
     #[test]
@@ -271,10 +409,25 @@ mod tests {
             let (choice, table) = (groups(rows, count), [count as usize, width]);
             let apply = |norm: Norm, x: &[Tensor<1>]| {
                 let [scale, shift] = [1, 2].map(|number: usize| x[number].clone().reshape(table));
-                norm(x[0].clone().reshape([rows, width]), scale, shift, &choice, 1e-2).reshape([rows * width])
+                norm(
+                    x[0].clone().reshape([rows, width]),
+                    scale,
+                    shift,
+                    &choice,
+                    1e-2,
+                )
+                .reshape([rows * width])
             };
-            let inputs = [numbers(rows * width, 1), numbers(table[0] * width, 2), numbers(table[0] * width, 3)];
-            check(|x| apply(adaptive_layer_norm, x), |x| apply(plain::adaptive_layer_norm, x), &inputs);
+            let inputs = [
+                numbers(rows * width, 1),
+                numbers(table[0] * width, 2),
+                numbers(table[0] * width, 3),
+            ];
+            check(
+                |x| apply(adaptive_layer_norm, x),
+                |x| apply(plain::adaptive_layer_norm, x),
+                &inputs,
+            );
         }
     }
 
@@ -282,16 +435,32 @@ mod tests {
     fn one_group_is_plain_layer_norm_to_the_last_bit() {
         let device = burn::tensor::Device::flex();
         let x = Tensor::<2>::from_floats([[1.0, -2.0, 0.5], [3.0, 0.0, 0.25]], &device);
-        let [weight, bias] = [[2.0, 1.0, -1.0], [0.1, 0.2, 0.3]].map(|row| Tensor::<1>::from_floats(row, &device));
+        let [weight, bias] =
+            [[2.0, 1.0, -1.0], [0.1, 0.2, 0.3]].map(|row| Tensor::<1>::from_floats(row, &device));
         let choice = RowChoice::new(1, [0, 0]).unwrap();
-        let adaptive = adaptive_layer_norm(x.clone(), weight.clone().unsqueeze(), bias.clone().unsqueeze(), &choice, 1e-5);
-        assert_eq!(layer_norm(x, Some((weight, bias)), 1e-5).into_data(), adaptive.into_data());
+        let adaptive = adaptive_layer_norm(
+            x.clone(),
+            weight.clone().unsqueeze(),
+            bias.clone().unsqueeze(),
+            &choice,
+            1e-5,
+        );
+        assert_eq!(
+            layer_norm(x, Some((weight, bias)), 1e-5).into_data(),
+            adaptive.into_data()
+        );
     }
 
     #[test]
     fn a_row_of_two_numbers_becomes_minus_one_and_one() {
         let x = Tensor::<2>::from_floats([[1000.0, 1004.0]], &burn::tensor::Device::flex());
-        assert_eq!(layer_norm(x, None, 0.0).into_data().try_to_vec::<f32>().unwrap(), [-1.0, 1.0]);
+        assert_eq!(
+            layer_norm(x, None, 0.0)
+                .into_data()
+                .try_to_vec::<f32>()
+                .unwrap(),
+            [-1.0, 1.0]
+        );
     }
 
     #[test]
@@ -301,20 +470,41 @@ mod tests {
         let ones = Tensor::<2>::ones([1, 2], &device);
         let choice = RowChoice::new(1, [RowChoice::NONE, 0]).unwrap();
         let output = adaptive_layer_norm(x, ones.clone(), ones, &choice, 0.0);
-        assert_eq!(output.into_data().try_to_vec::<f32>().unwrap(), [0.0, 0.0, 2.0, 0.0]);
+        assert_eq!(
+            output.into_data().try_to_vec::<f32>().unwrap(),
+            [0.0, 0.0, 2.0, 0.0]
+        );
     }
 
     #[test]
     fn no_rows_give_no_gradient() {
         let device = burn::tensor::Device::flex().autodiff();
-        let [scale, shift] = [2, 2].map(|groups| Tensor::<2>::ones([groups, 4], &device).require_grad());
+        let [scale, shift] =
+            [2, 2].map(|groups| Tensor::<2>::ones([groups, 4], &device).require_grad());
         let choice = RowChoice::new(2, []).unwrap();
-        let output = adaptive_layer_norm(Tensor::zeros([0, 4], &device), scale.clone(), shift.clone(), &choice, 1e-5);
+        let output = adaptive_layer_norm(
+            Tensor::zeros([0, 4], &device),
+            scale.clone(),
+            shift.clone(),
+            &choice,
+            1e-5,
+        );
         assert_eq!(output.dims(), [0, 4]);
         let gradients = output.sum().backward();
         for input in [scale, shift] {
-            assert_eq!(input.grad(&gradients).unwrap().into_data().try_to_vec::<f32>().unwrap(), [0.0; 8]);
+            assert_eq!(
+                input
+                    .grad(&gradients)
+                    .unwrap()
+                    .into_data()
+                    .try_to_vec::<f32>()
+                    .unwrap(),
+                [0.0; 8]
+            );
         }
-        assert_eq!(layer_norm(Tensor::<3>::zeros([2, 3, 0], &device), None, 1e-5).dims(), [2, 3, 0]);
+        assert_eq!(
+            layer_norm(Tensor::<3>::zeros([2, 3, 0], &device), None, 1e-5).dims(),
+            [2, 3, 0]
+        );
     }
 }

@@ -89,7 +89,9 @@ pub use group_norm::group_norm_silu;
 pub use layer_norm::{adaptive_layer_norm, layer_norm};
 pub use lookup::lookup_sum;
 pub use norm::rms_norm;
-pub use optimiser::{ParameterUpdate, Real, UpdateFactors, UpdateRule, global_norm, optimiser_step};
+pub use optimiser::{
+    ParameterUpdate, Real, UpdateFactors, UpdateRule, global_norm, optimiser_step,
+};
 pub use pair_attention::pair_biased_attention;
 pub use radial::{Bands, banded_radial};
 pub use residual::gated_residual;

@@ -21,7 +21,11 @@ use crate::simd::simd;
 /// # Panics
 /// If there are no or more than three tables, or if the sizes do not fit together.
 pub fn lookup_sum(tables: Vec<Tensor<2>>, choices: &[RowChoice]) -> Tensor<2> {
-    assert_eq!(tables.len(), choices.len(), "lookup_sum: one list of choices for every table");
+    assert_eq!(
+        tables.len(),
+        choices.len(),
+        "lookup_sum: one list of choices for every table"
+    );
     match (&tables[..], choices) {
         ([a], [x]) => lookup([a], [x]),
         ([a, b], [x, y]) => lookup([a, b], [x, y]),
@@ -33,13 +37,26 @@ pub fn lookup_sum(tables: Vec<Tensor<2>>, choices: &[RowChoice]) -> Tensor<2> {
 fn lookup<const N: usize>(tables: [&Tensor<2>; N], choices: [&RowChoice; N]) -> Tensor<2> {
     let width = tables[0].dims()[1];
     for (table, choice) in tables.into_iter().zip(choices) {
-        assert_eq!(table.dims(), [choice.rows(), width], "lookup_sum: shape of a table");
-        assert_eq!(choice.index().len(), choices[0].index().len(), "lookup_sum: number of choices");
+        assert_eq!(
+            table.dims(),
+            [choice.rows(), width],
+            "lookup_sum: shape of a table"
+        );
+        assert_eq!(
+            choice.index().len(),
+            choices[0].index().len(),
+            "lookup_sum: number of choices"
+        );
     }
-    let kernel = Lookup { choices: choices.map(RowChoice::clone) };
+    let kernel = Lookup {
+        choices: choices.map(RowChoice::clone),
+    };
     match fused(kernel, tables.map(|table| table.clone().into_dispatch())) {
         Ok(output) => Tensor::from_dispatch(output),
-        Err(tables) => plain::lookup_sum(tables.map(Tensor::from_dispatch).to_vec(), &choices.map(RowChoice::clone)),
+        Err(tables) => plain::lookup_sum(
+            tables.map(Tensor::from_dispatch).to_vec(),
+            &choices.map(RowChoice::clone),
+        ),
     }
 }
 
@@ -55,15 +72,29 @@ impl<const N: usize> Kernel<N> for Lookup<N> {
         let tables = tables.map(|table| table.to_contiguous());
         let given = tables.each_ref().map(values::<T>);
         let (rows, width) = (self.choices[0].index().len(), tables[0].shape()[1]);
-        let output = build(rows * width, rows_per_chunk(width) * width, |first, output: &mut [T]| {
-            for (table, choice) in given.iter().zip(&self.choices) {
-                add_chosen(table, &choice.index()[first / width..][..output.len() / width], width, output);
-            }
-        });
+        let output = build(
+            rows * width,
+            rows_per_chunk(width) * width,
+            |first, output: &mut [T]| {
+                for (table, choice) in given.iter().zip(&self.choices) {
+                    add_chosen(
+                        table,
+                        &choice.index()[first / width..][..output.len() / width],
+                        width,
+                        output,
+                    );
+                }
+            },
+        );
         (tensor(output, [rows, width]), width)
     }
 
-    fn backward<T: Scalar>(&self, width: usize, gradient: FlexTensor, wanted: [bool; N]) -> [Option<FlexTensor>; N] {
+    fn backward<T: Scalar>(
+        &self,
+        width: usize,
+        gradient: FlexTensor,
+        wanted: [bool; N],
+    ) -> [Option<FlexTensor>; N] {
         let gradient = gradient.to_contiguous();
         let sums = self.sums(width, values::<T>(&gradient));
         let mut offset = 0;
@@ -92,7 +123,12 @@ impl<const N: usize> Lookup<N> {
                 rest = others;
                 let first = number * piece;
                 let choice = &choice.index()[first..choice.index().len().min(first + piece)];
-                add_to_chosen(&gradient[first * width..][..choice.len() * width], choice, width, table);
+                add_to_chosen(
+                    &gradient[first * width..][..choice.len() * width],
+                    choice,
+                    width,
+                    table,
+                );
             }
             sums
         };
@@ -146,26 +182,55 @@ mod tests {
     use crate::testing::{check, numbers};
 
     fn choice(rows: usize, n: usize, stride: usize) -> RowChoice {
-        let chosen = |at: usize| if at % 9 == 4 { RowChoice::NONE } else { ((at * stride + at / 3) % rows) as u32 };
+        let chosen = |at: usize| {
+            if at % 9 == 4 {
+                RowChoice::NONE
+            } else {
+                ((at * stride + at / 3) % rows) as u32
+            }
+        };
         RowChoice::new(rows, (0..n).map(chosen).collect::<Vec<_>>()).unwrap()
     }
 
     #[test]
     fn sums_of_one_two_and_three_tables_agree_with_one_hot_products() {
-        for (n, width, rows) in [(1, 1, vec![1]), (50, 3, vec![4, 7]), (2500, 40, vec![5, 64, 33])] {
-            let choices: Vec<_> = rows.iter().enumerate().map(|(number, &rows)| choice(rows, n, number + 1)).collect();
+        for (n, width, rows) in [
+            (1, 1, vec![1]),
+            (50, 3, vec![4, 7]),
+            (2500, 40, vec![5, 64, 33]),
+        ] {
+            let choices: Vec<_> = rows
+                .iter()
+                .enumerate()
+                .map(|(number, &rows)| choice(rows, n, number + 1))
+                .collect();
             let apply = |f: fn(Vec<Tensor<2>>, &[RowChoice]) -> Tensor<2>, x: &[Tensor<1>]| {
-                let tables = x.iter().zip(&rows).map(|(x, &rows)| x.clone().reshape([rows, width])).collect();
+                let tables = x
+                    .iter()
+                    .zip(&rows)
+                    .map(|(x, &rows)| x.clone().reshape([rows, width]))
+                    .collect();
                 f(tables, &choices).reshape([n * width])
             };
-            let inputs: Vec<_> = rows.iter().enumerate().map(|(number, &rows)| numbers(rows * width, number as u64)).collect();
-            check(|x| apply(lookup_sum, x), |x| apply(plain::lookup_sum, x), &inputs);
+            let inputs: Vec<_> = rows
+                .iter()
+                .enumerate()
+                .map(|(number, &rows)| numbers(rows * width, number as u64))
+                .collect();
+            check(
+                |x| apply(lookup_sum, x),
+                |x| apply(plain::lookup_sum, x),
+                &inputs,
+            );
         }
     }
 
     #[test]
     fn tables_may_be_transposed_and_rows_may_choose_nothing() {
-        let choices = [RowChoice::new(4, [3, RowChoice::NONE, 3]).unwrap(), RowChoice::new(2, [1, RowChoice::NONE, 0]).unwrap()];
+        let choices = [
+            RowChoice::new(4, [3, RowChoice::NONE, 3]).unwrap(),
+            RowChoice::new(2, [1, RowChoice::NONE, 0]).unwrap(),
+        ];
         let device = burn::tensor::Device::flex();
         let first = Tensor::<2>::from_floats([[0.0, 1.0, 2.0, 3.0]], &device).transpose();
         let second = Tensor::<2>::from_floats([[10.0], [20.0]], &device);
@@ -180,14 +245,28 @@ mod tests {
         let sums = lookup_sum(vec![table.clone()], &[RowChoice::new(2, []).unwrap()]);
         assert_eq!(sums.dims(), [0, 3]);
         let gradients = sums.sum().backward();
-        assert_eq!(table.grad(&gradients).unwrap().into_data().try_to_vec::<f32>().unwrap(), [0.0; 6]);
+        assert_eq!(
+            table
+                .grad(&gradients)
+                .unwrap()
+                .into_data()
+                .try_to_vec::<f32>()
+                .unwrap(),
+            [0.0; 6]
+        );
         let nothing = Tensor::<2>::ones([2, 0], &device);
-        assert_eq!(lookup_sum(vec![nothing], &[RowChoice::new(2, [1]).unwrap()]).dims(), [1, 0]);
+        assert_eq!(
+            lookup_sum(vec![nothing], &[RowChoice::new(2, [1]).unwrap()]).dims(),
+            [1, 0]
+        );
     }
 
     #[test]
     #[should_panic(expected = "shape of a table")]
     fn a_table_of_another_size_is_refused() {
-        lookup_sum(vec![Tensor::ones([3, 2], &burn::tensor::Device::flex())], &[RowChoice::new(4, [0]).unwrap()]);
+        lookup_sum(
+            vec![Tensor::ones([3, 2], &burn::tensor::Device::flex())],
+            &[RowChoice::new(4, [0]).unwrap()],
+        );
     }
 }

@@ -16,10 +16,21 @@ use crate::simd::simd;
 /// # Panics
 /// If the length of `gain` is not that of the last axis.
 pub fn rms_norm<const D: usize>(x: Tensor<D>, gain: Tensor<1>, epsilon: f64) -> Tensor<D> {
-    assert_eq!(x.dims()[D - 1], gain.dims()[0], "rms_norm: the gain must have the length of the last axis");
-    match fused(RmsNorm { epsilon }, [x.into_dispatch(), gain.into_dispatch()]) {
+    assert_eq!(
+        x.dims()[D - 1],
+        gain.dims()[0],
+        "rms_norm: the gain must have the length of the last axis"
+    );
+    match fused(
+        RmsNorm { epsilon },
+        [x.into_dispatch(), gain.into_dispatch()],
+    ) {
         Ok(output) => Tensor::from_dispatch(output),
-        Err([x, gain]) => plain::rms_norm(Tensor::<D>::from_dispatch(x), Tensor::from_dispatch(gain), epsilon),
+        Err([x, gain]) => plain::rms_norm(
+            Tensor::<D>::from_dispatch(x),
+            Tensor::from_dispatch(gain),
+            epsilon,
+        ),
     }
 }
 
@@ -36,22 +47,40 @@ impl Kernel<2> for RmsNorm {
         let (rows, factors) = (values::<T>(&x), values::<T>(&gain));
         let chunk = rows_per_chunk(factors.len()) * factors.len();
         let output = build(rows.len(), chunk, |first, output| {
-            normalise(&rows[first..][..output.len()], factors, T::of(self.epsilon), output);
+            normalise(
+                &rows[first..][..output.len()],
+                factors,
+                T::of(self.epsilon),
+                output,
+            );
         });
         (tensor(output, x.shape()), [x, gain])
     }
 
-    fn backward<T: Scalar>(&self, [x, gain]: Self::Saved, gradient: FlexTensor, wanted: [bool; 2]) -> [Option<FlexTensor>; 2] {
+    fn backward<T: Scalar>(
+        &self,
+        [x, gain]: Self::Saved,
+        gradient: FlexTensor,
+        wanted: [bool; 2],
+    ) -> [Option<FlexTensor>; 2] {
         let gradient = gradient.to_contiguous();
         let (rows, factors, given) = (values::<T>(&x), values::<T>(&gain), values::<T>(&gradient));
         let chunk = rows_per_chunk(factors.len()) * factors.len();
         let (for_x, for_gain) = build_with(rows.len(), chunk, |first, output| {
             let mut for_gain = vec![T::ZERO; factors.len()];
             let range = first..first + output.len();
-            pull_back(&rows[range.clone()], factors, &given[range], T::of(self.epsilon), output, &mut for_gain);
+            pull_back(
+                &rows[range.clone()],
+                factors,
+                &given[range],
+                T::of(self.epsilon),
+                output,
+                &mut for_gain,
+            );
             for_gain
         });
-        let for_gain = wanted[1].then(|| tensor(sum_in_order(factors.len(), &for_gain), gain.shape()));
+        let for_gain =
+            wanted[1].then(|| tensor(sum_in_order(factors.len(), &for_gain), gain.shape()));
         [wanted[0].then(|| tensor(for_x, x.shape())), for_gain]
     }
 }
@@ -108,8 +137,14 @@ mod tests {
             let inputs = [numbers(rows * width, 1), numbers(width, 2)];
             let shape = [1, rows, width];
             check(
-                |x| rms_norm(x[0].clone().reshape(shape), x[1].clone(), 1e-6).reshape([rows * width]),
-                |x| plain::rms_norm(x[0].clone().reshape(shape), x[1].clone(), 1e-6).reshape([rows * width]),
+                |x| {
+                    rms_norm(x[0].clone().reshape(shape), x[1].clone(), 1e-6)
+                        .reshape([rows * width])
+                },
+                |x| {
+                    plain::rms_norm(x[0].clone().reshape(shape), x[1].clone(), 1e-6)
+                        .reshape([rows * width])
+                },
                 &inputs,
             );
         }
@@ -131,14 +166,23 @@ mod tests {
         let gain = Tensor::<1>::ones([4], &device).require_grad();
         let output = rms_norm(Tensor::<2>::zeros([0, 4], &device), gain.clone(), 1e-6);
         assert_eq!(output.dims(), [0, 4]);
-        assert_eq!(gain.grad(&output.sum().backward()).unwrap().into_data().try_to_vec::<f32>().unwrap(), [0.0; 4]);
+        assert_eq!(
+            gain.grad(&output.sum().backward())
+                .unwrap()
+                .into_data()
+                .try_to_vec::<f32>()
+                .unwrap(),
+            [0.0; 4]
+        );
     }
 
     #[test]
     fn only_wanted_gradients_are_made() {
         let device = burn::tensor::Device::flex().autodiff();
         let x = Tensor::<2>::ones([2, 3], &device).require_grad();
-        let gradients = rms_norm(x.clone(), Tensor::ones([3], &device.clone().inner()), 0.0).sum().backward();
+        let gradients = rms_norm(x.clone(), Tensor::ones([3], &device.clone().inner()), 0.0)
+            .sum()
+            .backward();
         // x / |x| does not change with the length of x.
         assert!(x.grad(&gradients).unwrap().abs().max().into_scalar::<f32>() < 1e-6);
     }

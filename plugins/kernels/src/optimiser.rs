@@ -80,9 +80,16 @@ impl Real for f64 {}
 ///
 /// # Panics
 /// If the slices of a parameter differ in length.
-pub fn optimiser_step<T: Real>(rule: UpdateRule, average_decay: f64, parameters: Vec<ParameterUpdate<'_, T>>) {
+pub fn optimiser_step<T: Real>(
+    rule: UpdateRule,
+    average_decay: f64,
+    parameters: Vec<ParameterUpdate<'_, T>>,
+) {
     let pieces: Vec<_> = parameters.into_iter().flat_map(pieces).collect();
-    pieces.into_par_iter().with_min_len(MIN_PIECES).for_each(|piece| T::update(rule, average_decay, piece));
+    pieces
+        .into_par_iter()
+        .with_min_len(MIN_PIECES)
+        .for_each(|piece| T::update(rule, average_decay, piece));
 }
 
 /// Square root of the sum of all squares, each square and each sum in f64, in an order that depends on the lengths only.
@@ -91,17 +98,31 @@ pub fn global_norm<T: Real>(tensors: &[&[T]]) -> f64 {
     let mut pieces: Vec<(usize, &[T])> = pieces.enumerate().collect();
     // Pieces that are summed side by side should end together.
     pieces.sort_by_key(|(_, piece)| Reverse(piece.len()));
-    let mut sums: Vec<(usize, f64)> = pieces.par_chunks(SIDE_BY_SIDE).flat_map_iter(sums_of_pieces).collect();
+    let mut sums: Vec<(usize, f64)> = pieces
+        .par_chunks(SIDE_BY_SIDE)
+        .flat_map_iter(sums_of_pieces)
+        .collect();
     sums.sort_unstable_by_key(|(number, _)| *number);
     let mut sums = sums.into_iter().map(|(_, sum)| sum);
-    let of_tensor = |tensor: &&[T]| sums.by_ref().take(tensor.len().div_ceil(NORM_PIECE)).sum::<f64>();
-    tensors.iter().map(of_tensor).fold(0.0, |sum, tensor| sum + tensor).sqrt()
+    let of_tensor = |tensor: &&[T]| {
+        sums.by_ref()
+            .take(tensor.len().div_ceil(NORM_PIECE))
+            .sum::<f64>()
+    };
+    tensors
+        .iter()
+        .map(of_tensor)
+        .fold(0.0, |sum, tensor| sum + tensor)
+        .sqrt()
 }
 
 /// The sum of squares of each piece, with its number.
 fn sums_of_pieces<T: Real>(pieces: &[(usize, &[T])]) -> impl Iterator<Item = (usize, f64)> {
     let slices: Vec<&[T]> = pieces.iter().map(|(_, piece)| *piece).collect();
-    pieces.iter().map(|(number, _)| *number).zip(T::sums_of_squares(&slices))
+    pieces
+        .iter()
+        .map(|(number, _)| *number)
+        .zip(T::sums_of_squares(&slices))
 }
 
 /// Elements that one sum of squares covers.
@@ -112,16 +133,40 @@ const SIDE_BY_SIDE: usize = 8;
 
 /// The parameter in pieces that stay in the second-level cache while they are updated.
 fn pieces<T>(parameter: ParameterUpdate<'_, T>) -> impl Iterator<Item = ParameterUpdate<'_, T>> {
-    let ParameterUpdate { values, first, second, average, gradient, factors } = parameter;
+    let ParameterUpdate {
+        values,
+        first,
+        second,
+        average,
+        gradient,
+        factors,
+    } = parameter;
     let len = values.len();
     let average_len = average.as_ref().map_or(len, |average| average.len());
-    assert_eq!([first.len(), second.len(), gradient.len(), average_len], [len; 4], "optimiser_step: lengths of the slices of a parameter");
+    assert_eq!(
+        [first.len(), second.len(), gradient.len(), average_len],
+        [len; 4],
+        "optimiser_step: lengths of the slices of a parameter"
+    );
     let mut averages = average.map(|average| average.chunks_mut(CHUNK));
-    let others = first.chunks_mut(CHUNK).zip(second.chunks_mut(CHUNK)).zip(gradient.chunks(CHUNK));
-    values.chunks_mut(CHUNK).zip(others).map(move |(values, ((first, second), gradient))| {
-        let average = averages.as_mut().and_then(Iterator::next);
-        ParameterUpdate { values, first, second, average, gradient, factors }
-    })
+    let others = first
+        .chunks_mut(CHUNK)
+        .zip(second.chunks_mut(CHUNK))
+        .zip(gradient.chunks(CHUNK));
+    values
+        .chunks_mut(CHUNK)
+        .zip(others)
+        .map(move |(values, ((first, second), gradient))| {
+            let average = averages.as_mut().and_then(Iterator::next);
+            ParameterUpdate {
+                values,
+                first,
+                second,
+                average,
+                gradient,
+                factors,
+            }
+        })
 }
 
 mod sealed {
@@ -196,8 +241,16 @@ struct AdamScalars<T> {
 impl<T: Scalar> AdamScalars<T> {
     #[inline(always)]
     fn new(rule: UpdateRule, factors: UpdateFactors) -> Self {
-        let UpdateRule::Adam { beta1, beta2, eps } = rule else { unreachable!("asked for Adam only") };
-        let UpdateFactors { gradient_scale, pull, shrink, step, root_scale } = factors;
+        let UpdateRule::Adam { beta1, beta2, eps } = rule else {
+            unreachable!("asked for Adam only")
+        };
+        let UpdateFactors {
+            gradient_scale,
+            pull,
+            shrink,
+            step,
+            root_scale,
+        } = factors;
         Self {
             gradient_scale: T::of(gradient_scale),
             pull: T::of(pull),
@@ -212,7 +265,13 @@ impl<T: Scalar> AdamScalars<T> {
 }
 
 #[inline(always)]
-fn adam<T: Scalar>(s: &AdamScalars<T>, values: &mut [T], first: &mut [T], second: &mut [T], gradient: &[T]) {
+fn adam<T: Scalar>(
+    s: &AdamScalars<T>,
+    values: &mut [T],
+    first: &mut [T],
+    second: &mut [T],
+    gradient: &[T],
+) {
     let never = T::of(f64::INFINITY);
     for (((p, m), v), &g) in values.iter_mut().zip(first).zip(second).zip(gradient) {
         let g = g * s.gradient_scale + s.pull * *p;
@@ -226,7 +285,13 @@ fn adam<T: Scalar>(s: &AdamScalars<T>, values: &mut [T], first: &mut [T], second
 }
 
 #[inline(always)]
-fn sgd<T: Scalar>(momentum: T, factors: UpdateFactors, values: &mut [T], first: &mut [T], gradient: &[T]) {
+fn sgd<T: Scalar>(
+    momentum: T,
+    factors: UpdateFactors,
+    values: &mut [T],
+    first: &mut [T],
+    gradient: &[T],
+) {
     let [scale, pull, step] = [factors.gradient_scale, factors.pull, factors.step].map(T::of);
     for ((p, m), &g) in values.iter_mut().zip(first).zip(gradient) {
         *m = momentum * *m + (g * scale + pull * *p);
@@ -252,14 +317,28 @@ mod tests {
     const SIZES: [usize; 9] = [0, 1, 7, 8, 33, 0, CHUNK - 1, CHUNK + 1, 2 * NORM_PIECE + 5];
     const AVERAGE_DECAY: f64 = 0.99;
     const RULES: [UpdateRule; 3] = [
-        UpdateRule::Adam { beta1: 0.9, beta2: 0.95, eps: 1e-8 },
-        UpdateRule::Adam { beta1: 0.9, beta2: 0.999, eps: 0.0 },
+        UpdateRule::Adam {
+            beta1: 0.9,
+            beta2: 0.95,
+            eps: 1e-8,
+        },
+        UpdateRule::Adam {
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 0.0,
+        },
         UpdateRule::Sgd { momentum: 0.9 },
     ];
 
     fn factors(parameter: usize) -> UpdateFactors {
         let n = parameter as f64;
-        UpdateFactors { gradient_scale: 0.7 + 0.01 * n, pull: 0.01 * n, shrink: 1.0 - 1e-3 * n, step: 0.1 / (1.0 + n), root_scale: 1.5 + n }
+        UpdateFactors {
+            gradient_scale: 0.7 + 0.01 * n,
+            pull: 0.01 * n,
+            shrink: 1.0 - 1e-3 * n,
+            step: 0.1 / (1.0 + n),
+            root_scale: 1.5 + n,
+        }
     }
 
     /// Values, first, second moments and averages of parameters.
@@ -267,13 +346,19 @@ mod tests {
     struct State<T>([Vec<Vec<T>>; 4]);
 
     fn tensors<T: Scalar>(seed: u64) -> Vec<Vec<T>> {
-        SIZES.iter().zip(seed..).map(|(&size, seed)| numbers(size, seed).into_iter().map(T::of).collect()).collect()
+        SIZES
+            .iter()
+            .zip(seed..)
+            .map(|(&size, seed)| numbers(size, seed).into_iter().map(T::of).collect())
+            .collect()
     }
 
     /// Every third entry of a gradient is 0.
     fn gradients<T: Scalar>(seed: u64) -> Vec<Vec<T>> {
         let mut gradients = tensors::<T>(seed);
-        gradients.iter_mut().for_each(|gradient| gradient.iter_mut().step_by(3).for_each(|g| *g = T::ZERO));
+        gradients
+            .iter_mut()
+            .for_each(|gradient| gradient.iter_mut().step_by(3).for_each(|g| *g = T::ZERO));
         gradients
     }
 
@@ -288,15 +373,22 @@ mod tests {
             let gradients = gradients::<T>(seed);
             let State([values, first, second, averages]) = &mut state;
             let moments = first.iter_mut().zip(second.iter_mut());
-            let updates = values.iter_mut().zip(moments).zip(averages.iter_mut()).zip(&gradients).enumerate();
-            let updates = updates.map(|(parameter, (((values, (first, second)), average), gradient))| ParameterUpdate {
-                values,
-                first,
-                second,
-                average: (parameter != 3).then_some(average),
-                gradient,
-                factors: factors(parameter),
-            });
+            let updates = values
+                .iter_mut()
+                .zip(moments)
+                .zip(averages.iter_mut())
+                .zip(&gradients)
+                .enumerate();
+            let updates = updates.map(
+                |(parameter, (((values, (first, second)), average), gradient))| ParameterUpdate {
+                    values,
+                    first,
+                    second,
+                    average: (parameter != 3).then_some(average),
+                    gradient,
+                    factors: factors(parameter),
+                },
+            );
             optimiser_step(rule, AVERAGE_DECAY, updates.collect());
         }
         state
@@ -310,14 +402,23 @@ mod tests {
             for (parameter, gradient) in gradients::<T>(seed).iter().enumerate() {
                 let f = factors(parameter);
                 for (at, g) in gradient.iter().enumerate() {
-                    let [p, m, v, a] = [0, 1, 2, 3].map(|part: usize| state.0[part][parameter][at].wide());
-                    let g = round(round(g.wide() * round(f.gradient_scale)) + round(round(f.pull) * p));
+                    let [p, m, v, a] =
+                        [0, 1, 2, 3].map(|part: usize| state.0[part][parameter][at].wide());
+                    let g =
+                        round(round(g.wide() * round(f.gradient_scale)) + round(round(f.pull) * p));
                     let (p, m, v) = match rule {
                         UpdateRule::Adam { beta1, beta2, eps } => {
                             let m = round(round(round(beta1) * m) + round(round(1.0 - beta1) * g));
-                            let v = round(round(round(beta2) * v) + round(round(round(1.0 - beta2) * g) * g));
-                            let root = round(round(round(v.sqrt()) * round(f.root_scale)) + round(eps));
-                            let move_by = if root == 0.0 { 0.0 } else { round(round(round(f.step) * m) / root) };
+                            let v = round(
+                                round(round(beta2) * v) + round(round(round(1.0 - beta2) * g) * g),
+                            );
+                            let root =
+                                round(round(round(v.sqrt()) * round(f.root_scale)) + round(eps));
+                            let move_by = if root == 0.0 {
+                                0.0
+                            } else {
+                                round(round(round(f.step) * m) / root)
+                            };
                             (round(round(p * round(f.shrink)) - move_by), m, v)
                         }
                         UpdateRule::Sgd { momentum } => {
@@ -325,7 +426,11 @@ mod tests {
                             (round(p - round(round(f.step) * m)), m, v)
                         }
                     };
-                    let a = if parameter == 3 { a } else { round(a - round(round(1.0 - AVERAGE_DECAY) * round(a - p))) };
+                    let a = if parameter == 3 {
+                        a
+                    } else {
+                        round(a - round(round(1.0 - AVERAGE_DECAY) * round(a - p)))
+                    };
                     for (part, number) in [p, m, v, a].into_iter().enumerate() {
                         state.0[part][parameter][at] = T::of(number);
                     }
@@ -338,9 +443,15 @@ mod tests {
     #[test]
     fn three_steps_have_the_bits_of_an_obvious_loop_for_any_size() {
         for rule in RULES {
-            assert!(three_steps::<f64>(rule) == three_obvious_steps(rule), "{rule:?} in f64");
+            assert!(
+                three_steps::<f64>(rule) == three_obvious_steps(rule),
+                "{rule:?} in f64"
+            );
             // One operation of two f32, done in f64 and rounded twice, is rounded as if once: f64 has more than twice the digits.
-            assert!(three_steps::<f32>(rule) == three_obvious_steps(rule), "{rule:?} in f32");
+            assert!(
+                three_steps::<f32>(rule) == three_obvious_steps(rule),
+                "{rule:?} in f32"
+            );
         }
     }
 
@@ -350,11 +461,26 @@ mod tests {
             let reference = three_steps::<f32>(rule);
             let norm = global_norm(&slices(&reference.0[0]));
             for threads in [1, 3] {
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads start");
-                assert!(pool.install(|| three_steps::<f32>(rule)) == reference, "{threads} threads");
-                assert_eq!(pool.install(|| global_norm(&slices(&reference.0[0]))), norm, "{threads} threads");
+                let pool = rayon::ThreadPoolBuilder::new()
+                    .num_threads(threads)
+                    .build()
+                    .expect("threads start");
+                assert!(
+                    pool.install(|| three_steps::<f32>(rule)) == reference,
+                    "{threads} threads"
+                );
+                assert_eq!(
+                    pool.install(|| global_norm(&slices(&reference.0[0]))),
+                    norm,
+                    "{threads} threads"
+                );
             }
-            for other in at_every_level(|| (three_steps::<f32>(rule), global_norm(&slices(&reference.0[0])))) {
+            for other in at_every_level(|| {
+                (
+                    three_steps::<f32>(rule),
+                    global_norm(&slices(&reference.0[0])),
+                )
+            }) {
                 assert!(other.0 == reference && other.1 == norm);
             }
         }
@@ -367,14 +493,30 @@ mod tests {
     #[test]
     fn the_norm_sums_squares_in_f64_piece_by_piece() {
         let tensors = tensors::<f32>(5);
-        let squares = |piece: &[f32]| piece.iter().fold(0.0, |sum, &x| sum + f64::from(x) * f64::from(x));
-        let of_tensor = |tensor: &Vec<f32>| tensor.chunks(NORM_PIECE).map(squares).fold(0.0, |sum, piece| sum + piece);
-        let expected = tensors.iter().map(of_tensor).fold(0.0, |sum, tensor| sum + tensor).sqrt();
+        let squares = |piece: &[f32]| {
+            piece
+                .iter()
+                .fold(0.0, |sum, &x| sum + f64::from(x) * f64::from(x))
+        };
+        let of_tensor = |tensor: &Vec<f32>| {
+            tensor
+                .chunks(NORM_PIECE)
+                .map(squares)
+                .fold(0.0, |sum, piece| sum + piece)
+        };
+        let expected = tensors
+            .iter()
+            .map(of_tensor)
+            .fold(0.0, |sum, tensor| sum + tensor)
+            .sqrt();
         assert_eq!(global_norm(&slices(&tensors)), expected);
         // Many equal tensors fill the sums that are taken side by side.
         let many = vec![&tensors[8][..NORM_PIECE + 3]; 11];
         let one = squares(&many[0][..NORM_PIECE]) + squares(&many[0][NORM_PIECE..]);
-        assert_eq!(global_norm(&many), (0..11).fold(0.0, |sum, _| sum + one).sqrt());
+        assert_eq!(
+            global_norm(&many),
+            (0..11).fold(0.0, |sum, _| sum + one).sqrt()
+        );
     }
 
     #[test]
@@ -389,9 +531,24 @@ mod tests {
     fn an_entry_that_never_had_a_gradient_only_shrinks_when_epsilon_is_zero() {
         let (mut values, mut first, mut second) = ([2.0_f32, 2.0], [0.0; 2], [0.0; 2]);
         // The square of 1e-30 underflows in f32.
-        let (gradient, factors) = ([0.0, 1e-30], UpdateFactors { gradient_scale: 1.0, pull: 0.0, shrink: 0.5, step: 0.1, root_scale: 1.0 });
-        let update =
-            ParameterUpdate { values: &mut values, first: &mut first, second: &mut second, average: None, gradient: &gradient, factors };
+        let (gradient, factors) = (
+            [0.0, 1e-30],
+            UpdateFactors {
+                gradient_scale: 1.0,
+                pull: 0.0,
+                shrink: 0.5,
+                step: 0.1,
+                root_scale: 1.0,
+            },
+        );
+        let update = ParameterUpdate {
+            values: &mut values,
+            first: &mut first,
+            second: &mut second,
+            average: None,
+            gradient: &gradient,
+            factors,
+        };
         optimiser_step(RULES[1], 0.0, vec![update]);
         assert_eq!(values, [1.0, 1.0]);
     }

@@ -32,17 +32,51 @@ const BLOCK: usize = 32;
 ///
 /// # Panics
 /// If the shapes do not fit together, or `dim` is 0.
-pub fn pair_biased_attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, bias: Tensor<4>, key_mask: Option<Tensor<2>>) -> Tensor<4> {
+pub fn pair_biased_attention(
+    q: Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+    bias: Tensor<4>,
+    key_mask: Option<Tensor<2>>,
+) -> Tensor<4> {
     let [batch, heads, n, dim] = q.dims();
     assert!(dim > 0, "pair_biased_attention: heads need components");
-    assert_eq!(k.dims(), q.dims(), "pair_biased_attention: shape of the keys");
-    assert_eq!(v.dims(), q.dims(), "pair_biased_attention: shape of the values");
-    assert_eq!(bias.dims(), [batch, n, n, heads], "pair_biased_attention: shape of the bias");
+    assert_eq!(
+        k.dims(),
+        q.dims(),
+        "pair_biased_attention: shape of the keys"
+    );
+    assert_eq!(
+        v.dims(),
+        q.dims(),
+        "pair_biased_attention: shape of the values"
+    );
+    assert_eq!(
+        bias.dims(),
+        [batch, n, n, heads],
+        "pair_biased_attention: shape of the bias"
+    );
     let masked = key_mask.is_some();
-    let mask = key_mask.unwrap_or_else(|| Tensor::ones([batch, n], (&q.device().inner(), q.dtype())));
-    assert_eq!(mask.dims(), [batch, n], "pair_biased_attention: shape of the key mask");
-    let sizes = Sizes { batch, heads, n, dim };
-    let inputs = [q.into_dispatch(), k.into_dispatch(), v.into_dispatch(), bias.into_dispatch(), mask.into_dispatch()];
+    let mask =
+        key_mask.unwrap_or_else(|| Tensor::ones([batch, n], (&q.device().inner(), q.dtype())));
+    assert_eq!(
+        mask.dims(),
+        [batch, n],
+        "pair_biased_attention: shape of the key mask"
+    );
+    let sizes = Sizes {
+        batch,
+        heads,
+        n,
+        dim,
+    };
+    let inputs = [
+        q.into_dispatch(),
+        k.into_dispatch(),
+        v.into_dispatch(),
+        bias.into_dispatch(),
+        mask.into_dispatch(),
+    ];
     match fused(sizes, inputs) {
         Ok(output) => Tensor::from_dispatch(output),
         Err([q, k, v, bias, mask]) => {
@@ -100,14 +134,24 @@ impl Kernel<5> for Sizes {
         (self.tensor(output), Saved { qkv, weights })
     }
 
-    fn backward<T: Scalar>(&self, saved: Saved, gradient: FlexTensor, wanted: [bool; 5]) -> [Option<FlexTensor>; 5] {
+    fn backward<T: Scalar>(
+        &self,
+        saved: Saved,
+        gradient: FlexTensor,
+        wanted: [bool; 5],
+    ) -> [Option<FlexTensor>; 5] {
         let gradient = readable(gradient);
         let gradient = HeadRows::<T>::of(&gradient);
         let [q, k, v] = saved.qkv.each_ref().map(HeadRows::<T>::of);
         let weights = values::<T>(&saved.weights);
         let (for_scores, for_q) = self.through_queries(weights, gradient, k, v);
         let [for_k, for_v] = self.through_keys([weights, &for_scores], gradient, q);
-        let for_bias = wanted[3].then(|| tensor(self.heads_last(&for_scores), [self.batch, self.n, self.n, self.heads]));
+        let for_bias = wanted[3].then(|| {
+            tensor(
+                self.heads_last(&for_scores),
+                [self.batch, self.n, self.n, self.heads],
+            )
+        });
         let [for_q, for_k, for_v] = [for_q, for_k, for_v].map(|rows| Some(self.tensor(rows)));
         [for_q, for_k, for_v, for_bias, None]
     }
@@ -147,10 +191,16 @@ impl Sizes {
     /// All blocks of all heads.
     fn blocks(self) -> impl ParallelIterator<Item = Block> {
         let of_head = self.n.div_ceil(BLOCK);
-        (0..self.batch * self.heads * of_head).into_par_iter().map(move |number| {
-            let first = number % of_head * BLOCK;
-            Block { head: number / of_head, first, rows: BLOCK.min(self.n - first) }
-        })
+        (0..self.batch * self.heads * of_head)
+            .into_par_iter()
+            .map(move |number| {
+                let first = number % of_head * BLOCK;
+                Block {
+                    head: number / of_head,
+                    first,
+                    rows: BLOCK.min(self.n - first),
+                }
+            })
     }
 
     /// The part of one head of what all heads have the same amount of.
@@ -171,9 +221,17 @@ impl Sizes {
     /// No other task writes the rows of this block.
     unsafe fn write<T: Scalar>(self, sink: RowSink<T>, block: Block, rows: &[T]) {
         let (item, head) = (block.head / self.heads, block.head % self.heads);
-        for (row, values) in (block.first..block.first + block.rows).zip(rows.chunks_exact(padded(self.dim))) {
+        for (row, values) in
+            (block.first..block.first + block.rows).zip(rows.chunks_exact(padded(self.dim)))
+        {
             // SAFETY: promised by the caller.
-            unsafe { sink.write((item * self.n + row) * self.heads + head, 0, &values[..self.dim]) };
+            unsafe {
+                sink.write(
+                    (item * self.n + row) * self.heads + head,
+                    0,
+                    &values[..self.dim],
+                )
+            };
         }
     }
 
@@ -181,18 +239,22 @@ impl Sizes {
     fn heads_first<T: Scalar>(self, bias: &[T]) -> Vec<T> {
         let (n, heads) = (self.n, self.heads);
         let sort = |sink: RowSink<T>| {
-            bias.par_chunks((n * heads).max(1)).enumerate().for_each_init(
-                || vec![T::ZERO; n],
-                |row, (query, bias)| {
-                    for head in 0..heads {
-                        for (row, bias) in row.iter_mut().zip(bias.chunks_exact(heads)) {
-                            *row = bias[head];
+            bias.par_chunks((n * heads).max(1))
+                .enumerate()
+                .for_each_init(
+                    || vec![T::ZERO; n],
+                    |row, (query, bias)| {
+                        for head in 0..heads {
+                            for (row, bias) in row.iter_mut().zip(bias.chunks_exact(heads)) {
+                                *row = bias[head];
+                            }
+                            // SAFETY: each query of a batch item has these rows for itself.
+                            unsafe {
+                                sink.write((query / n * heads + head) * n + query % n, 0, row)
+                            };
                         }
-                        // SAFETY: each query of a batch item has these rows for itself.
-                        unsafe { sink.write((query / n * heads + head) * n + query % n, 0, row) };
-                    }
-                },
-            );
+                    },
+                );
         };
         // SAFETY: all queries and all heads are gone through.
         unsafe { collect_rows(self.rows(), n, sort) }
@@ -225,13 +287,16 @@ impl Sizes {
             let of_block = |scratch: &mut Scratch<T>, block: Block| {
                 let inputs = QueryInputs {
                     gradient: gradient.left(self, block),
-                    weights: &self.of_head(weights, block.head)[block.first * self.n..][..block.rows * self.n],
+                    weights: &self.of_head(weights, block.head)[block.first * self.n..]
+                        [..block.rows * self.n],
                     keys: self.of_head(&keys, block.head),
                     values: self.of_head(&values_transposed, block.head),
                 };
                 pull_back_queries(self, inputs, scratch);
                 let first = block.head * self.n + block.first;
-                for (row, scores_of_row) in (first..first + block.rows).zip(scratch.scores.chunks_exact(padded(self.n))) {
+                for (row, scores_of_row) in
+                    (first..first + block.rows).zip(scratch.scores.chunks_exact(padded(self.n)))
+                {
                     // SAFETY: the rows of a block belong to its task.
                     unsafe { scores.write(row, 0, &scores_of_row[..self.n]) };
                 }
@@ -244,14 +309,20 @@ impl Sizes {
         // SAFETY: blocks of queries cover every row of both once.
         let for_scores = unsafe {
             collect_rows(self.rows(), self.n, |scores| {
-                for_queries = collect_rows(self.rows(), self.dim, |queries| pull_back(scores, queries));
+                for_queries =
+                    collect_rows(self.rows(), self.dim, |queries| pull_back(scores, queries));
             })
         };
         (for_scores, for_queries)
     }
 
     /// Gradients of the keys and the values, from weights and the gradient of the scores.
-    fn through_keys<T: Scalar>(self, scores: [&[T]; 2], gradient: HeadRows<'_, T>, q: HeadRows<'_, T>) -> [Vec<T>; 2] {
+    fn through_keys<T: Scalar>(
+        self,
+        scores: [&[T]; 2],
+        gradient: HeadRows<'_, T>,
+        q: HeadRows<'_, T>,
+    ) -> [Vec<T>; 2] {
         let [weights, for_scores] = scores;
         let for_keys = self.weighted_sums(for_scores, &q.padded(self), self.scale());
         let for_values = self.weighted_sums(weights, &gradient.padded(self), T::ONE);
@@ -263,7 +334,14 @@ impl Sizes {
         let work = |sink: RowSink<T>| {
             let of_block = |scratch: &mut Scratch<T>, block: Block| {
                 let scores = &self.of_head(scores, block.head)[block.first..];
-                weighted_rows(self, block.rows, scores, self.of_head(rows, block.head), factor, scratch);
+                weighted_rows(
+                    self,
+                    block.rows,
+                    scores,
+                    self.of_head(rows, block.head),
+                    factor,
+                    scratch,
+                );
                 // SAFETY: the rows of a block belong to its task.
                 unsafe { self.write(sink, block, &scratch.rows) };
             };
@@ -284,23 +362,45 @@ struct Scratch<T> {
 
 impl<T: Scalar> Scratch<T> {
     fn new(sizes: Sizes) -> Self {
-        Self { scores: vec![T::ZERO; BLOCK * padded(sizes.n)], rows: vec![T::ZERO; BLOCK * padded(sizes.dim)] }
+        Self {
+            scores: vec![T::ZERO; BLOCK * padded(sizes.n)],
+            rows: vec![T::ZERO; BLOCK * padded(sizes.dim)],
+        }
     }
 }
 
 /// All blocks of queries with their rows of a `[batch, heads, n, n]` matrix.
-fn query_blocks<T: Scalar>(sizes: Sizes, matrix: &mut [T]) -> impl ParallelIterator<Item = (Block, &mut [T])> {
+fn query_blocks<T: Scalar>(
+    sizes: Sizes,
+    matrix: &mut [T],
+) -> impl ParallelIterator<Item = (Block, &mut [T])> {
     let n = sizes.n;
-    matrix.par_chunks_mut((n * n).max(1)).enumerate().flat_map(move |(head, matrix)| {
-        let blocks = matrix.par_chunks_mut(BLOCK * n).enumerate();
-        blocks.map(move |(number, rows)| (Block { head, first: number * BLOCK, rows: rows.len() / n }, rows))
-    })
+    matrix
+        .par_chunks_mut((n * n).max(1))
+        .enumerate()
+        .flat_map(move |(head, matrix)| {
+            let blocks = matrix.par_chunks_mut(BLOCK * n).enumerate();
+            blocks.map(move |(number, rows)| {
+                (
+                    Block {
+                        head,
+                        first: number * BLOCK,
+                        rows: rows.len() / n,
+                    },
+                    rows,
+                )
+            })
+        })
 }
 
 /// The tensor, or a copy of it, with the components of a row side by side.
 fn readable(x: FlexTensor) -> FlexTensor {
     let strides = x.layout().strides();
-    if strides[3] == 1 && strides.iter().all(|&stride| stride >= 0) { x } else { x.to_contiguous() }
+    if strides[3] == 1 && strides.iter().all(|&stride| stride >= 0) {
+        x
+    } else {
+        x.to_contiguous()
+    }
 }
 
 /// Rows of `dim` components, `[batch, heads, n]` of them, wherever they lie.
@@ -315,15 +415,25 @@ impl<'a, T: Scalar> HeadRows<'a, T> {
     /// Of a [`readable`] tensor.
     fn of(x: &'a FlexTensor) -> Self {
         let strides = x.layout().strides();
-        let strides = [0, 1, 2].map(|axis| usize::try_from(strides[axis]).expect("readable tensors have no negative stride"));
-        let values = if x.shape().num_elements() == 0 { &[] } else { &x.storage::<T>()[x.layout().start_offset()..] };
+        let strides = [0, 1, 2].map(|axis| {
+            usize::try_from(strides[axis]).expect("readable tensors have no negative stride")
+        });
+        let values = if x.shape().num_elements() == 0 {
+            &[]
+        } else {
+            &x.storage::<T>()[x.layout().start_offset()..]
+        };
         Self { values, strides }
     }
 
     /// The rows of one block and all that follow, as a left factor.
     fn left(&self, sizes: Sizes, block: Block) -> Left<'a, T> {
         let begin = self.begin(sizes, block.head) + block.first * self.strides[2];
-        Left { values: &self.values[begin..], row: self.strides[2], step: 1 }
+        Left {
+            values: &self.values[begin..],
+            row: self.strides[2],
+            step: 1,
+        }
     }
 
     fn begin(&self, sizes: Sizes, head: usize) -> usize {
@@ -338,24 +448,34 @@ impl<'a, T: Scalar> HeadRows<'a, T> {
     fn padded(&self, sizes: Sizes) -> Vec<T> {
         let width = padded(sizes.dim);
         let of_head = sizes.n * width;
-        build(sizes.batch * sizes.heads * of_head, of_head, |first, copy| {
-            for (row, copy) in copy.chunks_exact_mut(width).enumerate() {
-                copy[..sizes.dim].copy_from_slice(self.row(sizes, first / of_head, row));
-            }
-        })
+        build(
+            sizes.batch * sizes.heads * of_head,
+            of_head,
+            |first, copy| {
+                for (row, copy) in copy.chunks_exact_mut(width).enumerate() {
+                    copy[..sizes.dim].copy_from_slice(self.row(sizes, first / of_head, row));
+                }
+            },
+        )
     }
 
     /// Copies of columns as rows, `[batch * heads, dim, padded n]`.
     fn transposed(&self, sizes: Sizes) -> Vec<T> {
         let width = padded(sizes.n);
         let of_head = sizes.dim * width;
-        build(sizes.batch * sizes.heads * of_head, of_head, |first, copy| {
-            for row in 0..sizes.n {
-                for (component, &value) in self.row(sizes, first / of_head, row).iter().enumerate() {
-                    copy[component * width + row] = value;
+        build(
+            sizes.batch * sizes.heads * of_head,
+            of_head,
+            |first, copy| {
+                for row in 0..sizes.n {
+                    for (component, &value) in
+                        self.row(sizes, first / of_head, row).iter().enumerate()
+                    {
+                        copy[component * width + row] = value;
+                    }
                 }
-            }
-        })
+            },
+        )
     }
 }
 
@@ -433,18 +553,37 @@ mod tests {
     /// All keys valid in item 0, none in item 1, every third not in the others.
     fn mask(batch: usize, n: usize) -> Vec<f64> {
         let valid = |at: usize| at / n != 1 && (at / n == 0 || !at.is_multiple_of(3));
-        (0..batch * n).map(|at| f64::from(u8::from(valid(at)))).collect()
+        (0..batch * n)
+            .map(|at| f64::from(u8::from(valid(at))))
+            .collect()
     }
 
     fn check_attention([batch, heads, n, dim]: [usize; 4], masked: bool) {
         let elements = batch * heads * n * dim;
         let apply = |attention: Attention, x: &[Tensor<1>]| {
-            let [q, k, v] = [0, 1, 2].map(|number: usize| x[number].clone().reshape([batch, heads, n, dim]));
+            let [q, k, v] =
+                [0, 1, 2].map(|number: usize| x[number].clone().reshape([batch, heads, n, dim]));
             let key_mask = masked.then(|| constant(&mask(batch, n), [batch, n], &x[0]));
-            attention(q, k, v, x[3].clone().reshape([batch, n, n, heads]), key_mask).reshape([elements])
+            attention(
+                q,
+                k,
+                v,
+                x[3].clone().reshape([batch, n, n, heads]),
+                key_mask,
+            )
+            .reshape([elements])
         };
-        let inputs = [numbers(elements, 1), numbers(elements, 2), numbers(elements, 3), numbers(batch * n * n * heads, 4)];
-        check(|x| apply(pair_biased_attention, x), |x| apply(plain::pair_biased_attention, x), &inputs);
+        let inputs = [
+            numbers(elements, 1),
+            numbers(elements, 2),
+            numbers(elements, 3),
+            numbers(batch * n * n * heads, 4),
+        ];
+        check(
+            |x| apply(pair_biased_attention, x),
+            |x| apply(plain::pair_biased_attention, x),
+            &inputs,
+        );
     }
 
     #[test]
@@ -463,22 +602,47 @@ mod tests {
             let part = |number: usize| packed.clone().narrow(1, number * heads * dim, heads * dim);
             let part = |number| part(number).reshape([batch, n, heads, dim]).swap_dims(1, 2);
             let bias = x[1].clone().reshape([batch, n, heads, n]).swap_dims(2, 3);
-            attention(part(0), part(1), part(2), bias, None).swap_dims(1, 2).reshape([batch * n * heads * dim])
+            attention(part(0), part(1), part(2), bias, None)
+                .swap_dims(1, 2)
+                .reshape([batch * n * heads * dim])
         };
-        let inputs = [numbers(batch * n * 3 * heads * dim, 1), numbers(batch * n * n * heads, 2)];
-        check(|x| apply(pair_biased_attention, x), |x| apply(plain::pair_biased_attention, x), &inputs);
+        let inputs = [
+            numbers(batch * n * 3 * heads * dim, 1),
+            numbers(batch * n * n * heads, 2),
+        ];
+        check(
+            |x| apply(pair_biased_attention, x),
+            |x| apply(plain::pair_biased_attention, x),
+            &inputs,
+        );
     }
 
     #[test]
     fn rows_may_lie_along_columns() {
         let [batch, heads, n, dim] = [2, 2, 6, 4];
         let apply = |attention: Attention, x: &[Tensor<1>]| {
-            let [q, k, v] = [0, 1, 2].map(|number: usize| x[number].clone().reshape([batch, heads, dim, n]).swap_dims(2, 3));
-            attention(q, k, v, x[3].clone().reshape([batch, n, n, heads]), None).swap_dims(2, 3).reshape([batch * heads * n * dim])
+            let [q, k, v] = [0, 1, 2].map(|number: usize| {
+                x[number]
+                    .clone()
+                    .reshape([batch, heads, dim, n])
+                    .swap_dims(2, 3)
+            });
+            attention(q, k, v, x[3].clone().reshape([batch, n, n, heads]), None)
+                .swap_dims(2, 3)
+                .reshape([batch * heads * n * dim])
         };
         let elements = batch * heads * n * dim;
-        let inputs = [numbers(elements, 1), numbers(elements, 2), numbers(elements, 3), numbers(batch * n * n * heads, 4)];
-        check(|x| apply(pair_biased_attention, x), |x| apply(plain::pair_biased_attention, x), &inputs);
+        let inputs = [
+            numbers(elements, 1),
+            numbers(elements, 2),
+            numbers(elements, 3),
+            numbers(batch * n * n * heads, 4),
+        ];
+        check(
+            |x| apply(pair_biased_attention, x),
+            |x| apply(plain::pair_biased_attention, x),
+            &inputs,
+        );
     }
 
     #[test]
@@ -486,7 +650,8 @@ mod tests {
         let device = burn::tensor::Device::flex().autodiff();
         for shape in [[0, 2, 3, 4], [2, 3, 0, 4]] {
             let q = Tensor::<4>::zeros(shape, &device).require_grad();
-            let bias = Tensor::<4>::zeros([shape[0], shape[2], shape[2], shape[1]], &device).require_grad();
+            let bias = Tensor::<4>::zeros([shape[0], shape[2], shape[2], shape[1]], &device)
+                .require_grad();
             let output = pair_biased_attention(q.clone(), q.clone(), q.clone(), bias.clone(), None);
             assert_eq!(output.dims(), shape);
             let gradients = output.sum().backward();
@@ -509,6 +674,12 @@ mod tests {
     #[should_panic(expected = "shape of the bias")]
     fn a_bias_with_heads_first_is_refused() {
         let q = Tensor::<4>::zeros([1, 2, 3, 4], &burn::tensor::Device::flex());
-        pair_biased_attention(q.clone(), q.clone(), q.clone(), Tensor::zeros([1, 2, 3, 3], &q.device()), None);
+        pair_biased_attention(
+            q.clone(),
+            q.clone(),
+            q.clone(),
+            Tensor::zeros([1, 2, 3, 3], &q.device()),
+            None,
+        );
     }
 }

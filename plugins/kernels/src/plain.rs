@@ -18,14 +18,28 @@ pub fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 
 /// See [`crate::rms_norm`].
 pub fn rms_norm<const D: usize>(x: Tensor<D>, gain: Tensor<1>, epsilon: f64) -> Tensor<D> {
-    let root = x.clone().square().mean_dim(D - 1).add_scalar(epsilon).sqrt();
+    let root = x
+        .clone()
+        .square()
+        .mean_dim(D - 1)
+        .add_scalar(epsilon)
+        .sqrt();
     x.div(root).mul(gain.unsqueeze())
 }
 
 /// See [`crate::layer_norm`].
-pub fn layer_norm<const D: usize>(x: Tensor<D>, affine: Option<(Tensor<1>, Tensor<1>)>, epsilon: f64) -> Tensor<D> {
+pub fn layer_norm<const D: usize>(
+    x: Tensor<D>,
+    affine: Option<(Tensor<1>, Tensor<1>)>,
+    epsilon: f64,
+) -> Tensor<D> {
     let centred = x.clone() - x.mean_dim(D - 1);
-    let root = centred.clone().square().mean_dim(D - 1).add_scalar(epsilon).sqrt();
+    let root = centred
+        .clone()
+        .square()
+        .mean_dim(D - 1)
+        .add_scalar(epsilon)
+        .sqrt();
     let normal = centred / root;
     match affine {
         Some((weight, bias)) => normal * weight.unsqueeze() + bias.unsqueeze(),
@@ -44,9 +58,14 @@ pub fn group_norm_silu(
 ) -> Tensor<5> {
     let shape @ [batch, channels, ..] = x.dims();
     let voxels = shape[2..].iter().product::<usize>();
-    let normal = layer_norm(x.reshape([batch, groups, channels / groups * voxels]), None, epsilon);
+    let normal = layer_norm(
+        x.reshape([batch, groups, channels / groups * voxels]),
+        None,
+        epsilon,
+    );
     let [scale, shift] = [scale, shift].map(|values| values.reshape([1, channels, 1]));
-    let output = activation::silu(normal.reshape([batch, channels, voxels]) * scale + shift).reshape(shape);
+    let output =
+        activation::silu(normal.reshape([batch, channels, voxels]) * scale + shift).reshape(shape);
     match dropout.filter(Dropout::acts) {
         Some(dropout) => self::dropout(output, dropout),
         None => output,
@@ -54,7 +73,13 @@ pub fn group_norm_silu(
 }
 
 /// See [`crate::adaptive_layer_norm`].
-pub fn adaptive_layer_norm(x: Tensor<2>, scale: Tensor<2>, shift: Tensor<2>, groups: &RowChoice, epsilon: f64) -> Tensor<2> {
+pub fn adaptive_layer_norm(
+    x: Tensor<2>,
+    scale: Tensor<2>,
+    shift: Tensor<2>,
+    groups: &RowChoice,
+    epsilon: f64,
+) -> Tensor<2> {
     let rows = one_hot(groups, &x);
     let masked = rows.clone().sum_dim(1).equal_elem(0.0).expand(x.dims());
     let x = x.mask_fill(masked, 0.0);
@@ -75,14 +100,23 @@ pub fn sigmoid_gate<const D: usize>(x: Tensor<D>, gate: Tensor<D>) -> Tensor<D> 
 
 /// See [`crate::lookup_sum`].
 pub fn lookup_sum(tables: Vec<Tensor<2>>, choices: &[RowChoice]) -> Tensor<2> {
-    let products = tables.into_iter().zip(choices).map(|(table, choice)| one_hot(choice, &table).matmul(table));
+    let products = tables
+        .into_iter()
+        .zip(choices)
+        .map(|(table, choice)| one_hot(choice, &table).matmul(table));
     products.reduce(Tensor::add).expect("one table or more")
 }
 
 /// `[choices, rows]`: 1 at the row that was chosen, 0 elsewhere, on the device and in the type of `like`.
 fn one_hot<const D: usize>(choice: &RowChoice, like: &Tensor<D>) -> Tensor<2> {
     let (device, dtype) = (like.device().inner(), like.dtype());
-    let chosen = choice.index().iter().map(|&row| if row == RowChoice::NONE { -1 } else { i64::from(row) });
+    let chosen = choice.index().iter().map(|&row| {
+        if row == RowChoice::NONE {
+            -1
+        } else {
+            i64::from(row)
+        }
+    });
     let chosen = TensorData::new(chosen.collect::<Vec<i64>>(), [choice.index().len(), 1]);
     let chosen = Tensor::<2, Int>::from_data(chosen, &device);
     let rows = Tensor::<1, Int>::arange(0..choice.rows() as i64, &device).unsqueeze::<2>();
@@ -95,8 +129,16 @@ pub fn softmax<const D: usize>(scores: Tensor<D>) -> Tensor<D> {
 }
 
 /// See [`crate::masked_softmax`].
-pub fn masked_softmax(scores: Tensor<4>, bias: Tensor<3>, bias_scale: Tensor<1>, key_mask: Tensor<2>) -> Tensor<4> {
-    softmax_over_valid(scores + (bias * bias_scale.unsqueeze()).unsqueeze_dim(1), key_mask)
+pub fn masked_softmax(
+    scores: Tensor<4>,
+    bias: Tensor<3>,
+    bias_scale: Tensor<1>,
+    key_mask: Tensor<2>,
+) -> Tensor<4> {
+    softmax_over_valid(
+        scores + (bias * bias_scale.unsqueeze()).unsqueeze_dim(1),
+        key_mask,
+    )
 }
 
 /// Softmax over the keys of `logits [n, heads, queries, keys]` that are valid by `key_mask [n, keys]`.
@@ -116,24 +158,44 @@ fn softmax_over_valid(logits: Tensor<4>, key_mask: Tensor<2>) -> Tensor<4> {
 
 /// See [`crate::slot_attention`].
 pub fn slot_attention(qkv: Tensor<3>, options: SlotAttention) -> Tensor<3> {
-    let SlotAttention { heads, bias, bias_scale, key_mask, dropout } = options;
+    let SlotAttention {
+        heads,
+        bias,
+        bias_scale,
+        key_mask,
+        dropout,
+    } = options;
     let [n, slots, packed] = qkv.dims();
     let width = packed / 3;
     let dim = width / heads;
     let part = |which: usize| {
-        let columns = qkv.clone().slice([0..n, 0..slots, which * width..(which + 1) * width]);
+        let columns = qkv
+            .clone()
+            .slice([0..n, 0..slots, which * width..(which + 1) * width]);
         columns.reshape([n, slots, heads, dim]).swap_dims(1, 2)
     };
-    let scores = part(0).matmul(part(1).swap_dims(2, 3)).mul_scalar(1.0 / (dim as f64).sqrt());
+    let scores = part(0)
+        .matmul(part(1).swap_dims(2, 3))
+        .mul_scalar(1.0 / (dim as f64).sqrt());
     let mut weights = masked_softmax(scores, bias, bias_scale, key_mask);
     if let Some(dropout) = dropout {
-        weights = weights * mask(dropout, n * heads * slots, slots, &qkv).reshape([n, heads, slots, slots]);
+        weights = weights
+            * mask(dropout, n * heads * slots, slots, &qkv).reshape([n, heads, slots, slots]);
     }
-    weights.matmul(part(2)).swap_dims(1, 2).reshape([n, slots, width])
+    weights
+        .matmul(part(2))
+        .swap_dims(1, 2)
+        .reshape([n, slots, width])
 }
 
 /// See [`crate::pair_biased_attention`].
-pub fn pair_biased_attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, bias: Tensor<4>, key_mask: Option<Tensor<2>>) -> Tensor<4> {
+pub fn pair_biased_attention(
+    q: Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+    bias: Tensor<4>,
+    key_mask: Option<Tensor<2>>,
+) -> Tensor<4> {
     let scale = 1.0 / (q.dims()[3] as f64).sqrt();
     let logits = q.matmul(k.swap_dims(2, 3)).mul_scalar(scale) + bias.permute([0, 3, 1, 2]);
     let weights = match key_mask {
@@ -144,7 +206,12 @@ pub fn pair_biased_attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, bias: Ten
 }
 
 /// See [`crate::gated_residual`].
-pub fn gated_residual(x: Tensor<2>, y: Tensor<2>, gates: Tensor<2>, groups: &RowChoice) -> Tensor<2> {
+pub fn gated_residual(
+    x: Tensor<2>,
+    y: Tensor<2>,
+    gates: Tensor<2>,
+    groups: &RowChoice,
+) -> Tensor<2> {
     let factors = one_hot(groups, &x).matmul(activation::sigmoid(gates));
     x + y * factors
 }
@@ -153,12 +220,19 @@ pub fn gated_residual(x: Tensor<2>, y: Tensor<2>, gates: Tensor<2>, groups: &Row
 pub fn dropout<const D: usize>(x: Tensor<D>, dropout: Dropout) -> Tensor<D> {
     let elements = x.shape().num_elements();
     let rows = elements.div_ceil(Dropout::COLUMNS);
-    let mask = mask(dropout, rows, Dropout::COLUMNS, &x).slice(0..elements).reshape(x.dims());
+    let mask = mask(dropout, rows, Dropout::COLUMNS, &x)
+        .slice(0..elements)
+        .reshape(x.dims());
     x * mask
 }
 
 /// A flat mask of 0 and the inverse chance of survival, on the device and in the type of `like`.
-fn mask<const D: usize>(dropout: Dropout, rows: usize, columns: usize, like: &Tensor<D>) -> Tensor<1> {
+fn mask<const D: usize>(
+    dropout: Dropout,
+    rows: usize,
+    columns: usize,
+    like: &Tensor<D>,
+) -> Tensor<1> {
     let mask = dropout.mask(rows, columns);
     let data = TensorData::new(mask, [rows * columns]).convert_dtype(like.dtype());
     Tensor::from_data(data, (&like.device().inner(), like.dtype()))
@@ -186,9 +260,19 @@ pub fn conv3d(x: Tensor<5>, weight: Tensor<5>, bias: Tensor<1>, kind: Conv3d) ->
     };
     let (stride, padding, dilation) = ([stride; 3], [padding; 3], [1; 3]);
     if kind == Conv3d::Up4 {
-        return module::conv_transpose3d(x, weight, Some(bias), ConvTransposeOptions::new(stride, padding, [0; 3], dilation, 1));
+        return module::conv_transpose3d(
+            x,
+            weight,
+            Some(bias),
+            ConvTransposeOptions::new(stride, padding, [0; 3], dilation, 1),
+        );
     }
-    module::conv3d(x, weight, Some(bias), ConvOptions::new(stride, padding, dilation, 1))
+    module::conv3d(
+        x,
+        weight,
+        Some(bias),
+        ConvOptions::new(stride, padding, dilation, 1),
+    )
 }
 
 /// See [`crate::banded_radial`].
@@ -200,7 +284,9 @@ pub fn banded_radial(bands: &Bands, weight: Tensor<2>, bias: Tensor<1>) -> Tenso
 fn dense(bands: &Bands, device: &Device, dtype: DType) -> Tensor<2> {
     let [rows, width] = bands.values.dims();
     let first = bands.start.iter();
-    let columns: Vec<i64> = first.flat_map(|&start| (0..width as i64).map(move |k| i64::from(start) + k)).collect();
+    let columns: Vec<i64> = first
+        .flat_map(|&start| (0..width as i64).map(move |k| i64::from(start) + k))
+        .collect();
     let columns = Tensor::<2, Int>::from_data(TensorData::new(columns, [rows, width]), device);
     let zeros = Tensor::zeros([rows, bands.basis()], (device, dtype));
     zeros.scatter(1, columns, bands.values.clone(), IndexingUpdateOp::Add)

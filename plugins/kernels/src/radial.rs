@@ -36,14 +36,31 @@ impl Bands {
         let [rows, width] = values.dims();
         fits("bands", rows.max(basis))?;
         if rows != start.len() {
-            return Err(KernelError::BandCount { starts: start.len(), rows });
+            return Err(KernelError::BandCount {
+                starts: start.len(),
+                rows,
+            });
         }
-        if let Some((row, &start)) = start.iter().enumerate().find(|&(_, &start)| start.saturating_add(width) > basis) {
-            return Err(KernelError::BandOutOfRange { row, start, width, basis });
+        if let Some((row, &start)) = start
+            .iter()
+            .enumerate()
+            .find(|&(_, &start)| start.saturating_add(width) > basis)
+        {
+            return Err(KernelError::BandOutOfRange {
+                row,
+                start,
+                width,
+                basis,
+            });
         }
         let start: Arc<[u32]> = start.iter().map(|&start| start as u32).collect();
         let by_start = Arc::new(ByRow::new(basis + 1, &start));
-        Ok(Self { basis, start, by_start, values })
+        Ok(Self {
+            basis,
+            start,
+            by_start,
+            values,
+        })
     }
 
     /// Number of basis functions.
@@ -72,10 +89,25 @@ pub fn banded_radial(bands: &Bands, weight: Tensor<2>, bias: Tensor<1>) -> Tenso
     let [basis, out] = weight.dims();
     assert_eq!(basis, bands.basis(), "banded_radial: rows of the weight");
     assert_eq!(bias.dims(), [out], "banded_radial: length of the bias");
-    let kernel = Banded { start: bands.start.clone(), by_start: bands.by_start.clone(), basis };
-    match fused(kernel, [bands.values.clone().into_dispatch(), weight.into_dispatch(), bias.into_dispatch()]) {
+    let kernel = Banded {
+        start: bands.start.clone(),
+        by_start: bands.by_start.clone(),
+        basis,
+    };
+    match fused(
+        kernel,
+        [
+            bands.values.clone().into_dispatch(),
+            weight.into_dispatch(),
+            bias.into_dispatch(),
+        ],
+    ) {
         Ok(output) => Tensor::from_dispatch(output),
-        Err([_, weight, bias]) => plain::banded_radial(bands, Tensor::from_dispatch(weight), Tensor::from_dispatch(bias)),
+        Err([_, weight, bias]) => plain::banded_radial(
+            bands,
+            Tensor::from_dispatch(weight),
+            Tensor::from_dispatch(bias),
+        ),
     }
 }
 
@@ -113,21 +145,37 @@ impl Kernel<3> for Banded {
         };
         let order = &self.by_start.positions;
         // SAFETY: a sort made the order, so each row occurs once; `map_rows` writes all columns of the rows it is given.
-        let output = unsafe { build_rows(out, order, ROWS, |rows, sink| map_rows(problem, rows, sink)) };
+        let output =
+            unsafe { build_rows(out, order, ROWS, |rows, sink| map_rows(problem, rows, sink)) };
         (tensor(output, [rows, out]), phi)
     }
 
-    fn backward<T: Scalar>(&self, phi: FlexTensor, gradient: FlexTensor, wanted: [bool; 3]) -> [Option<FlexTensor>; 3] {
+    fn backward<T: Scalar>(
+        &self,
+        phi: FlexTensor,
+        gradient: FlexTensor,
+        wanted: [bool; 3],
+    ) -> [Option<FlexTensor>; 3] {
         let gradient = gradient.to_contiguous();
         let (out, width) = (gradient.shape()[1], phi.shape()[1]);
         let blocks = out.div_ceil(GRADIENT_COLUMNS);
         let gradients = (0..blocks).into_par_iter().map(|block| {
-            let task = Gradients { by_start: &self.by_start, phi: values::<T>(&phi), width, given: values::<T>(&gradient), out };
+            let task = Gradients {
+                by_start: &self.by_start,
+                phi: values::<T>(&phi),
+                width,
+                given: values::<T>(&gradient),
+                out,
+            };
             pull_back(task, self.basis, block * GRADIENT_COLUMNS)
         });
         let gradients: Vec<_> = gradients.collect();
         let (for_weight, for_bias) = joined(&gradients, self.basis, out);
-        [None, wanted[1].then(|| tensor(for_weight, [self.basis, out])), wanted[2].then(|| tensor(for_bias, [out]))]
+        [
+            None,
+            wanted[1].then(|| tensor(for_weight, [self.basis, out])),
+            wanted[2].then(|| tensor(for_bias, [out])),
+        ]
     }
 }
 
@@ -167,14 +215,32 @@ simd! {
 
 /// Some columns of rows whose bands start at the same basis function.
 #[inline(always)]
-fn map_group<T: Scalar, L: Lanes<T>, const R: usize>(problem: Problem<'_, T>, rows: [u32; R], columns: Range<usize>, sink: RowSink<T>) {
-    let Problem { phi, width, weight, bias, .. } = problem;
+fn map_group<T: Scalar, L: Lanes<T>, const R: usize>(
+    problem: Problem<'_, T>,
+    rows: [u32; R],
+    columns: Range<usize>,
+    sink: RowSink<T>,
+) {
+    let Problem {
+        phi,
+        width,
+        weight,
+        bias,
+        ..
+    } = problem;
     let first = problem.start[rows[0] as usize] as usize * bias.len();
-    let left = Left { values: phi, row: width, step: 1 };
+    let left = Left {
+        values: phi,
+        row: width,
+        step: 1,
+    };
     let starts = rows.map(|row| row as usize * width);
     let mut column = columns.start;
     while column + BLOCKS * LANES <= columns.end {
-        let right = Right { values: &weight[first + column..], stride: bias.len() };
+        let right = Right {
+            values: &weight[first + column..],
+            stride: bias.len(),
+        };
         let sums = tile::<T, L, R, BLOCKS>(left, starts, right, width);
         for (row, sums) in rows.into_iter().zip(sums) {
             let mut result = [T::ZERO; BLOCKS * LANES];
@@ -277,19 +343,32 @@ mod tests {
     use crate::testing::{check, constant, numbers};
 
     fn check_bands([basis, width, out, rows]: [usize; 4]) {
-        let start: Vec<usize> = (0..rows).map(|row| (row * row + row / 3) % (basis - width + 1)).collect();
+        let start: Vec<usize> = (0..rows)
+            .map(|row| (row * row + row / 3) % (basis - width + 1))
+            .collect();
         let phi = numbers(rows * width, 3);
         let apply = |radial: fn(&Bands, Tensor<2>, Tensor<1>) -> Tensor<2>, x: &[Tensor<1>]| {
             let bands = Bands::new(basis, &start, constant(&phi, [rows, width], &x[0])).unwrap();
             radial(&bands, x[0].clone().reshape([basis, out]), x[1].clone()).reshape([rows * out])
         };
         let inputs = [numbers(basis * out, 1), numbers(out, 2)];
-        check(|x| apply(banded_radial, x), |x| apply(plain::banded_radial, x), &inputs);
+        check(
+            |x| apply(banded_radial, x),
+            |x| apply(plain::banded_radial, x),
+            &inputs,
+        );
     }
 
     #[test]
     fn banded_product_agrees_with_the_dense_one_for_any_size() {
-        for sizes in [[1, 1, 1, 1], [9, 4, 5, 7], [40, 25, 100, 150], [30, 30, 64, 10], [17, 3, 16, 200], [3, 2, 33, 1]] {
+        for sizes in [
+            [1, 1, 1, 1],
+            [9, 4, 5, 7],
+            [40, 25, 100, 150],
+            [30, 30, 64, 10],
+            [17, 3, 16, 200],
+            [3, 2, 33, 1],
+        ] {
             check_bands(sizes);
         }
     }
@@ -302,14 +381,33 @@ mod tests {
         let output = banded_radial(&bands, weight.clone(), Tensor::ones([3], &device));
         assert_eq!(output.dims(), [0, 3]);
         let gradients = output.sum().backward();
-        assert_eq!(weight.grad(&gradients).unwrap().into_data().try_to_vec::<f32>().unwrap(), [0.0; 15]);
+        assert_eq!(
+            weight
+                .grad(&gradients)
+                .unwrap()
+                .into_data()
+                .try_to_vec::<f32>()
+                .unwrap(),
+            [0.0; 15]
+        );
     }
 
     #[test]
     fn bands_beyond_the_basis_are_refused() {
         let values = Tensor::<2>::zeros([2, 3], &burn::tensor::Device::flex());
         let error = Bands::new(5, &[0, 3], values.clone()).unwrap_err();
-        assert_eq!(error, KernelError::BandOutOfRange { row: 1, start: 3, width: 3, basis: 5 });
-        assert_eq!(Bands::new(5, &[0], values).unwrap_err(), KernelError::BandCount { starts: 1, rows: 2 });
+        assert_eq!(
+            error,
+            KernelError::BandOutOfRange {
+                row: 1,
+                start: 3,
+                width: 3,
+                basis: 5
+            }
+        );
+        assert_eq!(
+            Bands::new(5, &[0], values).unwrap_err(),
+            KernelError::BandCount { starts: 1, rows: 2 }
+        );
     }
 }

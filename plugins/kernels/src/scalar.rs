@@ -85,7 +85,10 @@ impl Scalar for f64 {
     fn normal(self) -> (Self, Self) {
         const INVERSE_ROOT_TWO_PI: f64 = 0.398_942_280_401_432_7;
         let cumulative = 0.5 * libm::erfc(-self * std::f64::consts::FRAC_1_SQRT_2);
-        (cumulative, INVERSE_ROOT_TWO_PI * f64::exp(-0.5 * self * self))
+        (
+            cumulative,
+            INVERSE_ROOT_TWO_PI * f64::exp(-0.5 * self * self),
+        )
     }
 }
 
@@ -129,7 +132,13 @@ impl Scalar for f32 {
         const LN_2_HIGH: f32 = 0.693_359_4;
         const LN_2_LOW: f32 = -2.121_944_4e-4;
         // Least maximal error of (e^r - 1 - r) / r^2, fitted at 40 digits: 3e-9.
-        const FIT: [f32; 5] = [0.499_999_94, 0.166_665_2, 0.041_668_393, 0.008_368_781, 0.001_381_446_5];
+        const FIT: [f32; 5] = [
+            0.499_999_94,
+            0.166_665_2,
+            0.041_668_393,
+            0.008_368_781,
+            0.001_381_446_5,
+        ];
 
         let low = self < UNDERFLOW;
         let x = if low { UNDERFLOW } else { self };
@@ -215,8 +224,14 @@ mod tests {
             let (cumulative, density) = x.normal();
             let (exact, exact_density) = f64::from(x).normal();
             // One unit in the last place of 1 is 1.2e-7; half of it is the rounding of the result.
-            assert!((f64::from(cumulative) - exact).abs() < 1.2e-7, "Phi({x}) is {cumulative}, not {exact}");
-            assert!((f64::from(density) - exact_density).abs() < 0.6e-7, "phi({x}) is {density}, not {exact_density}");
+            assert!(
+                (f64::from(cumulative) - exact).abs() < 1.2e-7,
+                "Phi({x}) is {cumulative}, not {exact}"
+            );
+            assert!(
+                (f64::from(density) - exact_density).abs() < 0.6e-7,
+                "phi({x}) is {density}, not {exact_density}"
+            );
         }
         assert!(f32::NAN.normal().0.is_nan());
     }

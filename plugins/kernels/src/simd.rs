@@ -38,7 +38,11 @@ pub(crate) fn level() -> Level {
     {
         let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
         let bytes = is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl");
-        if avx2 && bytes && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq") {
+        if avx2
+            && bytes
+            && is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512dq")
+        {
             return Level::Avx512;
         }
         if avx2 {
@@ -112,7 +116,10 @@ pub(crate) mod tests {
     /// matter to them: results are the same at all levels.
     pub(crate) fn at_every_level<R>(mut work: impl FnMut() -> R) -> Vec<R> {
         let _guard = ONE_AT_A_TIME.lock();
-        let widest = LEVELS.iter().position(|&known| known == super::level()).expect("the level is listed");
+        let widest = LEVELS
+            .iter()
+            .position(|&known| known == super::level())
+            .expect("the level is listed");
         let results = (0..=widest).map(|number| {
             FORCED.store(number as u8 + 1, Ordering::Relaxed);
             work()

@@ -27,12 +27,34 @@ pub fn softmax<const D: usize>(scores: Tensor<D>) -> Tensor<D> {
 ///
 /// # Panics
 /// If the shapes do not fit together.
-pub fn masked_softmax(scores: Tensor<4>, bias: Tensor<3>, bias_scale: Tensor<1>, key_mask: Tensor<2>) -> Tensor<4> {
+pub fn masked_softmax(
+    scores: Tensor<4>,
+    bias: Tensor<3>,
+    bias_scale: Tensor<1>,
+    key_mask: Tensor<2>,
+) -> Tensor<4> {
     let [n, _, queries, keys] = scores.dims();
-    assert_eq!(bias.dims(), [n, queries, keys], "masked_softmax: shape of the bias");
-    assert_eq!(bias_scale.dims(), [1], "masked_softmax: shape of the bias scale");
-    assert_eq!(key_mask.dims(), [n, keys], "masked_softmax: shape of the key mask");
-    let inputs = [scores.into_dispatch(), bias.into_dispatch(), bias_scale.into_dispatch(), key_mask.into_dispatch()];
+    assert_eq!(
+        bias.dims(),
+        [n, queries, keys],
+        "masked_softmax: shape of the bias"
+    );
+    assert_eq!(
+        bias_scale.dims(),
+        [1],
+        "masked_softmax: shape of the bias scale"
+    );
+    assert_eq!(
+        key_mask.dims(),
+        [n, keys],
+        "masked_softmax: shape of the key mask"
+    );
+    let inputs = [
+        scores.into_dispatch(),
+        bias.into_dispatch(),
+        bias_scale.into_dispatch(),
+        key_mask.into_dispatch(),
+    ];
     match fused(MaskedSoftmax, inputs) {
         Ok(output) => Tensor::from_dispatch(output),
         Err([scores, bias, bias_scale, key_mask]) => plain::masked_softmax(
@@ -61,13 +83,26 @@ impl Kernel<1> for Softmax {
         (weights.clone(), weights)
     }
 
-    fn backward<T: Scalar>(&self, weights: FlexTensor, gradient: FlexTensor, _: [bool; 1]) -> [Option<FlexTensor>; 1] {
+    fn backward<T: Scalar>(
+        &self,
+        weights: FlexTensor,
+        gradient: FlexTensor,
+        _: [bool; 1],
+    ) -> [Option<FlexTensor>; 1] {
         let gradient = gradient.to_contiguous();
-        let (numbers, given, keys) = (values::<T>(&weights), values::<T>(&gradient), keys(&weights));
-        let for_scores = build(numbers.len(), rows_per_chunk(keys) * keys, |first, output| {
-            let range = first..first + output.len();
-            pull_back_plain_rows(keys, &numbers[range.clone()], &given[range], output);
-        });
+        let (numbers, given, keys) = (
+            values::<T>(&weights),
+            values::<T>(&gradient),
+            keys(&weights),
+        );
+        let for_scores = build(
+            numbers.len(),
+            rows_per_chunk(keys) * keys,
+            |first, output| {
+                let range = first..first + output.len();
+                pull_back_plain_rows(keys, &numbers[range.clone()], &given[range], output);
+            },
+        );
         [Some(tensor(for_scores, weights.shape()))]
     }
 }
@@ -98,7 +133,11 @@ struct Sizes {
 impl Sizes {
     fn of(scores: &FlexTensor) -> Self {
         let shape = scores.shape();
-        Self { heads: shape[1], queries: shape[2], keys: shape[3] }
+        Self {
+            heads: shape[1],
+            queries: shape[2],
+            keys: shape[3],
+        }
     }
 
     fn chunk(self) -> usize {
@@ -126,23 +165,54 @@ impl Kernel<4> for MaskedSoftmax {
         let given = values::<T>(&scores);
         let weights = build(given.len(), sizes.chunk(), |first, output| {
             output.copy_from_slice(&given[first..][..output.len()]);
-            softmax_rows(sizes, first, values(&bias), values::<T>(&bias_scale)[0], values(&key_mask), output);
+            softmax_rows(
+                sizes,
+                first,
+                values(&bias),
+                values::<T>(&bias_scale)[0],
+                values(&key_mask),
+                output,
+            );
         });
         let weights = tensor(weights, scores.shape());
-        (weights.clone(), Saved { weights, bias, bias_scale })
+        (
+            weights.clone(),
+            Saved {
+                weights,
+                bias,
+                bias_scale,
+            },
+        )
     }
 
-    fn backward<T: Scalar>(&self, saved: Saved, gradient: FlexTensor, wanted: [bool; 4]) -> [Option<FlexTensor>; 4] {
+    fn backward<T: Scalar>(
+        &self,
+        saved: Saved,
+        gradient: FlexTensor,
+        wanted: [bool; 4],
+    ) -> [Option<FlexTensor>; 4] {
         let gradient = gradient.to_contiguous();
         let sizes = Sizes::of(&saved.weights);
         let (weights, given) = (values::<T>(&saved.weights), values::<T>(&gradient));
         let (for_scores, for_scale) = build_with(weights.len(), sizes.chunk(), |first, output| {
             let range = first..first + output.len();
-            pull_back_rows(sizes, first, &weights[range.clone()], &given[range], values(&saved.bias), output)
+            pull_back_rows(
+                sizes,
+                first,
+                &weights[range.clone()],
+                &given[range],
+                values(&saved.bias),
+                output,
+            )
         });
         let for_scale = T::of(for_scale.into_iter().sum());
         let for_scores = wanted[0].then(|| tensor(for_scores, saved.weights.shape()));
-        [for_scores, None, wanted[2].then(|| tensor(vec![for_scale], saved.bias_scale.shape())), None]
+        [
+            for_scores,
+            None,
+            wanted[2].then(|| tensor(vec![for_scale], saved.bias_scale.shape())),
+            None,
+        ]
     }
 }
 
@@ -200,7 +270,13 @@ simd! {
 
 /// `scores <- softmax(scale * scores + bias_scale * bias)` over valid keys, 0 elsewhere. All slices have one length.
 #[inline(always)]
-pub(crate) fn softmax_row<T: Scalar, L: Lanes<T>>(scores: &mut [T], scale: T, bias: &[T], bias_scale: T, valid: &[T]) {
+pub(crate) fn softmax_row<T: Scalar, L: Lanes<T>>(
+    scores: &mut [T],
+    scale: T,
+    bias: &[T],
+    bias_scale: T,
+    valid: &[T],
+) {
     for ((score, &bias), &valid) in scores.iter_mut().zip(bias).zip(valid) {
         let biased = scale.mul_add(*score, bias_scale * bias);
         *score = if valid == T::ZERO { T::LOWEST } else { biased };
@@ -217,7 +293,11 @@ pub(crate) fn softmax_row<T: Scalar, L: Lanes<T>>(scores: &mut [T], scale: T, bi
 #[inline(always)]
 fn to_unit_sum<T: Scalar, L: Lanes<T>>(weights: &mut [T]) {
     let total = total::<T, L>(weights);
-    let inverse = if total == T::ZERO { T::ZERO } else { T::ONE / total };
+    let inverse = if total == T::ZERO {
+        T::ZERO
+    } else {
+        T::ONE / total
+    };
     for weight in weights.iter_mut() {
         *weight *= inverse;
     }
@@ -240,41 +320,73 @@ mod tests {
     /// All keys valid in centre 0, none in centre 1, every third not in the others.
     fn mask(n: usize, keys: usize) -> Vec<f64> {
         let valid = |at: usize| at / keys != 1 && (at / keys == 0 || !at.is_multiple_of(3));
-        (0..n * keys).map(|at| f64::from(u8::from(valid(at)))).collect()
+        (0..n * keys)
+            .map(|at| f64::from(u8::from(valid(at))))
+            .collect()
     }
 
     #[test]
     fn softmax_agrees_with_its_composition_for_any_size() {
-        for [n, heads, queries, keys] in [[1, 1, 1, 1], [3, 2, 5, 7], [4, 1, 3, 20], [2, 3, 40, 67]] {
+        for [n, heads, queries, keys] in [[1, 1, 1, 1], [3, 2, 5, 7], [4, 1, 3, 20], [2, 3, 40, 67]]
+        {
             let (bias, mask) = (numbers(n * queries * keys, 3), mask(n, keys));
             let elements = n * heads * queries * keys;
-            let apply = |softmax: fn(Tensor<4>, Tensor<3>, Tensor<1>, Tensor<2>) -> Tensor<4>, x: &[Tensor<1>]| {
+            let apply = |softmax: fn(Tensor<4>, Tensor<3>, Tensor<1>, Tensor<2>) -> Tensor<4>,
+                         x: &[Tensor<1>]| {
                 let bias = constant(&bias, [n, queries, keys], &x[0]);
                 let scores = x[0].clone().reshape([n, heads, queries, keys]);
-                softmax(scores, bias, x[1].clone(), constant(&mask, [n, keys], &x[0])).reshape([elements])
+                softmax(
+                    scores,
+                    bias,
+                    x[1].clone(),
+                    constant(&mask, [n, keys], &x[0]),
+                )
+                .reshape([elements])
             };
             let inputs = [numbers(elements, 1), vec![0.7]];
-            check(|x| apply(masked_softmax, x), |x| apply(plain::masked_softmax, x), &inputs);
+            check(
+                |x| apply(masked_softmax, x),
+                |x| apply(plain::masked_softmax, x),
+                &inputs,
+            );
         }
     }
 
     #[test]
     fn plain_softmax_agrees_with_its_composition_for_any_size() {
         for [rows, keys] in [[1, 1], [1, 9], [5, 7], [130, 67], [3, 4099]] {
-            let apply =
-                |softmax: fn(Tensor<2>) -> Tensor<2>, x: &[Tensor<1>]| softmax(x[0].clone().reshape([rows, keys])).reshape([rows * keys]);
-            check(|x| apply(softmax, x), |x| apply(plain::softmax, x), &[numbers(rows * keys, 1)]);
+            let apply = |softmax: fn(Tensor<2>) -> Tensor<2>, x: &[Tensor<1>]| {
+                softmax(x[0].clone().reshape([rows, keys])).reshape([rows * keys])
+            };
+            check(
+                |x| apply(softmax, x),
+                |x| apply(plain::softmax, x),
+                &[numbers(rows * keys, 1)],
+            );
         }
     }
 
     #[test]
     fn plain_softmax_has_the_bits_of_the_masked_one_without_mask_and_bias() {
         let device = burn::tensor::Device::flex();
-        let scores = Tensor::<1>::from_floats(numbers(2 * 3 * 5 * 19, 4).as_slice(), &device).reshape([2, 3, 5, 19]) * 20.0;
-        let [bias, valid] = [Tensor::<3>::zeros([2, 5, 19], &device), Tensor::ones([2, 1, 19], &device)];
-        let masked = masked_softmax(scores.clone(), bias, Tensor::ones([1], &device), valid.squeeze_dim(1));
+        let scores = Tensor::<1>::from_floats(numbers(2 * 3 * 5 * 19, 4).as_slice(), &device)
+            .reshape([2, 3, 5, 19])
+            * 20.0;
+        let [bias, valid] = [
+            Tensor::<3>::zeros([2, 5, 19], &device),
+            Tensor::ones([2, 1, 19], &device),
+        ];
+        let masked = masked_softmax(
+            scores.clone(),
+            bias,
+            Tensor::ones([1], &device),
+            valid.squeeze_dim(1),
+        );
         let plain = softmax(scores);
-        assert_eq!(plain.into_data().try_to_vec::<f32>().unwrap(), masked.into_data().try_to_vec::<f32>().unwrap());
+        assert_eq!(
+            plain.into_data().try_to_vec::<f32>().unwrap(),
+            masked.into_data().try_to_vec::<f32>().unwrap()
+        );
     }
 
     #[test]
@@ -282,10 +394,18 @@ mod tests {
         let device = burn::tensor::Device::flex().autodiff();
         let bias_scale = Tensor::<1>::ones([1], &device).require_grad();
         let [bias, mask] = [[0, 3, 4], [0, 1, 4]].map(|shape| Tensor::<3>::zeros(shape, &device));
-        let weights = masked_softmax(Tensor::zeros([0, 2, 3, 4], &device), bias, bias_scale.clone(), mask.squeeze_dim(1));
+        let weights = masked_softmax(
+            Tensor::zeros([0, 2, 3, 4], &device),
+            bias,
+            bias_scale.clone(),
+            mask.squeeze_dim(1),
+        );
         assert_eq!(weights.dims(), [0, 2, 3, 4]);
         let gradients = weights.sum().backward();
-        assert_eq!(bias_scale.grad(&gradients).unwrap().into_scalar::<f32>(), 0.0);
+        assert_eq!(
+            bias_scale.grad(&gradients).unwrap().into_scalar::<f32>(),
+            0.0
+        );
         for shape in [[0, 4], [4, 0]] {
             let scores = Tensor::<2>::zeros(shape, &device).require_grad();
             let gradients = softmax(scores.clone()).sum().backward();
@@ -298,7 +418,15 @@ mod tests {
         let device = burn::tensor::Device::flex();
         let scores = Tensor::<4>::full([2, 1, 1, 3], 1e4, &device);
         let mask = Tensor::<2>::from_floats([[0.0, 0.0, 0.0], [0.0, 1.0, 1.0]], &device);
-        let weights = masked_softmax(scores, Tensor::zeros([2, 1, 3], &device), Tensor::ones([1], &device), mask);
-        assert_eq!(weights.into_data().try_to_vec::<f32>().unwrap(), [0.0, 0.0, 0.0, 0.0, 0.5, 0.5]);
+        let weights = masked_softmax(
+            scores,
+            Tensor::zeros([2, 1, 3], &device),
+            Tensor::ones([1], &device),
+            mask,
+        );
+        assert_eq!(
+            weights.into_data().try_to_vec::<f32>().unwrap(),
+            [0.0, 0.0, 0.0, 0.0, 0.5, 0.5]
+        );
     }
 }

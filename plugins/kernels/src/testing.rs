@@ -18,17 +18,29 @@ pub(crate) fn numbers(count: usize, seed: u64) -> Vec<f64> {
 }
 
 /// A constant in the type and on the device of `like`.
-pub(crate) fn constant<const D: usize>(values: &[f64], shape: [usize; D], like: &Tensor<1>) -> Tensor<D> {
+pub(crate) fn constant<const D: usize>(
+    values: &[f64],
+    shape: [usize; D],
+    like: &Tensor<1>,
+) -> Tensor<D> {
     let data = TensorData::new(values.to_vec(), shape).convert_dtype(like.dtype());
     Tensor::from_data(data, (&like.device().inner(), like.dtype()))
 }
 
 pub(crate) fn to_vec<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
-    tensor.into_data().convert_dtype(DType::F64).try_to_vec().expect("f64 data")
+    tensor
+        .into_data()
+        .convert_dtype(DType::F64)
+        .try_to_vec()
+        .expect("f64 data")
 }
 
 /// The result and the gradient of every input, for a fixed random cotangent.
-pub(crate) fn value_and_gradients(function: &impl Function, inputs: &[Vec<f64>], dtype: DType) -> Vec<Vec<f64>> {
+pub(crate) fn value_and_gradients(
+    function: &impl Function,
+    inputs: &[Vec<f64>],
+    dtype: DType,
+) -> Vec<Vec<f64>> {
     let device = Device::flex().autodiff();
     let leaf = |values: &Vec<f64>| {
         let data = TensorData::new(values.clone(), [values.len()]).convert_dtype(dtype);
@@ -36,11 +48,17 @@ pub(crate) fn value_and_gradients(function: &impl Function, inputs: &[Vec<f64>],
     };
     let leaves: Vec<_> = inputs.iter().map(leaf).collect();
     let output = function(&leaves);
-    assert_eq!(output.dtype(), dtype, "the result keeps the type of its inputs");
+    assert_eq!(
+        output.dtype(),
+        dtype,
+        "the result keeps the type of its inputs"
+    );
     let cotangent = constant(&numbers(output.dims()[0], 99), output.dims(), &output);
     let value = to_vec(output.clone());
     let gradients = (output * cotangent).sum().backward();
-    let gradients = leaves.iter().map(|leaf| to_vec(leaf.grad(&gradients).expect("every input has a gradient")));
+    let gradients = leaves
+        .iter()
+        .map(|leaf| to_vec(leaf.grad(&gradients).expect("every input has a gradient")));
     std::iter::once(value).chain(gradients).collect()
 }
 
@@ -48,10 +66,15 @@ pub(crate) fn value_and_gradients(function: &impl Function, inputs: &[Vec<f64>],
 #[track_caller]
 fn assert_close(actual: &[f64], expected: &[f64], tolerance: f64, what: &str) {
     assert_eq!(actual.len(), expected.len(), "{what}: length");
-    let scale = expected.iter().fold(1.0_f64, |scale, value| scale.max(value.abs()));
+    let scale = expected
+        .iter()
+        .fold(1.0_f64, |scale, value| scale.max(value.abs()));
     for (at, (actual, expected)) in actual.iter().zip(expected).enumerate() {
         let difference = (actual - expected).abs() / scale;
-        assert!(difference <= tolerance, "{what}, element {at}: {actual} instead of {expected}, off by {difference:e}");
+        assert!(
+            difference <= tolerance,
+            "{what}, element {at}: {actual} instead of {expected}, off by {difference:e}"
+        );
     }
 }
 
@@ -60,11 +83,29 @@ fn assert_close(actual: &[f64], expected: &[f64], tolerance: f64, what: &str) {
 pub(crate) fn check(fused: impl Function, plain: impl Function, inputs: &[Vec<f64>]) {
     // Sums of at most some thousand terms of order one, each rounded once: 1e-13 in f64.
     let exact = value_and_gradients(&plain, inputs, DType::F64);
-    agree(&value_and_gradients(&fused, inputs, DType::F64), &exact, 1e-13, "f64");
+    agree(
+        &value_and_gradients(&fused, inputs, DType::F64),
+        &exact,
+        1e-13,
+        "f64",
+    );
     // The reference is f64 on inputs that f32 holds exactly; some roundings of 6e-8 of terms that may cancel remain.
-    let rounded: Vec<Vec<f64>> = inputs.iter().map(|values| values.iter().map(|&value| f64::from(value as f32)).collect()).collect();
+    let rounded: Vec<Vec<f64>> = inputs
+        .iter()
+        .map(|values| {
+            values
+                .iter()
+                .map(|&value| f64::from(value as f32))
+                .collect()
+        })
+        .collect();
     let exact = value_and_gradients(&plain, &rounded, DType::F64);
-    agree(&value_and_gradients(&fused, &rounded, DType::F32), &exact, 5e-6, "f32");
+    agree(
+        &value_and_gradients(&fused, &rounded, DType::F32),
+        &exact,
+        5e-6,
+        "f32",
+    );
 
     check_differences(&fused, inputs);
     check_bits(&fused, inputs);
@@ -73,7 +114,11 @@ pub(crate) fn check(fused: impl Function, plain: impl Function, inputs: &[Vec<f6
 #[track_caller]
 fn agree(actual: &[Vec<f64>], expected: &[Vec<f64>], tolerance: f64, dtype: &str) {
     for (number, (actual, expected)) in actual.iter().zip(expected).enumerate() {
-        let what = if number == 0 { format!("{dtype} result") } else { format!("{dtype} gradient of input {}", number - 1) };
+        let what = if number == 0 {
+            format!("{dtype} result")
+        } else {
+            format!("{dtype} gradient of input {}", number - 1)
+        };
         assert_close(actual, expected, tolerance, &what);
     }
 }
@@ -87,15 +132,34 @@ fn check_differences(fused: &impl Function, inputs: &[Vec<f64>]) {
         let direction = numbers(gradient.len(), 7 + number as u64);
         let loss = |step: f64| -> f64 {
             let mut moved = inputs.to_vec();
-            moved[number].iter_mut().zip(&direction).for_each(|(value, direction)| *value += step * direction);
+            moved[number]
+                .iter_mut()
+                .zip(&direction)
+                .for_each(|(value, direction)| *value += step * direction);
             let value = &value_and_gradients(fused, &moved, DType::F64)[0];
-            value.iter().zip(numbers(value.len(), 99)).map(|(value, cotangent)| value * cotangent).sum()
+            value
+                .iter()
+                .zip(numbers(value.len(), 99))
+                .map(|(value, cotangent)| value * cotangent)
+                .sum()
         };
         let slope = (loss(STEP) - loss(-STEP)) / (2.0 * STEP);
-        let expected: f64 = gradient.iter().zip(&direction).map(|(gradient, direction)| gradient * direction).sum();
+        let expected: f64 = gradient
+            .iter()
+            .zip(&direction)
+            .map(|(gradient, direction)| gradient * direction)
+            .sum();
         // The third derivative leaves 1e-10, rounding 1e-11 per unit of the loss.
-        let scale: f64 = gradient.iter().zip(&direction).map(|(a, b)| (a * b).abs()).sum::<f64>().max(1.0);
-        assert!((slope - expected).abs() < 1e-8 * scale, "input {number}: slope {slope}, gradient says {expected}");
+        let scale: f64 = gradient
+            .iter()
+            .zip(&direction)
+            .map(|(a, b)| (a * b).abs())
+            .sum::<f64>()
+            .max(1.0);
+        assert!(
+            (slope - expected).abs() < 1e-8 * scale,
+            "input {number}: slope {slope}, gradient says {expected}"
+        );
     }
 }
 
@@ -105,12 +169,24 @@ fn check_bits(fused: &impl Function, inputs: &[Vec<f64>]) {
     for dtype in [DType::F32, DType::F64] {
         let reference = value_and_gradients(fused, inputs, dtype);
         for threads in [1, 3] {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads start");
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .expect("threads start");
             let other = pool.install(|| value_and_gradients(fused, inputs, dtype));
-            assert!(other == reference, "{threads} threads give other bits in {dtype:?}");
+            assert!(
+                other == reference,
+                "{threads} threads give other bits in {dtype:?}"
+            );
         }
-        for (level, other) in at_every_level(|| value_and_gradients(fused, inputs, dtype)).into_iter().enumerate() {
-            assert!(other == reference, "instruction set {level} gives other bits in {dtype:?}");
+        for (level, other) in at_every_level(|| value_and_gradients(fused, inputs, dtype))
+            .into_iter()
+            .enumerate()
+        {
+            assert!(
+                other == reference,
+                "instruction set {level} gives other bits in {dtype:?}"
+            );
         }
     }
 }

@@ -33,12 +33,19 @@ pub(crate) fn multiply<T: Scalar, L: Lanes<T>>(
 ) {
     let mut column = 0;
     while column < columns {
-        let right = Right { values: &right.values[column..], stride: right.stride };
+        let right = Right {
+            values: &right.values[column..],
+            stride: right.stride,
+        };
         match (columns - column) / LANES {
             0 => unreachable!("columns are padded"),
-            1 => column_block::<T, L, 1>(left, right, [rows, inner, columns], &mut result[column..]),
+            1 => {
+                column_block::<T, L, 1>(left, right, [rows, inner, columns], &mut result[column..])
+            }
             // A third would need all registers of AVX2, and the compiler then spills: measured, it halves the speed.
-            _ => column_block::<T, L, 2>(left, right, [rows, inner, columns], &mut result[column..]),
+            _ => {
+                column_block::<T, L, 2>(left, right, [rows, inner, columns], &mut result[column..])
+            }
         }
         column += 2 * LANES;
     }
@@ -55,7 +62,12 @@ fn column_block<T: Scalar, L: Lanes<T>, const C: usize>(
     let start = |row| row * left.row;
     let mut row = 0;
     while row + 4 <= rows {
-        let sums = tile::<T, L, 4, C>(left, [start(row), start(row + 1), start(row + 2), start(row + 3)], right, inner);
+        let sums = tile::<T, L, 4, C>(
+            left,
+            [start(row), start(row + 1), start(row + 2), start(row + 3)],
+            right,
+            inner,
+        );
         for (offset, sums) in sums.into_iter().enumerate() {
             store(sums, &mut result[(row + offset) * columns..]);
         }
@@ -80,8 +92,13 @@ pub(crate) fn tile<T: Scalar, L: Lanes<T>, const R: usize, const C: usize>(
     inner: usize,
 ) -> [[L; C]; R] {
     let mut sums = [[L::splat(T::ZERO); C]; R];
-    let Some(last) = inner.checked_sub(1) else { return sums };
-    assert!(last * right.stride + C * LANES <= right.values.len(), "right factor");
+    let Some(last) = inner.checked_sub(1) else {
+        return sums;
+    };
+    assert!(
+        last * right.stride + C * LANES <= right.values.len(),
+        "right factor"
+    );
     for start in starts {
         assert!(start + last * left.step < left.values.len(), "left factor");
     }
@@ -127,16 +144,32 @@ mod tests {
     fn product_of_transposed_factor_is_the_triple_sum_at_every_level() {
         for [rows, inner, columns] in [[1, 1, 8], [4, 3, 16], [5, 7, 24], [9, 20, 40], [3, 0, 8]] {
             let a: Vec<f64> = (0..rows * inner).map(|i| (i % 7) as f64 - 2.0).collect();
-            let b: Vec<f64> = (0..inner * columns).map(|i| (i % 11) as f64 - 4.0).collect();
+            let b: Vec<f64> = (0..inner * columns)
+                .map(|i| (i % 11) as f64 - 4.0)
+                .collect();
             for result in at_every_level(|| {
                 let mut result = vec![f64::NAN; rows * columns];
-                let left = Left { values: &a, row: 1, step: rows };
-                multiply_at_level(left, Right { values: &b, stride: columns }, [rows, inner, columns], &mut result);
+                let left = Left {
+                    values: &a,
+                    row: 1,
+                    step: rows,
+                };
+                multiply_at_level(
+                    left,
+                    Right {
+                        values: &b,
+                        stride: columns,
+                    },
+                    [rows, inner, columns],
+                    &mut result,
+                );
                 result
             }) {
                 for (at, &value) in result.iter().enumerate() {
                     let (row, column) = (at / columns, at % columns);
-                    let exact: f64 = (0..inner).map(|k| a[k * rows + row] * b[k * columns + column]).sum();
+                    let exact: f64 = (0..inner)
+                        .map(|k| a[k * rows + row] * b[k * columns + column])
+                        .sum();
                     assert_eq!(value, exact, "small integers have no rounding");
                 }
             }

@@ -45,7 +45,12 @@ impl Precision {
     }
     /// Puts numbers on a device in this precision.
     #[must_use]
-    pub fn upload<const D: usize>(self, values: Vec<f64>, shape: impl Into<Vec<usize>>, device: &Device) -> Tensor<D> {
+    pub fn upload<const D: usize>(
+        self,
+        values: Vec<f64>,
+        shape: impl Into<Vec<usize>>,
+        device: &Device,
+    ) -> Tensor<D> {
         let options = (device, self.dtype());
         match self {
             Self::F64 => Tensor::from_data(TensorData::new(values, shape.into()), options),
@@ -69,10 +74,19 @@ impl Precision {
             "bf16+f64" => (Self::Bf16, Self::F64),
             _ => {
                 let known = "f32, f64, bf16, f32+f64 or bf16+f64 (train+evaluate)";
-                return Err(PluginError::BadRequest(format!("precision \"{name}\" is not known; use {known}")));
+                return Err(PluginError::BadRequest(format!(
+                    "precision \"{name}\" is not known; use {known}"
+                )));
             }
         };
-        Ok((training, if device.starts_with("cuda") { Self::F64 } else { evaluation }))
+        Ok((
+            training,
+            if device.starts_with("cuda") {
+                Self::F64
+            } else {
+                evaluation
+            },
+        ))
     }
 }
 
@@ -92,14 +106,26 @@ impl<'a> Batch<'a> {
     ///
     /// # Errors
     /// Offsets that do not cover the points, or a field whose bytes do not fit its shape.
-    pub fn new(raw: &equivbench_abi::Batch<'a>, device: &Device, precision: Precision, dropout_seed: Option<u64>) -> PluginResult<Self> {
+    pub fn new(
+        raw: &equivbench_abi::Batch<'a>,
+        device: &Device,
+        precision: Precision,
+        dropout_seed: Option<u64>,
+    ) -> PluginResult<Self> {
         let offsets: Vec<usize> = raw.offsets.iter().map(|&o| o as usize).collect();
         let samples = raw.samples as usize;
         if samples == 0 {
-            return Err(PluginError::BadRequest("the batch is empty: it has 0 samples".into()));
+            return Err(PluginError::BadRequest(
+                "the batch is empty: it has 0 samples".into(),
+            ));
         }
-        if offsets.len() != samples + 1 || offsets[0] != 0 || offsets.windows(2).any(|w| w[1] < w[0]) {
-            return Err(PluginError::BadRequest(format!("offsets do not describe {samples} samples")));
+        if offsets.len() != samples + 1
+            || offsets[0] != 0
+            || offsets.windows(2).any(|w| w[1] < w[0])
+        {
+            return Err(PluginError::BadRequest(format!(
+                "offsets do not describe {samples} samples"
+            )));
         }
         let batch = Self {
             samples,
@@ -116,9 +142,11 @@ impl<'a> Batch<'a> {
     fn check(&self, field: &Field<'_>) -> PluginResult<()> {
         let name = field.name.as_str();
         let bad = |what: String| Err(PluginError::BadRequest(format!("field \"{name}\": {what}")));
-        let (Some(element), Some(rows), Some(_)) =
-            (ElementType::from_code(field.element), Rows::from_code(field.rows), FieldKind::from_code(field.kind))
-        else {
+        let (Some(element), Some(rows), Some(_)) = (
+            ElementType::from_code(field.element),
+            Rows::from_code(field.rows),
+            FieldKind::from_code(field.kind),
+        ) else {
             return bad("its kind, rows or element type is of a newer host".into());
         };
         let expected = match rows {
@@ -126,11 +154,18 @@ impl<'a> Batch<'a> {
             Rows::Point => self.points(),
         };
         if field.shape.first().map(|&r| r as usize) != Some(expected) {
-            return bad(format!("shape {:?} should begin with {expected} rows", field.shape.as_slice()));
+            return bad(format!(
+                "shape {:?} should begin with {expected} rows",
+                field.shape.as_slice()
+            ));
         }
         let elements: u64 = field.shape.iter().product();
         if elements as usize * element.bytes() != field.bytes.len() {
-            return bad(format!("shape {:?} does not fit its {} bytes", field.shape.as_slice(), field.bytes.len()));
+            return bad(format!(
+                "shape {:?} does not fit its {} bytes",
+                field.shape.as_slice(),
+                field.bytes.len()
+            ));
         }
         Ok(())
     }
@@ -178,10 +213,18 @@ impl<'a> Batch<'a> {
     }
 
     fn find(&self, name: &str) -> PluginResult<&Field<'a>> {
-        self.fields.iter().find(|f| f.name.as_str() == name).ok_or_else(|| PluginError::MissingField {
-            missing: name.to_owned(),
-            offered: self.fields.iter().map(|f| f.name.as_str()).collect::<Vec<_>>().join(", "),
-        })
+        self.fields
+            .iter()
+            .find(|f| f.name.as_str() == name)
+            .ok_or_else(|| PluginError::MissingField {
+                missing: name.to_owned(),
+                offered: self
+                    .fields
+                    .iter()
+                    .map(|f| f.name.as_str())
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            })
     }
 
     /// Row-major shape of a field.
@@ -200,9 +243,15 @@ impl<'a> Batch<'a> {
         let field = self.find(name)?;
         let bytes = field.bytes.as_slice();
         Ok(match ElementType::from_code(field.element) {
-            Some(ElementType::F32) => bytemuck::pod_collect_to_vec::<u8, f32>(bytes).into_iter().map(f64::from).collect(),
+            Some(ElementType::F32) => bytemuck::pod_collect_to_vec::<u8, f32>(bytes)
+                .into_iter()
+                .map(f64::from)
+                .collect(),
             Some(ElementType::F64) => bytemuck::pod_collect_to_vec(bytes),
-            _ => bytemuck::pod_collect_to_vec::<u8, i64>(bytes).into_iter().map(|v| v as f64).collect(),
+            _ => bytemuck::pod_collect_to_vec::<u8, i64>(bytes)
+                .into_iter()
+                .map(|v| v as f64)
+                .collect(),
         })
     }
 
@@ -213,7 +262,9 @@ impl<'a> Batch<'a> {
     pub fn ints(&self, name: &str) -> PluginResult<Vec<i64>> {
         let field = self.find(name)?;
         if ElementType::from_code(field.element) != Some(ElementType::I64) {
-            return Err(PluginError::BadRequest(format!("field \"{name}\" holds floats, integers were asked for")));
+            return Err(PluginError::BadRequest(format!(
+                "field \"{name}\" holds floats, integers were asked for"
+            )));
         }
         Ok(bytemuck::pod_collect_to_vec(field.bytes.as_slice()))
     }
@@ -225,7 +276,9 @@ impl<'a> Batch<'a> {
     pub fn tensor<const D: usize>(&self, name: &str) -> PluginResult<Tensor<D>> {
         let shape = self.shape(name)?;
         if shape.len() != D {
-            return Err(PluginError::BadRequest(format!("field \"{name}\" has shape {shape:?}, rank {D} was asked for")));
+            return Err(PluginError::BadRequest(format!(
+                "field \"{name}\" has shape {shape:?}, rank {D} was asked for"
+            )));
         }
         self.upload_field(name, shape, self.precision)
     }
@@ -250,18 +303,32 @@ impl<'a> Batch<'a> {
     }
 
     /// Single precision stays as it is: grids are large.
-    fn upload_field<const D: usize>(&self, name: &str, shape: Vec<usize>, precision: Precision) -> PluginResult<Tensor<D>> {
+    fn upload_field<const D: usize>(
+        &self,
+        name: &str,
+        shape: Vec<usize>,
+        precision: Precision,
+    ) -> PluginResult<Tensor<D>> {
         let field = self.find(name)?;
-        if precision != Precision::F64 && ElementType::from_code(field.element) == Some(ElementType::F32) {
+        if precision != Precision::F64
+            && ElementType::from_code(field.element) == Some(ElementType::F32)
+        {
             let values: Vec<f32> = bytemuck::pod_collect_to_vec(field.bytes.as_slice());
-            return Ok(Tensor::from_data(TensorData::new(values, shape), (&self.device, precision.dtype())));
+            return Ok(Tensor::from_data(
+                TensorData::new(values, shape),
+                (&self.device, precision.dtype()),
+            ));
         }
         Ok(precision.upload(self.floats(name)?, shape, &self.device))
     }
 
     /// Puts numbers on the model's device, in its precision.
     #[must_use]
-    pub fn upload<const D: usize>(&self, values: Vec<f64>, shape: impl Into<Vec<usize>>) -> Tensor<D> {
+    pub fn upload<const D: usize>(
+        &self,
+        values: Vec<f64>,
+        shape: impl Into<Vec<usize>>,
+    ) -> Tensor<D> {
         self.precision.upload(values, shape, &self.device)
     }
 

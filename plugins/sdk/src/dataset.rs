@@ -48,7 +48,12 @@ pub trait DatasetPlugin: Send + Sized + 'static {
     ///
     /// # Errors
     /// An unknown split, an index beyond it, unreadable or non-finite data.
-    fn samples(&mut self, split: &str, indices: &[u64], out: &mut FieldBuffers<'_>) -> PluginResult<()>;
+    fn samples(
+        &mut self,
+        split: &str,
+        indices: &[u64],
+        out: &mut FieldBuffers<'_>,
+    ) -> PluginResult<()>;
 }
 
 /// The host's buffers for one batch of samples, by field name.
@@ -68,8 +73,11 @@ impl FieldBuffers<'_> {
             .fields
             .iter_mut()
             .find(|(n, _)| n == name)
-            .ok_or_else(|| PluginError::BadRequest(format!("the host did not ask for field \"{name}\"")))?;
-        bytemuck::try_cast_slice_mut(bytes).map_err(|e| PluginError::BadRequest(format!("buffer of field \"{name}\": {e}")))
+            .ok_or_else(|| {
+                PluginError::BadRequest(format!("the host did not ask for field \"{name}\""))
+            })?;
+        bytemuck::try_cast_slice_mut(bytes)
+            .map_err(|e| PluginError::BadRequest(format!("buffer of field \"{name}\": {e}")))
     }
 
     /// The buffer of an f64 field, row-major.
@@ -104,13 +112,34 @@ impl<D: DatasetPlugin> abi::Dataset for Served<D> {
     fn describe(&self) -> AbiResult<RString> {
         guard(|| crate::registry::to_json(&self.0.describe()))
     }
-    fn points_into(&self, split: RStr<'_>, indices: RSlice<'_, u64>, mut out: RSliceMut<'_, u64>) -> AbiResult<()> {
-        guard(|| self.0.points(split.as_str(), indices.as_slice(), out.as_mut_slice()))
-    }
-    fn samples_into(&mut self, split: RStr<'_>, indices: RSlice<'_, u64>, mut fields: RSliceMut<'_, FieldMut<'_>>) -> AbiResult<()> {
+    fn points_into(
+        &self,
+        split: RStr<'_>,
+        indices: RSlice<'_, u64>,
+        mut out: RSliceMut<'_, u64>,
+    ) -> AbiResult<()> {
         guard(|| {
-            let fields = fields.as_mut_slice().iter_mut().map(|f| (f.name.as_str().to_owned(), f.bytes.as_mut_slice())).collect();
-            self.0.samples(split.as_str(), indices.as_slice(), &mut FieldBuffers { fields })
+            self.0
+                .points(split.as_str(), indices.as_slice(), out.as_mut_slice())
+        })
+    }
+    fn samples_into(
+        &mut self,
+        split: RStr<'_>,
+        indices: RSlice<'_, u64>,
+        mut fields: RSliceMut<'_, FieldMut<'_>>,
+    ) -> AbiResult<()> {
+        guard(|| {
+            let fields = fields
+                .as_mut_slice()
+                .iter_mut()
+                .map(|f| (f.name.as_str().to_owned(), f.bytes.as_mut_slice()))
+                .collect();
+            self.0.samples(
+                split.as_str(),
+                indices.as_slice(),
+                &mut FieldBuffers { fields },
+            )
         })
     }
 }

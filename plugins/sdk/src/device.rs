@@ -21,14 +21,18 @@ pub fn parse_device(name: &str) -> PluginResult<Device> {
     match name.split_once(':').unwrap_or((name, "0")) {
         ("cpu" | "", _) => Ok(Device::flex()),
         ("cuda", index) => cuda(name, index),
-        _ => Err(PluginError::Device(format!("device \"{name}\" is not known; use cpu or cuda:N"))),
+        _ => Err(PluginError::Device(format!(
+            "device \"{name}\" is not known; use cpu or cuda:N"
+        ))),
     }
 }
 
 #[cfg(feature = "cuda")]
 fn cuda(name: &str, index: &str) -> PluginResult<Device> {
     use burn::tensor::DeviceType;
-    let index: usize = index.parse().map_err(|_| PluginError::Device(format!("device \"{name}\": the index is not a number")))?;
+    let index: usize = index.parse().map_err(|_| {
+        PluginError::Device(format!("device \"{name}\": the index is not a number"))
+    })?;
     // Enumerating asks the driver and never panics; opening a device that is not there would.
     let found = Device::enumerate(DeviceType::Cuda).len();
     if index >= found {

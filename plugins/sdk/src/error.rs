@@ -47,6 +47,9 @@ impl From<PluginError> for AbiError {
             PluginError::Panic(_) => code::PANIC,
             PluginError::Other(_) => code::OTHER,
         };
-        Self { code, message: error.to_string().into() }
+        Self {
+            code,
+            message: error.to_string().into(),
+        }
     }
 }

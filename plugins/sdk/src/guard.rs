@@ -29,13 +29,19 @@ pub(crate) fn guard<T>(call: impl FnOnce() -> PluginResult<T>) -> AbiResult<T> {
 /// The hook belongs to this library's own copy of std, so it touches no other plugin and not the host.
 fn record_panics() {
     std::panic::set_hook(Box::new(|info| {
-        let place = info.location().map(ToString::to_string).unwrap_or_else(|| "unknown place".into());
+        let place = info
+            .location()
+            .map(ToString::to_string)
+            .unwrap_or_else(|| "unknown place".into());
         LAST_PANIC.with(|last| *last.borrow_mut() = Some(place));
     }));
 }
 
 fn describe(payload: &(dyn std::any::Any + Send)) -> String {
-    let text = payload.downcast_ref::<&str>().map(|s| (*s).to_owned()).or_else(|| payload.downcast_ref::<String>().cloned());
+    let text = payload
+        .downcast_ref::<&str>()
+        .map(|s| (*s).to_owned())
+        .or_else(|| payload.downcast_ref::<String>().cloned());
     let text = text.unwrap_or_else(|| "payload without text".into());
     match LAST_PANIC.with(|last| last.borrow_mut().take()) {
         Some(place) => format!("{text} (at {place})"),

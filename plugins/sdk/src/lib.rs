@@ -35,7 +35,10 @@ pub use dataset::{DatasetPlugin, FieldBuffers};
 pub use device::{available_devices, parse_device};
 pub use equivbench_abi::{
     FieldKind, Rows,
-    descriptor::{DataCheck, DatasetDescriptor, DatasetRequest, FieldDescriptor, Normaliser, Recipe, SplitDescriptor},
+    descriptor::{
+        DataCheck, DatasetDescriptor, DatasetRequest, FieldDescriptor, Normaliser, Recipe,
+        SplitDescriptor,
+    },
 };
 pub use error::{PluginError, PluginResult};
 pub use model::{ModelPlugin, field};
@@ -46,6 +49,8 @@ pub use trainer::Trainer;
 /// What [`export_plugin!`] needs; not part of the interface for authors.
 #[doc(hidden)]
 pub mod private {
-    pub use crate::registry::{DatasetEntry, ModelEntry, describe_plugin, open_dataset, open_model};
+    pub use crate::registry::{
+        DatasetEntry, ModelEntry, describe_plugin, open_dataset, open_model,
+    };
     pub use equivbench_abi as abi;
 }

@@ -42,7 +42,10 @@ pub trait ModelPlugin: Module + std::fmt::Debug + Send + 'static {
 
     /// Fields that [`forward`](Self::forward) reads.
     fn inputs() -> Vec<FieldDescriptor> {
-        vec![field("positions", "vector", "point", "f32", &[3], "angstrom"), field("species", "invariant", "point", "i64", &[], "")]
+        vec![
+            field("positions", "vector", "point", "f32", &[3], "angstrom"),
+            field("species", "invariant", "point", "i64", &[], ""),
+        ]
     }
 
     /// Fields that a configuration reads, where their widths depend on it; the harness fits the task to them.
@@ -74,8 +77,15 @@ pub trait ModelPlugin: Module + std::fmt::Debug + Send + 'static {
     /// An unknown loss or a batch without a target.
     fn loss(&self, name: &str, batch: &Batch) -> PluginResult<Tensor<1>> {
         match name {
-            "mse" => Ok((batch.in_full(self.forward(batch)?) - batch.rows("target")?).square().mean()),
-            _ => Err(PluginError::BadRequest(format!("loss \"{name}\" is not known to {}; use mse", Self::NAME))),
+            "mse" => Ok(
+                (batch.in_full(self.forward(batch)?) - batch.rows("target")?)
+                    .square()
+                    .mean(),
+            ),
+            _ => Err(PluginError::BadRequest(format!(
+                "loss \"{name}\" is not known to {}; use mse",
+                Self::NAME
+            ))),
         }
     }
 
@@ -154,7 +164,14 @@ pub trait ModelPlugin: Module + std::fmt::Debug + Send + 'static {
 
 /// Writes a [`FieldDescriptor`] in one line.
 #[must_use]
-pub fn field(name: &str, kind: &str, rows: &str, element: &str, width: &[u64], unit: &str) -> FieldDescriptor {
+pub fn field(
+    name: &str,
+    kind: &str,
+    rows: &str,
+    element: &str,
+    width: &[u64],
+    unit: &str,
+) -> FieldDescriptor {
     FieldDescriptor {
         name: name.into(),
         kind: kind.into(),

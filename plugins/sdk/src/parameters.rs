@@ -86,7 +86,9 @@ impl Flat {
     pub fn to_precision(&self, precision: Precision) -> Self {
         match (self, precision) {
             (Self::F32(v), Precision::F64) => Self::F64(v.iter().map(|p| wider(p)).collect()),
-            (Self::F64(v), Precision::F32 | Precision::Bf16) => Self::F32(v.iter().map(|p| narrower(p)).collect()),
+            (Self::F64(v), Precision::F32 | Precision::Bf16) => {
+                Self::F32(v.iter().map(|p| narrower(p)).collect())
+            }
             _ => self.clone(),
         }
     }
@@ -105,8 +107,12 @@ impl Flat {
             (Self::F32(v), Precision::F64) => TensorData::new(wider(&v[index]), shape),
             (Self::F64(v), Precision::F32) => TensorData::new(narrower(&v[index]), shape),
             (Self::F64(v), Precision::F64) => TensorData::new(v[index].clone(), shape),
-            (Self::F32(v), Precision::Bf16) => TensorData::new(v[index].clone(), shape).convert_dtype(precision.dtype()),
-            (Self::F64(v), Precision::Bf16) => TensorData::new(narrower(&v[index]), shape).convert_dtype(precision.dtype()),
+            (Self::F32(v), Precision::Bf16) => {
+                TensorData::new(v[index].clone(), shape).convert_dtype(precision.dtype())
+            }
+            (Self::F64(v), Precision::Bf16) => {
+                TensorData::new(narrower(&v[index]), shape).convert_dtype(precision.dtype())
+            }
         }
     }
 }
@@ -122,7 +128,9 @@ fn narrower(numbers: &[f64]) -> Vec<f32> {
 /// The elements of host data, without a copy where the element type already fits.
 fn numbers<E: burn::tensor::Element>(data: TensorData) -> Vec<E> {
     if data.dtype() == E::dtype() {
-        return data.try_into_vec().expect("the element type was just compared");
+        return data
+            .try_into_vec()
+            .expect("the element type was just compared");
     }
     data.iter::<E>().collect()
 }
@@ -144,10 +152,18 @@ pub fn list<M: ModelPlugin>(model: &M) -> Vec<ParameterInfo> {
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             let name = (self.rename)(&self.path.join("."));
-            self.found.push(ParameterInfo { name, shape: param.val().dims().to_vec(), id: param.id });
+            self.found.push(ParameterInfo {
+                name,
+                shape: param.val().dims().to_vec(),
+                id: param.id,
+            });
         }
     }
-    let mut visitor = Visitor { path: Vec::new(), found: Vec::new(), rename: M::parameter_name };
+    let mut visitor = Visitor {
+        path: Vec::new(),
+        found: Vec::new(),
+        rename: M::parameter_name,
+    };
     model.visit(&mut visitor);
     visitor.found
 }
@@ -192,8 +208,18 @@ pub(crate) fn take<M: ModelPlugin>(model: &mut M, precision: Precision) -> Flat 
 pub(crate) fn give<M: ModelPlugin>(model: &mut M, values: Flat, parameters: &[ParameterInfo]) {
     let shapes = parameters.iter().map(|parameter| parameter.shape.clone());
     *model = match values {
-        Flat::F32(v) => place(model.clone(), v.into_iter().zip(shapes).map(|(p, shape)| TensorData::new(p, shape))),
-        Flat::F64(v) => place(model.clone(), v.into_iter().zip(shapes).map(|(p, shape)| TensorData::new(p, shape))),
+        Flat::F32(v) => place(
+            model.clone(),
+            v.into_iter()
+                .zip(shapes)
+                .map(|(p, shape)| TensorData::new(p, shape)),
+        ),
+        Flat::F64(v) => place(
+            model.clone(),
+            v.into_iter()
+                .zip(shapes)
+                .map(|(p, shape)| TensorData::new(p, shape)),
+        ),
     };
 }
 
@@ -201,7 +227,12 @@ pub(crate) fn give<M: ModelPlugin>(model: &mut M, values: Flat, parameters: &[Pa
 #[must_use]
 pub fn write<M: ModelPlugin>(model: M, values: &Flat, precision: Precision) -> M {
     let shapes = list(&model).into_iter().map(|parameter| parameter.shape);
-    place(model, shapes.enumerate().map(|(index, shape)| values.data(index, shape, precision)))
+    place(
+        model,
+        shapes
+            .enumerate()
+            .map(|(index, shape)| values.data(index, shape, precision)),
+    )
 }
 
 /// The model with these tensors as its parameters; identities are kept.
@@ -210,10 +241,17 @@ fn place<M: ModelPlugin>(model: M, data: impl Iterator<Item = TensorData>) -> M 
     impl<I: Iterator<Item = TensorData>> ModuleMapper for Mapper<I> {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
             let (id, tensor, mapper) = param.consume();
-            let data = self.0.next().expect("every parameter of the model has values");
+            let data = self
+                .0
+                .next()
+                .expect("every parameter of the model has values");
             let (device, dtype) = (tensor.device(), data.dtype());
             let fresh = Tensor::from_data(data, (&device, dtype));
-            let fresh = if device.is_autodiff() { fresh.require_grad() } else { fresh };
+            let fresh = if device.is_autodiff() {
+                fresh.require_grad()
+            } else {
+                fresh
+            };
             Param::from_mapped_value(id, fresh, mapper)
         }
     }
@@ -230,10 +268,14 @@ pub fn gradients<M: ModelPlugin>(model: &M, mut grads: GradientsParams) -> Vec<O
     }
     impl ModuleVisitor for Visitor<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            self.found.push(self.grads.remove::<D>(param.id).map(Tensor::into_data));
+            self.found
+                .push(self.grads.remove::<D>(param.id).map(Tensor::into_data));
         }
     }
-    let mut visitor = Visitor { grads: &mut grads, found: Vec::new() };
+    let mut visitor = Visitor {
+        grads: &mut grads,
+        found: Vec::new(),
+    };
     model.visit(&mut visitor);
     visitor.found
 }
@@ -242,7 +284,9 @@ pub fn gradients<M: ModelPlugin>(model: &M, mut grads: GradientsParams) -> Vec<O
 #[must_use]
 pub fn flatten_gradients(gradients: Vec<Option<TensorData>>, precision: Precision) -> Gradients {
     match precision {
-        Precision::F32 | Precision::Bf16 => Gradients::F32(gradients.into_iter().map(|g| g.map(numbers)).collect()),
+        Precision::F32 | Precision::Bf16 => {
+            Gradients::F32(gradients.into_iter().map(|g| g.map(numbers)).collect())
+        }
         Precision::F64 => Gradients::F64(gradients.into_iter().map(|g| g.map(numbers)).collect()),
     }
 }
@@ -284,13 +328,18 @@ mod tests {
         fn init(config: &AffineConfig, device: &Device) -> Self {
             let width = config.width;
             let ramp = |count: usize| (0..count).map(|i| i as f32).collect::<Vec<_>>();
-            let weight = Tensor::from_data(TensorData::new(ramp(width * width), [width, width]), device);
+            let weight =
+                Tensor::from_data(TensorData::new(ramp(width * width), [width, width]), device);
             let bias = Tensor::from_data(TensorData::new(ramp(width), [width]), device);
-            Self { weight: Param::from_tensor(weight), bias: Param::from_tensor(bias) }
+            Self {
+                weight: Param::from_tensor(weight),
+                bias: Param::from_tensor(bias),
+            }
         }
 
         fn forward(&self, batch: &Batch) -> PluginResult<Tensor<2>> {
-            Ok(batch.tensor::<2>("positions")?.matmul(self.weight.val()) + self.bias.val().unsqueeze())
+            Ok(batch.tensor::<2>("positions")?.matmul(self.weight.val())
+                + self.bias.val().unsqueeze())
         }
 
         fn recipe(_: &AffineConfig) -> Recipe {
@@ -311,7 +360,9 @@ mod tests {
     }
 
     fn addresses(values: &Flat) -> Vec<*const u8> {
-        (0..values.count()).map(|index| values.bytes(index).as_ptr()).collect()
+        (0..values.count())
+            .map(|index| values.bytes(index).as_ptr())
+            .collect()
     }
 
     #[test]
@@ -327,7 +378,10 @@ mod tests {
         assert_eq!(model.weight.val().dims(), [0, 0]);
 
         give(&mut model, first, &parameters);
-        assert_eq!((list(&model), read(&model, Precision::F32)), (parameters, values));
+        assert_eq!(
+            (list(&model), read(&model, Precision::F32)),
+            (parameters, values)
+        );
         assert_eq!(model.gradients(), before, "the model learns as before");
         assert_eq!(addresses(&take(&mut model, Precision::F32)), places);
     }
@@ -337,11 +391,19 @@ mod tests {
         let mut model = three();
         let (parameters, values) = (list(&model), read(&model, Precision::F32));
         let (copy, valid) = (model.clone(), model.valid());
-        let Flat::F32(mut taken) = take(&mut model, Precision::F32) else { panic!("f32 was asked for") };
+        let Flat::F32(mut taken) = take(&mut model, Precision::F32) else {
+            panic!("f32 was asked for")
+        };
         taken[1][0] = 100.0;
         give(&mut model, Flat::F32(taken), &parameters);
-        assert_eq!([read(&copy, Precision::F32), read(&valid, Precision::F32)], [values.clone(), values]);
-        assert_eq!(model.bias.val().into_data().try_to_vec::<f32>().unwrap(), [100.0, 1.0, 2.0]);
+        assert_eq!(
+            [read(&copy, Precision::F32), read(&valid, Precision::F32)],
+            [values.clone(), values]
+        );
+        assert_eq!(
+            model.bias.val().into_data().try_to_vec::<f32>().unwrap(),
+            [100.0, 1.0, 2.0]
+        );
     }
 
     #[test]
@@ -349,8 +411,25 @@ mod tests {
         let model = three();
         let values = read(&model, Precision::F32);
         let double = write(model.clone(), &values, Precision::F64);
-        assert_eq!(read(&double, Precision::F64), values.to_precision(Precision::F64));
-        assert_eq!(read(&write(double, &values.to_precision(Precision::F64), Precision::F32), Precision::F32), values);
-        assert_eq!(model.gradients().iter().map(Option::is_some).collect::<Vec<_>>(), [true, false], "the bias took no part");
+        assert_eq!(
+            read(&double, Precision::F64),
+            values.to_precision(Precision::F64)
+        );
+        assert_eq!(
+            read(
+                &write(double, &values.to_precision(Precision::F64), Precision::F32),
+                Precision::F32
+            ),
+            values
+        );
+        assert_eq!(
+            model
+                .gradients()
+                .iter()
+                .map(Option::is_some)
+                .collect::<Vec<_>>(),
+            [true, false],
+            "the bias took no part"
+        );
     }
 }

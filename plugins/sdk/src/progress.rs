@@ -37,11 +37,21 @@ impl Progress {
     /// Begins a piece of work of `total` pieces.
     #[must_use]
     pub fn new(what: &str, total: u64) -> Self {
-        Self::into_file(std::env::var_os(PROGRESS_VARIABLE).map(Into::into), what, total)
+        Self::into_file(
+            std::env::var_os(PROGRESS_VARIABLE).map(Into::into),
+            what,
+            total,
+        )
     }
 
     fn into_file(path: Option<PathBuf>, what: &str, total: u64) -> Self {
-        let progress = Self { what: what.into(), total, done: AtomicU64::new(0), path, told: Mutex::new(None) };
+        let progress = Self {
+            what: what.into(),
+            total,
+            done: AtomicU64::new(0),
+            path,
+            told: Mutex::new(None),
+        };
         progress.add(0);
         progress
     }
@@ -51,13 +61,23 @@ impl Progress {
         let done = self.done.fetch_add(pieces, Ordering::Relaxed) + pieces;
         let Some(path) = &self.path else { return };
         // Whoever finds another thread at it leaves it to that one.
-        let Ok(mut told) = self.told.try_lock() else { return };
+        let Ok(mut told) = self.told.try_lock() else {
+            return;
+        };
         if told.is_some_and(|t| t.elapsed() < EVERY) {
             return;
         }
         *told = Some(Instant::now());
         let beat = BEAT.fetch_add(1, Ordering::Relaxed) + 1;
-        let _ = replace(path, &LongWork { what: self.what.clone(), done, total: self.total, beat });
+        let _ = replace(
+            path,
+            &LongWork {
+                what: self.what.clone(),
+                done,
+                total: self.total,
+                beat,
+            },
+        );
     }
 }
 
@@ -74,11 +94,15 @@ mod tests {
 
     #[test]
     fn the_file_says_how_far_the_work_is_and_beats() {
-        let path = std::env::temp_dir().join(format!("equivbench-progress-{}.json", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("equivbench-progress-{}.json", std::process::id()));
         let read = || serde_json::from_slice::<LongWork>(&std::fs::read(&path).unwrap()).unwrap();
         let progress = Progress::into_file(Some(path.clone()), "reading", 7);
         let first = read();
-        assert_eq!((first.what.as_str(), first.done, first.total), ("reading", 0, 7));
+        assert_eq!(
+            (first.what.as_str(), first.done, first.total),
+            ("reading", 0, 7)
+        );
         // At once: too soon to tell again.
         progress.add(1);
         assert_eq!(read(), first);

@@ -1,13 +1,19 @@
 //! What a plugin library exports: its list of models and datasets, and the macros that make it loadable.
 
-use crate::{DatasetPlugin, ModelPlugin, PluginError, PluginResult, Trainer, available_devices, dataset::Served, guard::guard};
+use crate::{
+    DatasetPlugin, ModelPlugin, PluginError, PluginResult, Trainer, available_devices,
+    dataset::Served, guard::guard,
+};
 use equivbench_abi::{
     self as abi, AbiResult, Dataset_TO, DatasetBox, Model_TO, ModelBox,
     abi_stable::{
         sabi_trait::TD_Opaque,
         std_types::{RStr, RString},
     },
-    descriptor::{DatasetRequest, DatasetSummary, ModelDescriptor, ModelRequest, PluginDescriptor, SizeDescriptor},
+    descriptor::{
+        DatasetRequest, DatasetSummary, ModelDescriptor, ModelRequest, PluginDescriptor,
+        SizeDescriptor,
+    },
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -22,7 +28,11 @@ impl ModelEntry {
     /// The entry of a model type.
     #[must_use]
     pub const fn of<M: ModelPlugin>() -> Self {
-        Self { describe: describe_model::<M>, open: open_one::<M>, name: M::NAME }
+        Self {
+            describe: describe_model::<M>,
+            open: open_one::<M>,
+            name: M::NAME,
+        }
     }
 }
 
@@ -37,14 +47,22 @@ impl DatasetEntry {
     /// The entry of a dataset type.
     #[must_use]
     pub const fn of<D: DatasetPlugin>() -> Self {
-        Self { describe: describe_dataset::<D>, open: open_data::<D>, name: D::NAME }
+        Self {
+            describe: describe_dataset::<D>,
+            open: open_data::<D>,
+            name: D::NAME,
+        }
     }
 }
 
 fn describe_model<M: ModelPlugin>() -> PluginResult<ModelDescriptor> {
     let sizes = M::sizes().into_iter().map(|(name, config)| {
         let parameters = M::parameter_count(&config);
-        Ok(SizeDescriptor { name: name.into(), parameters, config: to_json(&config)?.into() })
+        Ok(SizeDescriptor {
+            name: name.into(),
+            parameters,
+            config: to_json(&config)?.into(),
+        })
     });
     Ok(ModelDescriptor {
         name: M::NAME.into(),
@@ -60,7 +78,10 @@ fn describe_model<M: ModelPlugin>() -> PluginResult<ModelDescriptor> {
 }
 
 fn open_one<M: ModelPlugin>(request: &ModelRequest) -> PluginResult<ModelBox> {
-    Ok(Model_TO::from_value(Trainer::<M>::open(request)?, TD_Opaque))
+    Ok(Model_TO::from_value(
+        Trainer::<M>::open(request)?,
+        TD_Opaque,
+    ))
 }
 
 fn describe_dataset<D: DatasetPlugin>() -> PluginResult<DatasetSummary> {
@@ -75,18 +96,32 @@ fn describe_dataset<D: DatasetPlugin>() -> PluginResult<DatasetSummary> {
 
 fn open_data<D: DatasetPlugin>(request: &DatasetRequest) -> PluginResult<DatasetBox> {
     let options: D::Options = merge("dataset", &D::Options::default(), &request.options)?;
-    Ok(Dataset_TO::from_value(Served(D::open_for(options, request)?), TD_Opaque))
+    Ok(Dataset_TO::from_value(
+        Served(D::open_for(options, request)?),
+        TD_Opaque,
+    ))
 }
 
 /// The `describe` function of a root module.
-pub fn describe_plugin(name: &str, version: &str, models: &[ModelEntry], datasets: &[DatasetEntry]) -> AbiResult<RString> {
+pub fn describe_plugin(
+    name: &str,
+    version: &str,
+    models: &[ModelEntry],
+    datasets: &[DatasetEntry],
+) -> AbiResult<RString> {
     guard(|| {
         to_json(&PluginDescriptor {
             name: name.into(),
             version: version.into(),
             abi_version: abi::ABI_VERSION.into(),
-            models: models.iter().map(|m| (m.describe)()).collect::<PluginResult<_>>()?,
-            datasets: datasets.iter().map(|d| (d.describe)()).collect::<PluginResult<_>>()?,
+            models: models
+                .iter()
+                .map(|m| (m.describe)())
+                .collect::<PluginResult<_>>()?,
+            datasets: datasets
+                .iter()
+                .map(|d| (d.describe)())
+                .collect::<PluginResult<_>>()?,
             devices: available_devices(),
         })
     })
@@ -98,7 +133,13 @@ pub fn open_model(request: RStr<'_>, models: &[ModelEntry]) -> AbiResult<ModelBo
         let request: ModelRequest = from_json(request.as_str())?;
         let names = || models.iter().map(|m| m.name).collect::<Vec<_>>().join(", ");
         let entry = models.iter().find(|m| m.name == request.model);
-        let entry = entry.ok_or_else(|| PluginError::BadRequest(format!("no model \"{}\" here; there are: {}", request.model, names())))?;
+        let entry = entry.ok_or_else(|| {
+            PluginError::BadRequest(format!(
+                "no model \"{}\" here; there are: {}",
+                request.model,
+                names()
+            ))
+        })?;
         (entry.open)(&request)
     })
 }
@@ -107,38 +148,66 @@ pub fn open_model(request: RStr<'_>, models: &[ModelEntry]) -> AbiResult<ModelBo
 pub fn open_dataset(request: RStr<'_>, datasets: &[DatasetEntry]) -> AbiResult<DatasetBox> {
     guard(|| {
         let request: DatasetRequest = from_json(request.as_str())?;
-        let names = || datasets.iter().map(|d| d.name).collect::<Vec<_>>().join(", ");
+        let names = || {
+            datasets
+                .iter()
+                .map(|d| d.name)
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
         let entry = datasets.iter().find(|d| d.name == request.dataset);
-        let entry =
-            entry.ok_or_else(|| PluginError::BadRequest(format!("no dataset \"{}\" here; there are: {}", request.dataset, names())))?;
+        let entry = entry.ok_or_else(|| {
+            PluginError::BadRequest(format!(
+                "no dataset \"{}\" here; there are: {}",
+                request.dataset,
+                names()
+            ))
+        })?;
         (entry.open)(&request)
     })
 }
 
 /// A document for the boundary.
 pub(crate) fn to_json<T: Serialize>(value: &T) -> PluginResult<RString> {
-    serde_json::to_string(value).map(Into::into).map_err(|e| PluginError::Other(format!("a descriptor could not be written: {e}")))
+    serde_json::to_string(value)
+        .map(Into::into)
+        .map_err(|e| PluginError::Other(format!("a descriptor could not be written: {e}")))
 }
 
 fn from_json<T: DeserializeOwned>(text: &str) -> PluginResult<T> {
-    serde_json::from_str(text).map_err(|e| PluginError::BadRequest(format!("the request could not be read: {e}")))
+    serde_json::from_str(text)
+        .map_err(|e| PluginError::BadRequest(format!("the request could not be read: {e}")))
 }
 
 /// Lays the keys of a JSON object over a value. Unknown keys are refused with the nearest known one.
-pub(crate) fn merge<T: Serialize + DeserializeOwned>(section: &str, base: &T, overrides: &str) -> PluginResult<T> {
+pub(crate) fn merge<T: Serialize + DeserializeOwned>(
+    section: &str,
+    base: &T,
+    overrides: &str,
+) -> PluginResult<T> {
     use serde_json::Value;
     let bad = |what: String| PluginError::BadRequest(format!("[{section}] {what}"));
     let mut merged = serde_json::to_value(base).map_err(|e| bad(e.to_string()))?;
     if !overrides.is_empty() {
-        let Value::Object(over) = serde_json::from_str(overrides).map_err(|e| bad(e.to_string()))? else {
+        let Value::Object(over) =
+            serde_json::from_str(overrides).map_err(|e| bad(e.to_string()))?
+        else {
             return Err(bad("overrides must be a table of keys".into()));
         };
-        let Value::Object(keys) = &mut merged else { return Err(bad("there is nothing to override".into())) };
+        let Value::Object(keys) = &mut merged else {
+            return Err(bad("there is nothing to override".into()));
+        };
         for (key, value) in over {
             if !keys.contains_key(&key) {
-                let nearest = keys.keys().min_by_key(|known| strsim::damerau_levenshtein(known, &key)).cloned().unwrap_or_default();
+                let nearest = keys
+                    .keys()
+                    .min_by_key(|known| strsim::damerau_levenshtein(known, &key))
+                    .cloned()
+                    .unwrap_or_default();
                 let known = keys.keys().cloned().collect::<Vec<_>>().join(", ");
-                return Err(bad(format!("key \"{key}\" is not known; did you mean \"{nearest}\"? Known keys: {known}")));
+                return Err(bad(format!(
+                    "key \"{key}\" is not known; did you mean \"{nearest}\"? Known keys: {known}"
+                )));
             }
             keys.insert(key, value);
         }

@@ -17,7 +17,12 @@ impl Shared {
     /// # Errors
     /// A value of another type: one that another model made.
     pub fn get<T: Any>(&self) -> PluginResult<&T> {
-        let other = || PluginError::BadRequest(format!("what is shared among rotations is not a {}", type_name::<T>()));
+        let other = || {
+            PluginError::BadRequest(format!(
+                "what is shared among rotations is not a {}",
+                type_name::<T>()
+            ))
+        };
         self.0.downcast_ref().ok_or_else(other)
     }
 }
@@ -30,6 +35,12 @@ mod tests {
     fn a_value_comes_back_as_its_own_type_only() {
         let shared = Shared::new(7_u32);
         assert_eq!(*shared.get::<u32>().unwrap(), 7);
-        assert!(shared.get::<i64>().unwrap_err().to_string().contains("is not a i64"));
+        assert!(
+            shared
+                .get::<i64>()
+                .unwrap_err()
+                .to_string()
+                .contains("is not a i64")
+        );
     }
 }

@@ -29,19 +29,36 @@ struct Counters {
 }
 
 /// Serialises parameters, moments, averages and counters.
-pub(crate) fn save(values: &Flat, state: &OptimiserState, parameters: &[ParameterInfo], identity: &str) -> PluginResult<Vec<u8>> {
+pub(crate) fn save(
+    values: &Flat,
+    state: &OptimiserState,
+    parameters: &[ParameterInfo],
+    identity: &str,
+) -> PluginResult<Vec<u8>> {
     let mut views = Vec::new();
-    let mut sections = vec![(VALUES, values), (FIRST, &state.first), (SECOND, &state.second)];
+    let mut sections = vec![
+        (VALUES, values),
+        (FIRST, &state.first),
+        (SECOND, &state.second),
+    ];
     sections.extend(state.average.as_ref().map(|a| (AVERAGE, a)));
     for (section, flat) in sections {
         for (index, parameter) in parameters.iter().enumerate() {
-            let view = TensorView::new(dtype(flat), parameter.shape.clone(), flat.bytes(index)).map_err(failed)?;
+            let view = TensorView::new(dtype(flat), parameter.shape.clone(), flat.bytes(index))
+                .map_err(failed)?;
             views.push((format!("{section}/{}", parameter.name), view));
         }
     }
-    let counters = Counters { identity: identity.into(), step: state.step, updates: state.updates.clone() };
+    let counters = Counters {
+        identity: identity.into(),
+        step: state.step,
+        updates: state.updates.clone(),
+    };
     // One entry: a map of several is written in an order of its own each time, and one state must give one file.
-    let about = HashMap::from([(COUNTERS.to_owned(), serde_json::to_string(&counters).map_err(failed)?)]);
+    let about = HashMap::from([(
+        COUNTERS.to_owned(),
+        serde_json::to_string(&counters).map_err(failed)?,
+    )]);
     safetensors::serialize(views, Some(about)).map_err(failed)
 }
 
@@ -54,11 +71,17 @@ pub(crate) fn load(
     identity: &str,
 ) -> PluginResult<()> {
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(failed)?;
-    let about = header.metadata().as_ref().and_then(|m| m.get(COUNTERS)).ok_or_else(|| failed("it lacks its counters"))?;
+    let about = header
+        .metadata()
+        .as_ref()
+        .and_then(|m| m.get(COUNTERS))
+        .ok_or_else(|| failed("it lacks its counters"))?;
     let counters: Counters = serde_json::from_str(about).map_err(failed)?;
     if counters.identity != identity {
         let found = &counters.identity;
-        return Err(PluginError::BadRequest(format!("the saved state is of \"{found}\", this model is \"{identity}\"")));
+        return Err(PluginError::BadRequest(format!(
+            "the saved state is of \"{found}\", this model is \"{identity}\""
+        )));
     }
     if counters.updates.len() != parameters.len() {
         return Err(failed("it has another number of parameters"));
@@ -66,7 +89,9 @@ pub(crate) fn load(
     let tensors = SafeTensors::deserialize(bytes).map_err(failed)?;
     let read = |section: &str, flat: &mut Flat| -> PluginResult<()> {
         for (index, parameter) in parameters.iter().enumerate() {
-            let view = tensors.tensor(&format!("{section}/{}", parameter.name)).map_err(failed)?;
+            let view = tensors
+                .tensor(&format!("{section}/{}", parameter.name))
+                .map_err(failed)?;
             fill(flat, index, view.data())?;
         }
         Ok(())
@@ -92,7 +117,9 @@ fn dtype(flat: &Flat) -> Dtype {
 fn fill(flat: &mut Flat, index: usize, data: &[u8]) -> PluginResult<()> {
     let target = flat.bytes_mut(index);
     if target.len() != data.len() {
-        return Err(PluginError::BadData("the saved state has another shape or precision".into()));
+        return Err(PluginError::BadData(
+            "the saved state has another shape or precision".into(),
+        ));
     }
     target.copy_from_slice(data);
     Ok(())

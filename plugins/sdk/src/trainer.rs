@@ -70,7 +70,11 @@ impl<M: ModelPlugin> Trainer<M> {
         let recipe: Recipe = registry::merge("recipe", &M::recipe(&config), &request.recipe)?;
         if !M::losses().contains(&recipe.loss.as_str()) {
             let known = M::losses().join(", ");
-            return Err(PluginError::BadRequest(format!("loss \"{}\" is not known to {}; it knows: {known}", recipe.loss, M::NAME)));
+            return Err(PluginError::BadRequest(format!(
+                "loss \"{}\" is not known to {}; it knows: {known}",
+                recipe.loss,
+                M::NAME
+            )));
         }
         let (training, evaluation) = Precision::parse(&request.precision, &request.device)?;
         let device = device::parse_device(&request.device)?;
@@ -119,7 +123,9 @@ impl<M: ModelPlugin> Trainer<M> {
 
     /// A copy of all parameters.
     pub fn values(&self) -> Flat {
-        self.on_host.clone().unwrap_or_else(|| parameters::read(&self.model, self.precision))
+        self.on_host
+            .clone()
+            .unwrap_or_else(|| parameters::read(&self.model, self.precision))
     }
 
     /// What the optimiser remembers: moments, averages, counters.
@@ -138,9 +144,20 @@ impl<M: ModelPlugin> Trainer<M> {
     /// # Errors
     /// A configuration that cannot be written as JSON.
     pub fn instance(&self) -> PluginResult<InstanceDescriptor> {
-        let size = if self.request.size.is_empty() { M::sizes().first().map_or("", |s| s.0) } else { &self.request.size };
-        let mut groups = vec![("all".to_owned(), (0..self.parameters.len()).collect::<Vec<_>>())];
-        groups.extend(M::groups().into_iter().map(|(name, prefixes)| (name.to_owned(), self.members(&prefixes))));
+        let size = if self.request.size.is_empty() {
+            M::sizes().first().map_or("", |s| s.0)
+        } else {
+            &self.request.size
+        };
+        let mut groups = vec![(
+            "all".to_owned(),
+            (0..self.parameters.len()).collect::<Vec<_>>(),
+        )];
+        groups.extend(
+            M::groups()
+                .into_iter()
+                .map(|(name, prefixes)| (name.to_owned(), self.members(&prefixes))),
+        );
         Ok(InstanceDescriptor {
             model: M::NAME.into(),
             size: size.into(),
@@ -149,20 +166,47 @@ impl<M: ModelPlugin> Trainer<M> {
             parameters: self
                 .parameters
                 .iter()
-                .map(|p| ParameterDescriptor { name: p.name.clone(), shape: p.shape.iter().map(|&n| n as u64).collect() })
+                .map(|p| ParameterDescriptor {
+                    name: p.name.clone(),
+                    shape: p.shape.iter().map(|&n| n as u64).collect(),
+                })
                 .collect(),
             groups: groups
                 .into_iter()
                 .map(|(name, members)| GroupDescriptor {
                     name,
-                    scalars: members.iter().map(|&i| self.parameters[i].len() as u64).sum(),
-                    parameters: members.iter().map(|&i| self.parameters[i].name.clone()).collect(),
+                    scalars: members
+                        .iter()
+                        .map(|&i| self.parameters[i].len() as u64)
+                        .sum(),
+                    parameters: members
+                        .iter()
+                        .map(|&i| self.parameters[i].name.clone())
+                        .collect(),
                 })
                 .collect(),
-            precision: if self.precision == Precision::F32 { "f32" } else { "f64" }.into(),
-            training_precision: if self.training == Precision::Bf16 { "bf16" } else { "" }.into(),
-            device: if self.request.device.is_empty() { "cpu".into() } else { self.request.device.clone() },
-            weights: if self.state.average.is_some() { vec!["raw".into(), "ema".into()] } else { vec!["raw".into()] },
+            precision: if self.precision == Precision::F32 {
+                "f32"
+            } else {
+                "f64"
+            }
+            .into(),
+            training_precision: if self.training == Precision::Bf16 {
+                "bf16"
+            } else {
+                ""
+            }
+            .into(),
+            device: if self.request.device.is_empty() {
+                "cpu".into()
+            } else {
+                self.request.device.clone()
+            },
+            weights: if self.state.average.is_some() {
+                vec!["raw".into(), "ema".into()]
+            } else {
+                vec!["raw".into()]
+            },
             capabilities: M::CAPABILITIES.iter().map(|&c| c.into()).collect(),
             inputs: M::inputs_for(&self.config),
             latents: M::latents(&self.config),
@@ -170,7 +214,13 @@ impl<M: ModelPlugin> Trainer<M> {
     }
 
     fn members(&self, prefixes: &[&str]) -> Vec<usize> {
-        (0..self.parameters.len()).filter(|&i| prefixes.iter().any(|p| self.parameters[i].name.starts_with(p))).collect()
+        (0..self.parameters.len())
+            .filter(|&i| {
+                prefixes
+                    .iter()
+                    .any(|p| self.parameters[i].name.starts_with(p))
+            })
+            .collect()
     }
 
     fn group(&self, name: &str) -> PluginResult<Vec<usize>> {
@@ -181,8 +231,13 @@ impl<M: ModelPlugin> Trainer<M> {
         match groups.iter().find(|(n, _)| *n == name) {
             Some((_, prefixes)) => Ok(self.members(prefixes)),
             None => {
-                let known: Vec<&str> = std::iter::once("all").chain(groups.iter().map(|g| g.0)).collect();
-                Err(PluginError::BadRequest(format!("parameter group \"{name}\" is not known; there are: {}", known.join(", "))))
+                let known: Vec<&str> = std::iter::once("all")
+                    .chain(groups.iter().map(|g| g.0))
+                    .collect();
+                Err(PluginError::BadRequest(format!(
+                    "parameter group \"{name}\" is not known; there are: {}",
+                    known.join(", ")
+                )))
             }
         }
     }
@@ -203,9 +258,13 @@ impl<M: ModelPlugin> Trainer<M> {
             self.device.seed(seed);
             // The generator is held out here: a thread of the pool that waits may take up the step of another instance.
             let device = self.device.clone();
-            in_pool(&device, (&mut *self, &mut batch), |(own, batch)| own.model.loss(&own.recipe.loss, batch))?
+            in_pool(&device, (&mut *self, &mut batch), |(own, batch)| {
+                own.model.loss(&own.recipe.loss, batch)
+            })?
         };
-        let value = self.model.reported_loss(&self.recipe.loss, scalar(&loss), &batch)?;
+        let value = self
+            .model
+            .reported_loss(&self.recipe.loss, scalar(&loss), &batch)?;
         // Its tensors may hold parameters, which could then not be moved.
         drop(batch);
         let device = self.device.clone();
@@ -218,9 +277,13 @@ impl<M: ModelPlugin> Trainer<M> {
         let grads = GradientsParams::from_grads(loss.backward(), &self.model);
         drop(loss);
         let gradients = parameters::gradients(&self.model, grads).into_iter();
-        let gradients: Vec<_> = gradients.map(|gradient| gradient.map(|g| g.convert_dtype(self.precision.dtype()))).collect();
+        let gradients: Vec<_> = gradients
+            .map(|gradient| gradient.map(|g| g.convert_dtype(self.precision.dtype())))
+            .collect();
         let mut values = self.take();
-        let figures = self.optimiser.update(&mut values, &mut self.state, &gradients);
+        let figures = self
+            .optimiser
+            .update(&mut values, &mut self.state, &gradients);
         self.give(values);
         figures
     }
@@ -229,7 +292,9 @@ impl<M: ModelPlugin> Trainer<M> {
     fn take(&mut self) -> Flat {
         self.forget_predictions();
         self.is_hollow = true;
-        self.on_host.take().unwrap_or_else(|| parameters::take(&mut self.model, self.precision))
+        self.on_host
+            .take()
+            .unwrap_or_else(|| parameters::take(&mut self.model, self.precision))
     }
 
     fn give(&mut self, values: Flat) {
@@ -245,9 +310,12 @@ impl<M: ModelPlugin> Trainer<M> {
     }
 
     fn check_whole(&self) -> PluginResult<()> {
-        let hollow =
-            "an optimiser step of this instance ended in the middle and took the weights along; load a saved state or open it anew";
-        if self.is_hollow { Err(PluginError::Other(hollow.into())) } else { Ok(()) }
+        let hollow = "an optimiser step of this instance ended in the middle and took the weights along; load a saved state or open it anew";
+        if self.is_hollow {
+            Err(PluginError::Other(hollow.into()))
+        } else {
+            Ok(())
+        }
     }
 
     /// Drops what was derived from the parameters.
@@ -259,7 +327,11 @@ impl<M: ModelPlugin> Trainer<M> {
 
     /// The model, one that has these parameters, for predictions and products: it shares them where the precision is the same.
     fn for_evaluation(&self, model: M) -> M {
-        if self.evaluation == self.training { model } else { parameters::write(model, &self.values(), self.evaluation) }
+        if self.evaluation == self.training {
+            model
+        } else {
+            parameters::write(model, &self.values(), self.evaluation)
+        }
     }
 
     /// Predicts in evaluation mode, `[rows, width]`; of a rotated copy, while [`share`](Self::share) is in force for these weights.
@@ -269,13 +341,15 @@ impl<M: ModelPlugin> Trainer<M> {
     pub fn predict(&mut self, raw: &abi::Batch<'_>, weights: Weights) -> PluginResult<Tensor<2>> {
         let batch = Batch::new(raw, &self.device, self.evaluation, None)?;
         let device = self.device.clone();
-        in_pool(&device, (self, batch), |(own, batch)| match own.shared.take_if(|(of, _)| *of == weights) {
-            Some((of, shared)) => {
-                let prediction = own.for_prediction(weights)?.forward_shared(&shared, &batch);
-                own.shared = Some((of, shared));
-                prediction
+        in_pool(&device, (self, batch), |(own, batch)| {
+            match own.shared.take_if(|(of, _)| *of == weights) {
+                Some((of, shared)) => {
+                    let prediction = own.for_prediction(weights)?.forward_shared(&shared, &batch);
+                    own.shared = Some((of, shared));
+                    prediction
+                }
+                None => own.for_prediction(weights)?.forward(&batch),
             }
-            None => own.for_prediction(weights)?.forward(&batch),
         })
     }
 
@@ -288,7 +362,9 @@ impl<M: ModelPlugin> Trainer<M> {
         if raw.samples > 0 {
             let batch = Batch::new(raw, &self.device, self.evaluation, None)?;
             let device = self.device.clone();
-            let shared = in_pool(&device, (&mut *self, batch), |(own, batch)| own.for_prediction(weights)?.share(&batch))?;
+            let shared = in_pool(&device, (&mut *self, batch), |(own, batch)| {
+                own.for_prediction(weights)?.share(&batch)
+            })?;
             self.shared = Some((weights, shared));
         }
         Ok(())
@@ -298,11 +374,16 @@ impl<M: ModelPlugin> Trainer<M> {
     fn for_prediction(&mut self, weights: Weights) -> PluginResult<&M> {
         self.check_whole()?;
         if weights == Weights::Raw {
-            let model = self.raw_for_prediction.take().unwrap_or_else(|| self.for_evaluation(self.model.valid()));
+            let model = self
+                .raw_for_prediction
+                .take()
+                .unwrap_or_else(|| self.for_evaluation(self.model.valid()));
             return Ok(self.raw_for_prediction.insert(model));
         }
         let Some(average) = &self.state.average else {
-            return Err(PluginError::BadRequest("the recipe keeps no moving average of the weights".into()));
+            return Err(PluginError::BadRequest(
+                "the recipe keeps no moving average of the weights".into(),
+            ));
         };
         let make = || parameters::write(self.model.valid(), average, self.evaluation);
         Ok(self.average_for_prediction.get_or_insert_with(make))
@@ -312,7 +393,12 @@ impl<M: ModelPlugin> Trainer<M> {
     ///
     /// # Errors
     /// A cotangent of another shape than the prediction, or an unknown group.
-    pub fn vjp(&self, raw: &abi::Batch<'_>, cotangent: Vec<f64>, group: &str) -> PluginResult<Flat> {
+    pub fn vjp(
+        &self,
+        raw: &abi::Batch<'_>,
+        cotangent: Vec<f64>,
+        group: &str,
+    ) -> PluginResult<Flat> {
         self.check_whole()?;
         let members = self.group(group)?;
         let device = self.device.clone().autodiff();
@@ -321,14 +407,28 @@ impl<M: ModelPlugin> Trainer<M> {
         let prediction = model.forward(&batch)?;
         let shape = prediction.dims();
         if shape[0] * shape[1] != cotangent.len() {
-            return Err(PluginError::BadRequest(format!("the cotangent has {} numbers, the prediction {shape:?}", cotangent.len())));
+            return Err(PluginError::BadRequest(format!(
+                "the cotangent has {} numbers, the prediction {shape:?}",
+                cotangent.len()
+            )));
         }
         let product = (prediction * batch.upload::<2>(cotangent, shape)).sum();
         let grads = GradientsParams::from_grads(product.backward(), &model);
-        let mut found = parameters::flatten_gradients(parameters::gradients(&model, grads), self.precision);
+        let mut found =
+            parameters::flatten_gradients(parameters::gradients(&model, grads), self.precision);
         Ok(match &mut found {
-            parameters::Gradients::F32(g) => Flat::F32(members.iter().map(|&i| self.or_zeros(i, g[i].take())).collect()),
-            parameters::Gradients::F64(g) => Flat::F64(members.iter().map(|&i| self.or_zeros(i, g[i].take())).collect()),
+            parameters::Gradients::F32(g) => Flat::F32(
+                members
+                    .iter()
+                    .map(|&i| self.or_zeros(i, g[i].take()))
+                    .collect(),
+            ),
+            parameters::Gradients::F64(g) => Flat::F64(
+                members
+                    .iter()
+                    .map(|&i| self.or_zeros(i, g[i].take()))
+                    .collect(),
+            ),
         })
     }
 
@@ -351,7 +451,9 @@ impl<M: ModelPlugin> Trainer<M> {
         let scalars: usize = members.iter().map(|&i| self.parameters[i].len()).sum();
         if bytes.len() != scalars * self.precision.bytes() {
             let got = bytes.len() / self.precision.bytes();
-            return Err(PluginError::BadRequest(format!("group \"{group}\" has {scalars} parameters, {got} were given")));
+            return Err(PluginError::BadRequest(format!(
+                "group \"{group}\" has {scalars} parameters, {got} were given"
+            )));
         }
         let mut values = self.take();
         let mut rest = bytes;
@@ -366,17 +468,31 @@ impl<M: ModelPlugin> Trainer<M> {
     }
 
     fn identity(&self) -> PluginResult<String> {
-        Ok(format!("{} {} {:?}", M::NAME, registry::to_json(&self.config)?, self.precision))
+        Ok(format!(
+            "{} {} {:?}",
+            M::NAME,
+            registry::to_json(&self.config)?,
+            self.precision
+        ))
     }
 
     /// An intermediate quantity of a prediction with the raw weights.
     fn latent(&self, name: &str, raw: &abi::Batch<'_>) -> PluginResult<Vec<f64>> {
         let batch = Batch::new(raw, &self.device, self.evaluation, None)?;
         let model = self.for_evaluation(self.model.valid());
-        Ok(model.latent(name, &batch)?.into_data().iter::<f64>().collect())
+        Ok(model
+            .latent(name, &batch)?
+            .into_data()
+            .iter::<f64>()
+            .collect())
     }
 
-    fn run_capability(&mut self, name: &str, raw: &abi::Batch<'_>, input: &[u8]) -> PluginResult<Vec<f64>> {
+    fn run_capability(
+        &mut self,
+        name: &str,
+        raw: &abi::Batch<'_>,
+        input: &[u8],
+    ) -> PluginResult<Vec<f64>> {
         if let Some(latent) = name.strip_prefix("latent:") {
             return self.latent(latent, raw);
         }
@@ -394,8 +510,12 @@ impl<M: ModelPlugin> Trainer<M> {
                 self.for_evaluation(self.model.valid()).exact_twirl(&batch)
             }
             abi::SHARED_ROTATIONS => {
-                let code = floats(input, Precision::F64).first().map_or(u32::MAX, |code| *code as u32);
-                let weights = Weights::from_code(code).ok_or_else(|| PluginError::BadRequest(format!("{name}: weights code {code}")))?;
+                let code = floats(input, Precision::F64)
+                    .first()
+                    .map_or(u32::MAX, |code| *code as u32);
+                let weights = Weights::from_code(code).ok_or_else(|| {
+                    PluginError::BadRequest(format!("{name}: weights code {code}"))
+                })?;
                 self.share(raw, weights)?;
                 Ok(Vec::new())
             }
@@ -409,7 +529,11 @@ impl<M: ModelPlugin> abi::Model for Trainer<M> {
         guard(|| registry::to_json(&self.instance()?))
     }
 
-    fn train_step(&mut self, batch: abi::Batch<'_>, mut report: RSliceMut<'_, f64>) -> AbiResult<()> {
+    fn train_step(
+        &mut self,
+        batch: abi::Batch<'_>,
+        mut report: RSliceMut<'_, f64>,
+    ) -> AbiResult<()> {
         guard(|| {
             let figures = Trainer::train_step(self, &batch)?;
             let report = report.as_mut_slice();
@@ -419,18 +543,38 @@ impl<M: ModelPlugin> abi::Model for Trainer<M> {
         })
     }
 
-    fn predict_into(&mut self, batch: abi::Batch<'_>, weights: u32, mut out: RSliceMut<'_, u8>) -> AbiResult<()> {
+    fn predict_into(
+        &mut self,
+        batch: abi::Batch<'_>,
+        weights: u32,
+        mut out: RSliceMut<'_, u8>,
+    ) -> AbiResult<()> {
         guard(|| {
-            let weights = Weights::from_code(weights).ok_or_else(|| PluginError::BadRequest(format!("weights code {weights}")))?;
+            let weights = Weights::from_code(weights)
+                .ok_or_else(|| PluginError::BadRequest(format!("weights code {weights}")))?;
             let data = self.predict(&batch, weights)?.into_data();
-            let data = if data.dtype() == self.precision.dtype() { data } else { data.convert_dtype(self.precision.dtype()) };
+            let data = if data.dtype() == self.precision.dtype() {
+                data
+            } else {
+                data.convert_dtype(self.precision.dtype())
+            };
             copy_out(data.as_bytes(), out.as_mut_slice(), "prediction")
         })
     }
 
-    fn vjp_into(&mut self, batch: abi::Batch<'_>, cotangent: RSlice<'_, u8>, group: RStr<'_>, mut out: RSliceMut<'_, u8>) -> AbiResult<()> {
+    fn vjp_into(
+        &mut self,
+        batch: abi::Batch<'_>,
+        cotangent: RSlice<'_, u8>,
+        group: RStr<'_>,
+        mut out: RSliceMut<'_, u8>,
+    ) -> AbiResult<()> {
         guard(|| {
-            let product = self.vjp(&batch, floats(cotangent.as_slice(), self.precision), group.as_str())?;
+            let product = self.vjp(
+                &batch,
+                floats(cotangent.as_slice(), self.precision),
+                group.as_str(),
+            )?;
             copy_flat(&product, out.as_mut_slice())
         })
     }
@@ -446,7 +590,13 @@ impl<M: ModelPlugin> abi::Model for Trainer<M> {
     fn save(&self) -> AbiResult<RVec<u8>> {
         guard(|| {
             self.check_whole()?;
-            Ok(state::save(&self.values(), &self.state, &self.parameters, &self.identity()?)?.into())
+            Ok(state::save(
+                &self.values(),
+                &self.state,
+                &self.parameters,
+                &self.identity()?,
+            )?
+            .into())
         })
     }
 
@@ -455,7 +605,13 @@ impl<M: ModelPlugin> abi::Model for Trainer<M> {
             let identity = self.identity()?;
             // A damaged state must leave this instance as it was.
             let (mut values, mut restored) = (self.state.first.zeros_like(), self.state.clone());
-            state::load(bytes.as_slice(), &mut values, &mut restored, &self.parameters, &identity)?;
+            state::load(
+                bytes.as_slice(),
+                &mut values,
+                &mut restored,
+                &self.parameters,
+                &identity,
+            )?;
             self.state = restored;
             self.give(values);
             Ok(())
@@ -463,10 +619,20 @@ impl<M: ModelPlugin> abi::Model for Trainer<M> {
     }
 
     fn synchronise(&mut self) -> AbiResult<()> {
-        guard(|| self.device.sync().map_err(|e| PluginError::Device(format!("device {}: {e:?}", self.request.device))))
+        guard(|| {
+            self.device
+                .sync()
+                .map_err(|e| PluginError::Device(format!("device {}: {e:?}", self.request.device)))
+        })
     }
 
-    fn capability(&mut self, name: RStr<'_>, batch: abi::Batch<'_>, input: RSlice<'_, u8>, mut out: RSliceMut<'_, u8>) -> AbiResult<u64> {
+    fn capability(
+        &mut self,
+        name: RStr<'_>,
+        batch: abi::Batch<'_>,
+        input: RSlice<'_, u8>,
+        mut out: RSliceMut<'_, u8>,
+    ) -> AbiResult<u64> {
         guard(|| {
             let values = self.run_capability(name.as_str(), &batch, input.as_slice())?;
             let bytes: &[u8] = bytemuck::cast_slice(&values);
@@ -485,7 +651,12 @@ fn resolve_config<M: ModelPlugin>(request: &ModelRequest) -> PluginResult<M::Con
         name => sizes.iter().find(|s| s.0 == name),
     };
     let Some((_, base)) = base else {
-        return Err(PluginError::BadRequest(format!("model {}: size \"{}\" is not known; there are: {}", M::NAME, request.size, known())));
+        return Err(PluginError::BadRequest(format!(
+            "model {}: size \"{}\" is not known; there are: {}",
+            M::NAME,
+            request.size,
+            known()
+        )));
     };
     registry::merge("model", base, &request.config)
 }
@@ -498,23 +669,38 @@ fn limit_threads(threads: u64) {
         equivbench_kernels::tune_allocator();
         // Steps run on its threads (see `in_pool`): as much stack as a main thread has. 0 threads are as many as there are cores. Fails
         // only when a pool exists already, and then that pool is used.
-        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads as usize).stack_size(8 << 20).build_global();
+        let _ = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads as usize)
+            .stack_size(8 << 20)
+            .build_global();
     });
 }
 
 /// Runs work on a thread of the pool, where it and its parallel parts need not wait for each other to be woken up. Work for another
 /// device than the processor stays where it is: devices may keep queues by thread.
 fn in_pool<A: Send, R: Send>(device: &Device, on: A, work: impl FnOnce(A) -> R + Send) -> R {
-    if *device == Device::flex() { rayon::scope(|_| work(on)) } else { work(on) }
+    if *device == Device::flex() {
+        rayon::scope(|_| work(on))
+    } else {
+        work(on)
+    }
 }
 
 fn scalar(loss: &Tensor<1>) -> f64 {
-    loss.clone().inner().into_data().iter::<f64>().next().unwrap_or(f64::NAN)
+    loss.clone()
+        .inner()
+        .into_data()
+        .iter::<f64>()
+        .next()
+        .unwrap_or(f64::NAN)
 }
 
 fn floats(bytes: &[u8], precision: Precision) -> Vec<f64> {
     match precision {
-        Precision::F32 | Precision::Bf16 => bytemuck::pod_collect_to_vec::<u8, f32>(bytes).into_iter().map(f64::from).collect(),
+        Precision::F32 | Precision::Bf16 => bytemuck::pod_collect_to_vec::<u8, f32>(bytes)
+            .into_iter()
+            .map(f64::from)
+            .collect(),
         Precision::F64 => bytemuck::pod_collect_to_vec(bytes),
     }
 }
@@ -526,7 +712,11 @@ fn copy_flat(flat: &Flat, out: &mut [u8]) -> PluginResult<()> {
 
 fn copy_out(bytes: &[u8], out: &mut [u8], what: &str) -> PluginResult<()> {
     if bytes.len() != out.len() {
-        return Err(PluginError::BadRequest(format!("{what}: {} bytes to write, the host's buffer has {}", bytes.len(), out.len())));
+        return Err(PluginError::BadRequest(format!(
+            "{what}: {} bytes to write, the host's buffer has {}",
+            bytes.len(),
+            out.len()
+        )));
     }
     out.copy_from_slice(bytes);
     Ok(())

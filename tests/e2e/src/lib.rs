@@ -10,7 +10,10 @@ use std::path::{Path, PathBuf};
 #[must_use]
 pub fn build_folder() -> PathBuf {
     let test = std::env::current_exe().expect("a test has a path");
-    test.parent().and_then(Path::parent).expect("tests lie in <target>/release/deps").to_owned()
+    test.parent()
+        .and_then(Path::parent)
+        .expect("tests lie in <target>/release/deps")
+        .to_owned()
 }
 
 /// The program.
@@ -20,7 +23,11 @@ pub fn build_folder() -> PathBuf {
 #[must_use]
 pub fn program() -> PathBuf {
     let path = build_folder().join("equivbench");
-    assert!(path.is_file(), "{} is missing: run `cargo build --release --workspace` first, or `cargo xtask test`", path.display());
+    assert!(
+        path.is_file(),
+        "{} is missing: run `cargo build --release --workspace` first, or `cargo xtask test`",
+        path.display()
+    );
     path
 }
 
@@ -30,8 +37,16 @@ pub fn program() -> PathBuf {
 /// When it was not built before the tests.
 #[must_use]
 pub fn library(stem: &str) -> PathBuf {
-    let path = build_folder().join(format!("{}{stem}{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX));
-    assert!(path.is_file(), "{} is missing: run `cargo build --release --workspace` first", path.display());
+    let path = build_folder().join(format!(
+        "{}{stem}{}",
+        std::env::consts::DLL_PREFIX,
+        std::env::consts::DLL_SUFFIX
+    ));
+    assert!(
+        path.is_file(),
+        "{} is missing: run `cargo build --release --workspace` first",
+        path.display()
+    );
     path
 }
 
@@ -39,7 +54,10 @@ pub fn library(stem: &str) -> PathBuf {
 #[must_use]
 pub fn equivbench(arguments: &[&str]) -> Command {
     let mut command = Command::new(program());
-    command.args(arguments).env_remove("EQUIVBENCH_PLUGIN_PATH").env("EQUIVBENCH_NO_CACHE", "1");
+    command
+        .args(arguments)
+        .env_remove("EQUIVBENCH_PLUGIN_PATH")
+        .env("EQUIVBENCH_NO_CACHE", "1");
     command
 }
 
@@ -50,9 +68,18 @@ pub fn equivbench(arguments: &[&str]) -> Command {
 #[must_use]
 pub fn table(out: &Path, name: &str) -> (Vec<String>, Vec<Vec<String>>) {
     let path = out.join(format!("{name}.csv"));
-    let mut reader = csv::Reader::from_path(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    let header = reader.headers().expect("a header").iter().map(Into::into).collect();
-    let rows = reader.records().map(|r| r.expect("a row").iter().map(Into::into).collect()).collect();
+    let mut reader =
+        csv::Reader::from_path(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let header = reader
+        .headers()
+        .expect("a header")
+        .iter()
+        .map(Into::into)
+        .collect();
+    let rows = reader
+        .records()
+        .map(|r| r.expect("a row").iter().map(Into::into).collect())
+        .collect();
     (header, rows)
 }
 
@@ -61,11 +88,24 @@ pub fn table(out: &Path, name: &str) -> (Vec<String>, Vec<Vec<String>>) {
 /// # Panics
 /// When the column is not there.
 #[must_use]
-pub fn numbers(out: &Path, name: &str, column: &str, keep: impl Fn(&dyn Fn(&str) -> String) -> bool) -> Vec<f64> {
+pub fn numbers(
+    out: &Path,
+    name: &str,
+    column: &str,
+    keep: impl Fn(&dyn Fn(&str) -> String) -> bool,
+) -> Vec<f64> {
     let (header, rows) = table(out, name);
-    let index = |c: &str| header.iter().position(|h| h == c).unwrap_or_else(|| panic!("{name}.csv has no column {c}"));
+    let index = |c: &str| {
+        header
+            .iter()
+            .position(|h| h == c)
+            .unwrap_or_else(|| panic!("{name}.csv has no column {c}"))
+    };
     let wanted = index(column);
-    rows.iter().filter(|row| keep(&|c: &str| row[index(c)].clone())).filter_map(|row| row[wanted].parse().ok()).collect()
+    rows.iter()
+        .filter(|row| keep(&|c: &str| row[index(c)].clone()))
+        .filter_map(|row| row[wanted].parse().ok())
+        .collect()
 }
 
 /// All CSV files of a results directory as bytes, by name.
@@ -75,9 +115,18 @@ pub fn numbers(out: &Path, name: &str, column: &str, keep: impl Fn(&dyn Fn(&str)
 #[must_use]
 pub fn csv_files(out: &Path) -> Vec<(String, Vec<u8>)> {
     let entries = std::fs::read_dir(out).unwrap_or_else(|e| panic!("{}: {e}", out.display()));
-    let paths = entries.map(|e| e.expect("an entry").path()).filter(|p| p.extension().is_some_and(|e| e == "csv"));
-    let name = |p: &Path| p.file_name().expect("a file has a name").to_string_lossy().into_owned();
-    let mut files: Vec<_> = paths.map(|p| (name(&p), std::fs::read(&p).expect("a table can be read"))).collect();
+    let paths = entries
+        .map(|e| e.expect("an entry").path())
+        .filter(|p| p.extension().is_some_and(|e| e == "csv"));
+    let name = |p: &Path| {
+        p.file_name()
+            .expect("a file has a name")
+            .to_string_lossy()
+            .into_owned()
+    };
+    let mut files: Vec<_> = paths
+        .map(|p| (name(&p), std::fs::read(&p).expect("a table can be read")))
+        .collect();
     files.sort();
     files
 }

@@ -3,8 +3,9 @@
 
 use equivbench_abi::descriptor::ModelRequest;
 use equivbench_core::{
-    Batch, Estimator, Field, FieldKind, FlowMatching, Measurement, Model, PointLoss, Rotation, RotationPlan, Rows, SampleTerms, Seed,
-    Supervised, Values, Variant, Weights, measure_variants, pool,
+    Batch, Estimator, Field, FieldKind, FlowMatching, Measurement, Model, PointLoss, Rotation,
+    RotationPlan, Rows, SampleTerms, Seed, Supervised, Values, Variant, Weights, measure_variants,
+    pool,
 };
 use equivbench_e2e::{csv_files, equivbench, library, numbers, table};
 use equivbench_host::{Library, LoadedModel};
@@ -23,15 +24,29 @@ impl Fixture {
     fn all() -> Vec<Self> {
         let mut found = Vec::new();
         for folder in parity_dirs("proteina") {
-            let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+            let mut paths: Vec<_> = std::fs::read_dir(folder)
+                .unwrap()
+                .map(|e| e.unwrap().path())
+                .collect();
             paths.sort();
-            for path in paths.iter().filter(|p| p.to_string_lossy().ends_with(".config.json")) {
+            for path in paths
+                .iter()
+                .filter(|p| p.to_string_lossy().ends_with(".config.json"))
+            {
                 let text = std::fs::read_to_string(path).unwrap();
                 let config: serde_json::Value = serde_json::from_str(&text).unwrap();
-                let name = path.file_name().unwrap().to_string_lossy().replace(".config.json", "");
+                let name = path
+                    .file_name()
+                    .unwrap()
+                    .to_string_lossy()
+                    .replace(".config.json", "");
                 if config["nn"]["token_dim"].is_u64() {
                     let arrays = read_arrays(&path.with_file_name(format!("{name}.safetensors")));
-                    found.push(Self { name, arrays, config: our_config(&config["nn"]) });
+                    found.push(Self {
+                        name,
+                        arrays,
+                        config: our_config(&config["nn"]),
+                    });
                 }
             }
         }
@@ -39,7 +54,9 @@ impl Fixture {
     }
 
     fn array(&self, name: &str) -> &Array {
-        self.arrays.get(name).unwrap_or_else(|| panic!("{}: no {name}", self.name))
+        self.arrays
+            .get(name)
+            .unwrap_or_else(|| panic!("{}: no {name}", self.name))
     }
 
     fn scalar(&self, name: &str) -> f64 {
@@ -51,12 +68,18 @@ impl Fixture {
         let (array, mask) = (self.array(name), &self.array("in.mask").values);
         let width = array.values.len() / mask.len();
         let rows = array.values.chunks(width).zip(mask);
-        rows.filter(|(_, m)| **m > 0.0).flat_map(|(row, _)| row.iter().copied()).collect()
+        rows.filter(|(_, m)| **m > 0.0)
+            .flat_map(|(row, _)| row.iter().copied())
+            .collect()
     }
 
     fn samples(&self) -> Supervised {
         let shape = &self.array("in.mask").shape;
-        let sizes = self.array("in.mask").values.chunks(shape[1]).map(|m| m.iter().filter(|v| **v > 0.0).count());
+        let sizes = self
+            .array("in.mask")
+            .values
+            .chunks(shape[1])
+            .map(|m| m.iter().filter(|v| **v > 0.0).count());
         let offsets: Vec<usize> = std::iter::once(0)
             .chain(sizes.scan(0, |end, n| {
                 *end += n;
@@ -64,7 +87,15 @@ impl Fixture {
             }))
             .collect();
         let points = offsets[shape[0]];
-        let cloud = |name: &str, from: &str| Field::real(name, FieldKind::Vector, Rows::Point, vec![points, 3], self.valid(from));
+        let cloud = |name: &str, from: &str| {
+            Field::real(
+                name,
+                FieldKind::Vector,
+                Rows::Point,
+                vec![points, 3],
+                self.valid(from),
+            )
+        };
         let labels = |name: &str, from: &str| Field {
             name: name.into(),
             kind: FieldKind::Invariant,
@@ -76,16 +107,38 @@ impl Fixture {
             cloud("positions", "in.x_t"),
             labels("residue_index", "in.residue_pdb_idx"),
             labels("chain_break", "in.chain_breaks_per_residue"),
-            Field::real("flow_time", FieldKind::Invariant, Rows::Sample, vec![shape[0]], self.array("in.t").values.clone()),
+            Field::real(
+                "flow_time",
+                FieldKind::Invariant,
+                Rows::Sample,
+                vec![shape[0]],
+                self.array("in.t").values.clone(),
+            ),
         ];
-        Supervised { inputs: Batch { offsets, fields }, target: Some(cloud("target", "in.target")), labels: Vec::new() }
+        Supervised {
+            inputs: Batch { offsets, fields },
+            target: Some(cloud("target", "in.target")),
+            labels: Vec::new(),
+        }
     }
 
     /// The rotations of the fixture for every sample, as independent draws.
     fn plans(&self, samples: usize) -> Vec<RotationPlan> {
-        let matrix = |m: &[f64]| Rotation([[m[0], m[1], m[2]], [m[3], m[4], m[5]], [m[6], m[7], m[8]]]);
-        let rotations: Vec<Rotation> = self.array("in.rotations").values.chunks(9).map(matrix).collect();
-        vec![RotationPlan { cosets: rotations.len(), rotations }; samples]
+        let matrix =
+            |m: &[f64]| Rotation([[m[0], m[1], m[2]], [m[3], m[4], m[5]], [m[6], m[7], m[8]]]);
+        let rotations: Vec<Rotation> = self
+            .array("in.rotations")
+            .values
+            .chunks(9)
+            .map(matrix)
+            .collect();
+        vec![
+            RotationPlan {
+                cosets: rotations.len(),
+                rotations
+            };
+            samples
+        ]
     }
 
     /// The plugin's model with the weights of the fixture.
@@ -99,7 +152,12 @@ impl Fixture {
             ..Default::default()
         };
         let mut model = plugin.open_model(&request).unwrap();
-        let values: Vec<f64> = model.instance().parameters.iter().flat_map(|p| self.weight(&p.name, &p.shape)).collect();
+        let values: Vec<f64> = model
+            .instance()
+            .parameters
+            .iter()
+            .flat_map(|p| self.weight(&p.name, &p.shape))
+            .collect();
         model.set_parameters("all", &values).unwrap();
         model
     }
@@ -116,16 +174,35 @@ impl Fixture {
     /// The terms of every sample, each averaged over its components, for both variants.
     fn measure(&self, precision: &str, estimator: Estimator) -> Vec<Vec<SampleTerms>> {
         let samples = self.samples();
-        let how = Measurement { weights: Weights::Raw, loss: PointLoss::Mse, estimator };
+        let how = Measurement {
+            weights: Weights::Raw,
+            loss: PointLoss::Mse,
+            estimator,
+        };
         let plans = self.plans(samples.inputs.samples());
-        let terms = measure_variants(&mut self.model(precision), &FlowMatching, &samples, &plans, how, &Variant::ALL).unwrap();
-        terms.iter().map(|of_variant| of_variant.iter().map(SampleTerms::averaged).collect()).collect()
+        let terms = measure_variants(
+            &mut self.model(precision),
+            &FlowMatching,
+            &samples,
+            &plans,
+            how,
+            &Variant::ALL,
+        )
+        .unwrap();
+        terms
+            .iter()
+            .map(|of_variant| of_variant.iter().map(SampleTerms::averaged).collect())
+            .collect()
     }
 }
 
 /// The keys of the reference's configuration in the words of the plugin.
 fn our_config(nn: &serde_json::Value) -> String {
-    let update = if nn["update_pair_repr"] == true { nn["update_pair_repr_every_n"].clone() } else { 0.into() };
+    let update = if nn["update_pair_repr"] == true {
+        nn["update_pair_repr_every_n"].clone()
+    } else {
+        0.into()
+    };
     serde_json::json!({
         "token_width": nn["token_dim"],
         "heads": nn["nheads"],
@@ -153,14 +230,25 @@ fn our_config(nn: &serde_json::Value) -> String {
 
 #[test]
 fn the_equivariant_control_has_no_equivariance_error_through_the_boundary() {
-    let Some(control) = Fixture::all().into_iter().find(|f| f.name == "equivariant_control") else {
+    let Some(control) = Fixture::all()
+        .into_iter()
+        .find(|f| f.name == "equivariant_control")
+    else {
         return skip("no parity fixtures of proteina: the equivariant control was not measured");
     };
     for (precision, bound) in [("f64", 1e-24), ("f32", 1e-8)] {
-        for (terms, variant) in control.measure(precision, Estimator::Unbiased).iter().zip(Variant::ALL) {
+        for (terms, variant) in control
+            .measure(precision, Estimator::Unbiased)
+            .iter()
+            .zip(Variant::ALL)
+        {
             let estimate = pool(terms, true, &mut Seed::new(0).stream("bootstrap"));
             let ratio = estimate.pooled.equivariance / estimate.pooled.total();
-            println!("equivariant_control {precision} {}: L = {}, L_equiv/L = {ratio:.2e}", variant.name(), estimate.pooled.total());
+            println!(
+                "equivariant_control {precision} {}: L = {}, L_equiv/L = {ratio:.2e}",
+                variant.name(),
+                estimate.pooled.total()
+            );
             assert!(ratio < bound, "{precision} {}: {ratio:e}", variant.name());
             if variant == Variant::Plain {
                 // The reference's own f32 velocities deviate by 6.3e-5 on a scale of 8.5.
@@ -172,19 +260,38 @@ fn the_equivariant_control_has_no_equivariance_error_through_the_boundary() {
 
 #[test]
 fn the_blind_decomposition_equals_the_reference_in_both_variants() {
-    let fixtures: Vec<Fixture> = Fixture::all().into_iter().filter(|f| f.arrays.contains_key("out.L_mean")).collect();
+    let fixtures: Vec<Fixture> = Fixture::all()
+        .into_iter()
+        .filter(|f| f.arrays.contains_key("out.L_mean"))
+        .collect();
     if fixtures.is_empty() {
         return skip("no parity fixtures of proteina: the decomposition was not compared");
     }
     for fixture in fixtures {
-        for (terms, prefix) in fixture.measure("f64", Estimator::PlugIn).iter().zip(["out.", "out.sc."]) {
+        for (terms, prefix) in fixture
+            .measure("f64", Estimator::PlugIn)
+            .iter()
+            .zip(["out.", "out.sc."])
+        {
             let estimate = pool(terms, true, &mut Seed::new(0).stream("bootstrap"));
             let loss = estimate.pooled;
-            for (name, ours) in [("L", loss.total()), ("L_mean", loss.twirled), ("L_equiv", loss.equivariance)] {
+            for (name, ours) in [
+                ("L", loss.total()),
+                ("L_mean", loss.twirled),
+                ("L_equiv", loss.equivariance),
+            ] {
                 let theirs = fixture.scalar(&format!("{prefix}{name}"));
-                println!("{} {prefix}{name}: {ours:.6} deviates by {:.1e}", fixture.name, (ours / theirs - 1.0).abs());
+                println!(
+                    "{} {prefix}{name}: {ours:.6} deviates by {:.1e}",
+                    fixture.name,
+                    (ours / theirs - 1.0).abs()
+                );
                 // The fixtures' own tolerance; rounding leaves 1e-14.
-                assert!((ours / theirs - 1.0).abs() < 1e-10, "{} {prefix}{name}: {ours} instead of {theirs}", fixture.name);
+                assert!(
+                    (ours / theirs - 1.0).abs() < 1e-10,
+                    "{} {prefix}{name}: {ours} instead of {theirs}",
+                    fixture.name
+                );
             }
         }
     }
@@ -193,8 +300,24 @@ fn the_blind_decomposition_equals_the_reference_in_both_variants() {
 /// A small, fast run of Proteina.
 fn run(out: &Path, more: &[&str]) -> assert_cmd::assert::Assert {
     let path = out.to_string_lossy();
-    let mut arguments = vec!["run", "--quiet", "--plugins", "proteina", "--out", &path, "--set", "run.clock=steps"];
-    arguments.extend(["--set", "train.steps=20", "--set", "measure.samples=3", "--set", "measure.scheme=random-3"]);
+    let mut arguments = vec![
+        "run",
+        "--quiet",
+        "--plugins",
+        "proteina",
+        "--out",
+        &path,
+        "--set",
+        "run.clock=steps",
+    ];
+    arguments.extend([
+        "--set",
+        "train.steps=20",
+        "--set",
+        "measure.samples=3",
+        "--set",
+        "measure.scheme=random-3",
+    ]);
     arguments.extend(more);
     equivbench(&arguments).assert()
 }
@@ -209,30 +332,59 @@ fn a_run_has_rows_for_every_flow_time_and_variant_and_repeats() {
     }
     for ((name, one), (_, two)) in csv_files(&outs[0]).into_iter().zip(csv_files(&outs[1])) {
         // throughput.csv says how many threads there were.
-        assert!(one == two || name == "throughput.csv", "{name} depends on the number of threads");
+        assert!(
+            one == two || name == "throughput.csv",
+            "{name} depends on the number of threads"
+        );
     }
     let out = &outs[0];
     let column = |name: &str| numbers(out, "curve", name, |_| true);
-    let (total, twirled, equiv, time) = (column("loss_total"), column("loss_twirled"), column("loss_equiv"), column("flow_time"));
+    let (total, twirled, equiv, time) = (
+        column("loss_total"),
+        column("loss_twirled"),
+        column("loss_equiv"),
+        column("flow_time"),
+    );
     for ((l, m), e) in total.iter().zip(&twirled).zip(&equiv) {
         // What the tables promise; they are written with all digits.
-        assert!((l - m - e).abs() <= 1e-9 * l.abs() && *e >= 0.0, "{l} is not {m} + {e}");
+        assert!(
+            (l - m - e).abs() <= 1e-9 * l.abs() && *e >= 0.0,
+            "{l} is not {m} + {e}"
+        );
     }
     for ((x1, l), t) in column("x1_loss_total").iter().zip(&total).zip(&time) {
-        assert!((x1 - (1.0 - t).powi(2) * l).abs() <= 1e-12 * l, "{x1} {l} {t}");
+        assert!(
+            (x1 - (1.0 - t).powi(2) * l).abs() <= 1e-12 * l,
+            "{x1} {l} {t}"
+        );
     }
     // Every chain weighs the same, whatever its length: then both percents are one.
-    for (pooled, per_sample) in column("equiv_percent").iter().zip(column("equiv_percent_per_sample")) {
-        assert!((pooled - per_sample).abs() <= 1e-9 * pooled, "{pooled} {per_sample}");
+    for (pooled, per_sample) in column("equiv_percent")
+        .iter()
+        .zip(column("equiv_percent_per_sample"))
+    {
+        assert!(
+            (pooled - per_sample).abs() <= 1e-9 * pooled,
+            "{pooled} {per_sample}"
+        );
     }
     // Three flow times, two variants, raw and averaged weights: in final.csv a row each, in dip.csv two quantities and six thresholds.
     assert_eq!(table(out, "final").1.len(), 12);
     assert_eq!(table(out, "dip").1.len(), 12 * 12);
     let (header, rows) = table(out, "curve");
     let at = |name: &str| header.iter().position(|h| h == name).unwrap();
-    assert!(rows.iter().all(|r| r[at("dataset")].starts_with("backbones-mini")), "{:?}", rows[0]);
+    assert!(
+        rows.iter()
+            .all(|r| r[at("dataset")].starts_with("backbones-mini")),
+        "{:?}",
+        rows[0]
+    );
     // The targets of a sample are the same at every flow time: the noise is.
-    let power = |t: f64| numbers(out, "curve", "target_power", |cell| cell("flow_time").parse() == Ok(t) && cell("step") == "0");
+    let power = |t: f64| {
+        numbers(out, "curve", "target_power", |cell| {
+            cell("flow_time").parse() == Ok(t) && cell("step") == "0"
+        })
+    };
     assert_eq!(power(0.0), power(0.9));
     assert!(!power(0.0).is_empty());
 }
@@ -241,7 +393,18 @@ fn a_run_has_rows_for_every_flow_time_and_variant_and_repeats() {
 fn losses_of_the_clean_sample_are_for_squared_errors_only() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("l2");
-    run(&out, &["--set", "measure.loss=l2", "--set", "measure.flow_times=[0.5]", "--set", "train.steps=2"]).success();
+    run(
+        &out,
+        &[
+            "--set",
+            "measure.loss=l2",
+            "--set",
+            "measure.flow_times=[0.5]",
+            "--set",
+            "train.steps=2",
+        ],
+    )
+    .success();
     assert!(!numbers(&out, "final", "loss_total", |_| true).is_empty());
     assert!(numbers(&out, "final", "x1_loss_total", |_| true).is_empty());
 }

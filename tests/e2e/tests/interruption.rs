@@ -21,7 +21,12 @@ struct Subject {
 
 /// Two runs of about a second together: many steps, evaluations and checkpoints.
 const FORCES: Subject = Subject {
-    settings: &["run.checkpoint_every_steps=40", "train.steps=1200", "train.ema_decay=0.99", "run.seed=[0, 1]"],
+    settings: &[
+        "run.checkpoint_every_steps=40",
+        "train.steps=1200",
+        "train.ema_decay=0.99",
+        "run.seed=[0, 1]",
+    ],
     plugin: "point-mlp",
     moments: 30,
 };
@@ -58,16 +63,37 @@ const VOXELS: Subject = Subject {
 };
 
 fn arguments(subject: &Subject, out: &Path) -> Vec<String> {
-    let mut all: Vec<String> = ["run", "--plugins", subject.plugin, "--quiet", "--set", "run.clock=steps"].map(Into::into).to_vec();
-    all.extend(subject.settings.iter().flat_map(|s| ["--set".to_owned(), (*s).to_owned()]));
+    let mut all: Vec<String> = [
+        "run",
+        "--plugins",
+        subject.plugin,
+        "--quiet",
+        "--set",
+        "run.clock=steps",
+    ]
+    .map(Into::into)
+    .to_vec();
+    all.extend(
+        subject
+            .settings
+            .iter()
+            .flat_map(|s| ["--set".to_owned(), (*s).to_owned()]),
+    );
     all.extend(["--out".to_owned(), out.to_string_lossy().into_owned()]);
     all
 }
 
 fn start(subject: &Subject, out: &Path) -> Child {
     let mut command = Command::new(program());
-    command.args(arguments(subject, out)).env("EQUIVBENCH_NO_CACHE", "1").stdout(Stdio::null()).stderr(Stdio::null());
-    command.process_group(0).spawn().expect("the program starts")
+    command
+        .args(arguments(subject, out))
+        .env("EQUIVBENCH_NO_CACHE", "1")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command
+        .process_group(0)
+        .spawn()
+        .expect("the program starts")
 }
 
 fn resume(subject: &Subject, out: &Path) {
@@ -82,12 +108,16 @@ fn resume(subject: &Subject, out: &Path) {
 
 fn kill(target: &str) {
     // The target may be gone already.
-    let _ = Command::new("kill").args(["-9", "--", target]).stderr(Stdio::null()).status();
+    let _ = Command::new("kill")
+        .args(["-9", "--", target])
+        .stderr(Stdio::null())
+        .status();
 }
 
 /// Children of a process, as the system lists them.
 fn children(process: u32) -> Vec<String> {
-    let list = std::fs::read_to_string(format!("/proc/{process}/task/{process}/children")).unwrap_or_default();
+    let list = std::fs::read_to_string(format!("/proc/{process}/task/{process}/children"))
+        .unwrap_or_default();
     list.split_whitespace().map(Into::into).collect()
 }
 
@@ -96,7 +126,10 @@ fn undisturbed(subject: &Subject, folder: &Path) -> (Vec<(String, Vec<u8>)>, Dur
     let begin = Instant::now();
     assert!(start(subject, &out).wait().expect("it ends").success());
     let files = csv_files(&out);
-    assert_eq!(files.iter().map(|f| f.0.as_str()).collect::<Vec<_>>(), ["curve.csv", "dip.csv", "final.csv", "throughput.csv"]);
+    assert_eq!(
+        files.iter().map(|f| f.0.as_str()).collect::<Vec<_>>(),
+        ["curve.csv", "dip.csv", "final.csv", "throughput.csv"]
+    );
     (files, begin.elapsed())
 }
 
@@ -120,17 +153,25 @@ fn survives(subject: &Subject, seed: u64, strike: impl Fn(&Child)) {
         interrupted += usize::from(running);
         resume(subject, &out);
         for ((name, bytes), (_, found)) in expected.iter().zip(csv_files(&out)) {
-            assert!(*bytes == found, "{name} differs after a kill at {fraction:.3} of the run");
+            assert!(
+                *bytes == found,
+                "{name} differs after a kill at {fraction:.3} of the run"
+            );
         }
         assert_eq!(csv_files(&out).len(), expected.len());
     }
     println!("{interrupted} kills met a running program; a run lasts {lasts:.2?}");
-    assert_eq!(interrupted, subject.moments, "the kills came too late to show anything");
+    assert_eq!(
+        interrupted, subject.moments,
+        "the kills came too late to show anything"
+    );
 }
 
 #[test]
 fn a_killed_worker_leaves_the_same_tables_after_resume() {
-    survives(&FORCES, 1, |pool| children(pool.id()).iter().for_each(|worker| kill(worker)));
+    survives(&FORCES, 1, |pool| {
+        children(pool.id()).iter().for_each(|worker| kill(worker))
+    });
 }
 
 #[test]
@@ -155,7 +196,9 @@ fn ctrl_c_makes_a_checkpoint_and_stops_with_its_code() {
     let out = folder.path().join("stopped");
     let mut child = start(&FORCES, &out);
     std::thread::sleep(lasts.mul_f64(0.4));
-    let _ = Command::new("kill").args(["-2", "--", &format!("-{}", child.id())]).status();
+    let _ = Command::new("kill")
+        .args(["-2", "--", &format!("-{}", child.id())])
+        .status();
     let code = child.wait().expect("it ends").code();
     assert!(matches!(code, Some(130 | 0)), "{code:?}");
     resume(&FORCES, &out);

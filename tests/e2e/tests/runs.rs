@@ -13,7 +13,11 @@ fn run(out: &Path, arguments: &[&str]) -> assert_cmd::assert::Assert {
 /// The laws that hold in every row of every curve.
 fn check_curve(out: &Path) {
     let column = |name: &str| numbers(out, "curve", name, |_| true);
-    let (total, twirled, equiv) = (column("loss_total"), column("loss_twirled"), column("loss_equiv"));
+    let (total, twirled, equiv) = (
+        column("loss_total"),
+        column("loss_twirled"),
+        column("loss_equiv"),
+    );
     assert!(!total.is_empty());
     for ((l, m), e) in total.iter().zip(&twirled).zip(&equiv) {
         // 1e-9 relative: what the tables promise; they are written with all digits.
@@ -28,7 +32,16 @@ fn check_curve(out: &Path) {
 #[test]
 fn the_example_plugins_give_all_tables_and_the_same_bytes_again() {
     let folder = tempfile::tempdir().unwrap();
-    let arguments = ["--plugins", "point-mlp", "--set", "train.steps=60", "--set", "run.clock=steps", "--set", "measure.samples=8"];
+    let arguments = [
+        "--plugins",
+        "point-mlp",
+        "--set",
+        "train.steps=60",
+        "--set",
+        "run.clock=steps",
+        "--set",
+        "measure.samples=8",
+    ];
     let (one, two) = (folder.path().join("one"), folder.path().join("two"));
     run(&one, &arguments).success();
     run(&two, &arguments).success();
@@ -38,9 +51,15 @@ fn the_example_plugins_give_all_tables_and_the_same_bytes_again() {
     // Raw weights, two quantities, six thresholds; nothing is reached or it has a step.
     assert_eq!(rows.len(), 12);
     let at = |name: &str| header.iter().position(|h| h == name).unwrap();
-    assert!(rows.iter().all(|r| (r[at("reached")] == "true") != r[at("step_reached")].is_empty()));
+    assert!(
+        rows.iter()
+            .all(|r| (r[at("reached")] == "true") != r[at("step_reached")].is_empty())
+    );
     let manifest = std::fs::read_to_string(one.join("manifest.toml")).unwrap();
-    assert!(manifest.contains("spring-cloud (exact)") && manifest.contains("sha256"), "{manifest}");
+    assert!(
+        manifest.contains("spring-cloud (exact)") && manifest.contains("sha256"),
+        "{manifest}"
+    );
 }
 
 #[test]
@@ -71,21 +90,46 @@ fn thread_counts_change_no_byte() {
 fn escaip_learns_on_its_embedded_data_and_says_what_they_are() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("escaip");
-    run(&out, &["--plugins", "escaip", "--set", "train.steps=40", "--set", "measure.samples=8"]).success();
+    run(
+        &out,
+        &[
+            "--plugins",
+            "escaip",
+            "--set",
+            "train.steps=40",
+            "--set",
+            "measure.samples=8",
+        ],
+    )
+    .success();
     check_curve(&out);
     let loss = numbers(&out, "curve", "loss_total", |cell| cell("weights") == "raw");
     assert!(loss.last().unwrap() < loss.first().unwrap(), "{loss:?}");
     let (header, rows) = table(&out, "curve");
     let dataset = header.iter().position(|h| h == "dataset").unwrap();
-    assert!(rows.iter().all(|r| r[dataset] == "spice-mini (GFN2-xTB)"), "{:?}", rows[0]);
+    assert!(
+        rows.iter().all(|r| r[dataset] == "spice-mini (GFN2-xTB)"),
+        "{:?}",
+        rows[0]
+    );
 }
 
 #[test]
 fn a_sweep_gives_a_run_for_each_value_and_a_second_run_into_the_folder_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("sweep");
-    let arguments =
-        ["--plugins", "point-mlp", "--jobs", "2", "--set", "run.seed=[0, 1, 2]", "--set", "train.steps=20", "--set", "measure.samples=4"];
+    let arguments = [
+        "--plugins",
+        "point-mlp",
+        "--jobs",
+        "2",
+        "--set",
+        "run.seed=[0, 1, 2]",
+        "--set",
+        "train.steps=20",
+        "--set",
+        "measure.samples=4",
+    ];
     run(&out, &arguments).success();
     let mut seeds = numbers(&out, "final", "seed", |_| true);
     seeds.sort_by(f64::total_cmp);
@@ -103,7 +147,18 @@ fn a_sweep_gives_a_run_for_each_value_and_a_second_run_into_the_folder_is_refuse
 fn a_setting_that_only_a_plugin_can_refuse_leaves_the_folder_to_the_corrected_command() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("corrected");
-    let arguments = |lr: &'static str| ["--plugins", "point-mlp", "--set", "train.steps=5", "--set", "measure.samples=8", "--set", lr];
+    let arguments = |lr: &'static str| {
+        [
+            "--plugins",
+            "point-mlp",
+            "--set",
+            "train.steps=5",
+            "--set",
+            "measure.samples=8",
+            "--set",
+            lr,
+        ]
+    };
     run(&out, &arguments("train.lr=-1")).code(1);
     run(&out, &arguments("train.lr=0.01")).success();
     // Once there are rows, another command is refused as ever.
@@ -143,7 +198,11 @@ fn real_and_labelled_files_train_and_report() {
         .success();
         check_curve(&out);
         let loss = numbers(&out, "curve", "loss_total", |cell| cell("weights") == "raw");
-        println!("{file}: loss {:.3} -> {:.3} in 30 steps", loss[0], loss[loss.len() - 1]);
+        println!(
+            "{file}: loss {:.3} -> {:.3} in 30 steps",
+            loss[0],
+            loss[loss.len() - 1]
+        );
         assert!(loss[loss.len() - 1] < loss[0], "{file}: {loss:?}");
     }
 }
@@ -157,7 +216,20 @@ fn evaluating_in_double_precision_changes_only_rounding() {
         .map(|precision| {
             let out = folder.path().join(precision);
             let set = format!("run.precision={precision}");
-            run(&out, &["--plugins", "point-mlp", "--set", &set, "--set", "train.steps=20", "--set", "measure.samples=8"]).success();
+            run(
+                &out,
+                &[
+                    "--plugins",
+                    "point-mlp",
+                    "--set",
+                    &set,
+                    "--set",
+                    "train.steps=20",
+                    "--set",
+                    "measure.samples=8",
+                ],
+            )
+            .success();
             numbers(&out, "curve", "equiv_percent", |_| true)
         })
         .collect();
@@ -172,10 +244,25 @@ fn evaluating_in_double_precision_changes_only_rounding() {
 #[test]
 fn shared_work_is_checked_and_bf16_trains_while_evaluation_stays_in_f32() {
     let folder = tempfile::tempdir().unwrap();
-    let base = ["--plugins", "escaip", "--set", "train.steps=3", "--set", "measure.samples=8"];
+    let base = [
+        "--plugins",
+        "escaip",
+        "--set",
+        "train.steps=3",
+        "--set",
+        "measure.samples=8",
+    ];
     let (shared, blind) = (folder.path().join("shared"), folder.path().join("blind"));
-    run(&shared, &[&base[..], &["--set", r#"run.precision=["f32","bf16"]"#]].concat()).success();
-    run(&blind, &[&base[..], &["--set", "measure.sharing=false"]].concat()).success();
+    run(
+        &shared,
+        &[&base[..], &["--set", r#"run.precision=["f32","bf16"]"#]].concat(),
+    )
+    .success();
+    run(
+        &blind,
+        &[&base[..], &["--set", "measure.sharing=false"]].concat(),
+    )
+    .success();
     let at = |out: &Path, name: &str, column: &str| -> Vec<String> {
         let (header, rows) = table(out, name);
         let at = header.iter().position(|h| h == column).unwrap();
@@ -185,25 +272,53 @@ fn shared_work_is_checked_and_bf16_trains_while_evaluation_stays_in_f32() {
     let mut precisions = at(&shared, "throughput", "precision");
     precisions.sort();
     assert_eq!(precisions, ["bf16", "f32"]);
-    assert!(at(&blind, "curve", "shared_deviation").iter().chain(&at(&blind, "curve", "shared_checked")).all(String::is_empty));
-    for (deviation, checked) in at(&shared, "curve", "shared_deviation").iter().zip(at(&shared, "curve", "shared_checked")) {
+    assert!(
+        at(&blind, "curve", "shared_deviation")
+            .iter()
+            .chain(&at(&blind, "curve", "shared_checked"))
+            .all(String::is_empty)
+    );
+    for (deviation, checked) in
+        at(&shared, "curve", "shared_deviation")
+            .iter()
+            .zip(at(&shared, "curve", "shared_checked"))
+    {
         // Rounding in f32; exactly 0 would mean that nothing was computed twice.
         let deviation: f64 = deviation.parse().unwrap();
-        assert!(deviation > 0.0 && deviation < 1e-4 && checked == "4", "{deviation:e} of {checked}");
+        assert!(
+            deviation > 0.0 && deviation < 1e-4 && checked == "4",
+            "{deviation:e} of {checked}"
+        );
     }
     // Fresh weights are the same in all three, and so is what is measured, to rounding in f32 predictions.
-    let fresh = |out: &Path| numbers(out, "curve", "loss_equiv", |cell| cell("step") == "0" && cell("weights") == "raw");
+    let fresh = |out: &Path| {
+        numbers(out, "curve", "loss_equiv", |cell| {
+            cell("step") == "0" && cell("weights") == "raw"
+        })
+    };
     let (two, one) = (fresh(&shared), fresh(&blind));
     assert_eq!(two[0], two[1]);
     assert!((two[0] / one[0] - 1.0).abs() < 1e-4, "{two:?} {one:?}");
     let harness: Vec<f64> = numbers(&shared, "throughput", "harness_percent", |_| true);
-    assert!(harness.iter().all(|percent| (0.0..100.0).contains(percent)), "{harness:?}");
+    assert!(
+        harness.iter().all(|percent| (0.0..100.0).contains(percent)),
+        "{harness:?}"
+    );
 }
 
 #[test]
 fn the_suite_for_throughput_serves_every_model() {
     let folder = tempfile::tempdir().unwrap();
-    let short = ["--suite", "throughput", "--set", "model.size=nano", "--set", "train.steps=12", "--set", "train.batch_size=2"];
+    let short = [
+        "--suite",
+        "throughput",
+        "--set",
+        "model.size=nano",
+        "--set",
+        "train.steps=12",
+        "--set",
+        "train.batch_size=2",
+    ];
     for model in ["escaip", "proteina", "voxmol"] {
         let out = folder.path().join(model);
         run(&out, &[&["--plugins", model][..], &short].concat()).success();

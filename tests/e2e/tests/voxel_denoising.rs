@@ -3,8 +3,8 @@
 
 use equivbench_abi::descriptor::ModelRequest;
 use equivbench_core::{
-    Batch, Estimator, Field, FieldKind, Measurement, Model, PointLoss, RotationPlan, Rows, SampleTerms, Scheme, Seed, Supervised, Weights,
-    measure, pool,
+    Batch, Estimator, Field, FieldKind, Measurement, Model, PointLoss, RotationPlan, Rows,
+    SampleTerms, Scheme, Seed, Supervised, Weights, measure, pool,
 };
 use equivbench_e2e::{csv_files, equivbench, library, numbers, table};
 use equivbench_host::{Library, LoadedModel};
@@ -23,14 +23,29 @@ impl Fixture {
     fn all() -> Vec<Self> {
         let mut found = Vec::new();
         for folder in parity_dirs("voxmol") {
-            let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+            let mut paths: Vec<_> = std::fs::read_dir(folder)
+                .unwrap()
+                .map(|e| e.unwrap().path())
+                .collect();
             paths.sort();
-            for path in paths.iter().filter(|p| p.to_string_lossy().ends_with(".config.json")) {
-                let config: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-                let name = path.file_name().unwrap().to_string_lossy().replace(".config.json", "");
+            for path in paths
+                .iter()
+                .filter(|p| p.to_string_lossy().ends_with(".config.json"))
+            {
+                let config: serde_json::Value =
+                    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+                let name = path
+                    .file_name()
+                    .unwrap()
+                    .to_string_lossy()
+                    .replace(".config.json", "");
                 if config["ch_mults"].is_array() {
                     let arrays = read_arrays(&path.with_file_name(format!("{name}.safetensors")));
-                    found.push(Self { name, arrays, config: our_config(&config) });
+                    found.push(Self {
+                        name,
+                        arrays,
+                        config: our_config(&config),
+                    });
                 }
             }
         }
@@ -38,33 +53,61 @@ impl Fixture {
     }
 
     fn array(&self, name: &str) -> &Array {
-        self.arrays.get(name).unwrap_or_else(|| panic!("{}: no {name}", self.name))
+        self.arrays
+            .get(name)
+            .unwrap_or_else(|| panic!("{}: no {name}", self.name))
     }
 
     fn samples(&self) -> Supervised {
         let field = |name: &str, from: &str| {
             let array = self.array(from);
-            Field::real(name, FieldKind::VoxelGrid, Rows::Sample, array.shape.clone(), array.values.clone())
+            Field::real(
+                name,
+                FieldKind::VoxelGrid,
+                Rows::Sample,
+                array.shape.clone(),
+                array.values.clone(),
+            )
         };
-        let inputs = Batch { offsets: vec![0; self.array("in.noisy").shape[0] + 1], fields: vec![field("density", "in.noisy")] };
-        Supervised { inputs, target: Some(field("target", "in.target")), labels: Vec::new() }
+        let inputs = Batch {
+            offsets: vec![0; self.array("in.noisy").shape[0] + 1],
+            fields: vec![field("density", "in.noisy")],
+        };
+        Supervised {
+            inputs,
+            target: Some(field("target", "in.target")),
+            labels: Vec::new(),
+        }
     }
 
     /// The plugin's model with the weights of the fixture.
     fn model(&self, precision: &str) -> LoadedModel {
         let plugin = Library::open(&library("equivbench_voxmol")).unwrap();
-        let request =
-            ModelRequest { model: "voxmol".into(), config: self.config.clone(), precision: precision.into(), ..Default::default() };
+        let request = ModelRequest {
+            model: "voxmol".into(),
+            config: self.config.clone(),
+            precision: precision.into(),
+            ..Default::default()
+        };
         let mut model = plugin.open_model(&request).unwrap();
         let weight = |name: &str| self.array(&format!("w.{name}")).values.clone();
-        let values: Vec<f64> = model.instance().parameters.iter().flat_map(|p| weight(&p.name)).collect();
+        let values: Vec<f64> = model
+            .instance()
+            .parameters
+            .iter()
+            .flat_map(|p| weight(&p.name))
+            .collect();
         model.set_parameters("all", &values).unwrap();
         model
     }
 
     fn measure(&self, model: &mut LoadedModel, scheme: &str) -> Vec<SampleTerms> {
         let samples = self.samples();
-        let how = Measurement { weights: Weights::Raw, loss: PointLoss::Mse, estimator: Estimator::Unbiased };
+        let how = Measurement {
+            weights: Weights::Raw,
+            loss: PointLoss::Mse,
+            estimator: Estimator::Unbiased,
+        };
         let plan: RotationPlan = Scheme::parse(scheme).unwrap().plan(Seed::new(0), 0);
         measure(model, &samples, &vec![plan; samples.inputs.samples()], how).unwrap()
     }
@@ -98,13 +141,34 @@ fn the_blind_decomposition_equals_the_reference_over_every_set_of_rotations() {
     }
     for fixture in fixtures {
         let mut model = fixture.model("f64");
-        for (scheme, prefix) in [("octahedral", "out."), ("cube16-a", "out.setA."), ("cube16-b", "out.setB.")] {
-            let loss = pool(&fixture.measure(&mut model, scheme), true, &mut Seed::new(0).stream("bootstrap")).pooled;
-            for (name, ours) in [("L", loss.total()), ("L_mean", loss.twirled), ("L_equiv", loss.equivariance)] {
+        for (scheme, prefix) in [
+            ("octahedral", "out."),
+            ("cube16-a", "out.setA."),
+            ("cube16-b", "out.setB."),
+        ] {
+            let loss = pool(
+                &fixture.measure(&mut model, scheme),
+                true,
+                &mut Seed::new(0).stream("bootstrap"),
+            )
+            .pooled;
+            for (name, ours) in [
+                ("L", loss.total()),
+                ("L_mean", loss.twirled),
+                ("L_equiv", loss.equivariance),
+            ] {
                 let theirs = fixture.array(&format!("{prefix}{name}")).values[0];
-                println!("{} {prefix}{name}: {ours:.6} deviates by {:.1e}", fixture.name, (ours / theirs - 1.0).abs());
+                println!(
+                    "{} {prefix}{name}: {ours:.6} deviates by {:.1e}",
+                    fixture.name,
+                    (ours / theirs - 1.0).abs()
+                );
                 // Rounding of some ten thousand squares leaves 3e-15.
-                assert!((ours / theirs - 1.0).abs() < 1e-12, "{} {prefix}{name}: {ours} instead of {theirs}", fixture.name);
+                assert!(
+                    (ours / theirs - 1.0).abs() < 1e-12,
+                    "{} {prefix}{name}: {ours} instead of {theirs}",
+                    fixture.name
+                );
             }
         }
     }
@@ -122,14 +186,34 @@ fn latents_cross_the_boundary_as_the_reference_has_them() {
             let pooled = fixture.array(&format!("out.latent_pool_{name}"));
             let values = model.latent(name, &inputs).unwrap();
             let voxels = values.len() / pooled.values.len();
-            let means: Vec<f64> = values.chunks_exact(voxels).map(|cell| cell.iter().sum::<f64>() / voxels as f64).collect();
+            let means: Vec<f64> = values
+                .chunks_exact(voxels)
+                .map(|cell| cell.iter().sum::<f64>() / voxels as f64)
+                .collect();
             let scale = pooled.values.iter().fold(0.0f64, |m, v| m.max(v.abs()));
-            let worst = means.iter().zip(&pooled.values).fold(0.0f64, |m, (a, b)| m.max((a - b).abs())) / scale;
-            println!("{} {name}: pooled latents deviate by {worst:.1e} of their largest", fixture.name);
+            let worst = means
+                .iter()
+                .zip(&pooled.values)
+                .fold(0.0f64, |m, (a, b)| m.max((a - b).abs()))
+                / scale;
+            println!(
+                "{} {name}: pooled latents deviate by {worst:.1e} of their largest",
+                fixture.name
+            );
             // Rounding through a hundred layers leaves 1e-15.
-            assert!(voxels > 0 && worst < 1e-12, "{} {name}: {worst:e}", fixture.name);
+            assert!(
+                voxels > 0 && worst < 1e-12,
+                "{} {name}: {worst:e}",
+                fixture.name
+            );
         }
-        assert!(model.latent("deep", &inputs).unwrap_err().to_string().contains("it has: enc, mid"));
+        assert!(
+            model
+                .latent("deep", &inputs)
+                .unwrap_err()
+                .to_string()
+                .contains("it has: enc, mid")
+        );
     }
 }
 
@@ -141,13 +225,32 @@ fn a_model_projected_onto_its_equivariant_subspace_has_no_equivariance_error() {
     let shape = vec![2, 2, 8, 8, 8];
     let mut field = |name: &str| {
         use rand::Rng;
-        let values = (0..2048).map(|_| (stream.next_u64() >> 11) as f64 / (1u64 << 53) as f64).collect();
-        Field::real(name, FieldKind::VoxelGrid, Rows::Sample, shape.clone(), values)
+        let values = (0..2048)
+            .map(|_| (stream.next_u64() >> 11) as f64 / (1u64 << 53) as f64)
+            .collect();
+        Field::real(
+            name,
+            FieldKind::VoxelGrid,
+            Rows::Sample,
+            shape.clone(),
+            values,
+        )
     };
-    let inputs = Batch { offsets: vec![0; 3], fields: vec![field("density")] };
-    let samples = Supervised { inputs, target: Some(field("target")), labels: Vec::new() };
+    let inputs = Batch {
+        offsets: vec![0; 3],
+        fields: vec![field("density")],
+    };
+    let samples = Supervised {
+        inputs,
+        target: Some(field("target")),
+        labels: Vec::new(),
+    };
     let plans = vec![Scheme::parse("octahedral").unwrap().plan(Seed::new(0), 0); 2];
-    let how = Measurement { weights: Weights::Raw, loss: PointLoss::Mse, estimator: Estimator::Unbiased };
+    let how = Measurement {
+        weights: Weights::Raw,
+        loss: PointLoss::Mse,
+        estimator: Estimator::Unbiased,
+    };
     // Squares of roundings: 1e-16 in f64, 1e-7 in f32, over a hundred layers.
     for (precision, bound) in [("f64", 1e-24), ("f32", 1e-8)] {
         let request = ModelRequest {
@@ -161,20 +264,43 @@ fn a_model_projected_onto_its_equivariant_subspace_has_no_equivariance_error() {
         let mut model = plugin.open_model(&request).unwrap();
         let free = ratio(&measure(&mut model, &samples, &plans, how).unwrap());
         let mut values = Vec::new();
-        model.parameters_into("equivariant-subspace", &mut values).unwrap();
+        model
+            .parameters_into("equivariant-subspace", &mut values)
+            .unwrap();
         let projected = model.project_equivariant(&values).unwrap();
-        model.set_parameters("equivariant-subspace", &projected).unwrap();
+        model
+            .set_parameters("equivariant-subspace", &projected)
+            .unwrap();
         let bound_now = ratio(&measure(&mut model, &samples, &plans, how).unwrap());
         println!("{precision}: L_equiv/L {free:.2e} before the projection, {bound_now:.2e} after");
-        assert!(free > 1e-4 && bound_now < bound, "{precision}: {free:e} {bound_now:e}");
+        assert!(
+            free > 1e-4 && bound_now < bound,
+            "{precision}: {free:e} {bound_now:e}"
+        );
     }
 }
 
 /// A small, fast run of VoxMol.
 fn run(out: &Path, more: &[&str]) -> assert_cmd::assert::Assert {
     let path = out.to_string_lossy();
-    let mut arguments = vec!["run", "--quiet", "--plugins", "voxmol", "--out", &path, "--set", "run.clock=steps"];
-    arguments.extend(["--set", "train.steps=12", "--set", "measure.samples=5", "--set", "train.batch_size=2"]);
+    let mut arguments = vec![
+        "run",
+        "--quiet",
+        "--plugins",
+        "voxmol",
+        "--out",
+        &path,
+        "--set",
+        "run.clock=steps",
+    ];
+    arguments.extend([
+        "--set",
+        "train.steps=12",
+        "--set",
+        "measure.samples=5",
+        "--set",
+        "train.batch_size=2",
+    ]);
     arguments.extend(["--set", "measure.points_per_decade=3"]);
     arguments.extend(more);
     equivbench(&arguments).assert()
@@ -185,32 +311,66 @@ fn a_run_names_its_set_of_rotations_and_does_not_depend_on_threads() {
     let folder = tempfile::tempdir().unwrap();
     let outs = ["one", "two"].map(|name| folder.path().join(name));
     for (out, threads) in outs.iter().zip(["run.threads=1", "run.threads=2"]) {
-        run(out, &["--set", threads, "--set", "measure.scheme=[\"octahedral\", \"cube16-a\", \"cube16-b\"]"]).success();
+        run(
+            out,
+            &[
+                "--set",
+                threads,
+                "--set",
+                "measure.scheme=[\"octahedral\", \"cube16-a\", \"cube16-b\"]",
+            ],
+        )
+        .success();
     }
     for ((name, one), (other, two)) in csv_files(&outs[0]).into_iter().zip(csv_files(&outs[1])) {
         assert_eq!(name, other);
         // throughput.csv says how many threads there were.
-        assert!(one == two || name == "throughput.csv", "{name} depends on the number of threads");
+        assert!(
+            one == two || name == "throughput.csv",
+            "{name} depends on the number of threads"
+        );
     }
     let (header, rows) = table(&outs[0], "curve");
     let at = |name: &str| header.iter().position(|h| h == name).unwrap();
-    assert!(rows.iter().all(|r| r[at("dataset")].starts_with("geom-mini")), "{:?}", rows[0]);
+    assert!(
+        rows.iter()
+            .all(|r| r[at("dataset")].starts_with("geom-mini")),
+        "{:?}",
+        rows[0]
+    );
     for (scheme, rotations) in [("octahedral", "24"), ("cube16-a", "16"), ("cube16-b", "16")] {
         let own: Vec<_> = rows.iter().filter(|r| r[at("scheme")] == scheme).collect();
-        assert!(!own.is_empty() && own.iter().all(|r| r[at("rotations")] == rotations && r[at("estimator")] == "exact"));
+        assert!(
+            !own.is_empty()
+                && own
+                    .iter()
+                    .all(|r| r[at("rotations")] == rotations && r[at("estimator")] == "exact")
+        );
     }
-    let of = |scheme: &str, column: &str| numbers(&outs[0], "curve", column, |cell| cell("scheme") == scheme);
+    let of = |scheme: &str, column: &str| {
+        numbers(&outs[0], "curve", column, |cell| cell("scheme") == scheme)
+    };
     for scheme in ["octahedral", "cube16-a", "cube16-b"] {
-        let (total, twirled, equiv) = (of(scheme, "loss_total"), of(scheme, "loss_twirled"), of(scheme, "loss_equiv"));
+        let (total, twirled, equiv) = (
+            of(scheme, "loss_total"),
+            of(scheme, "loss_twirled"),
+            of(scheme, "loss_equiv"),
+        );
         for ((l, m), e) in total.iter().zip(&twirled).zip(&equiv) {
-            assert!((l - m - e).abs() <= 1e-9 * l.abs() && *e >= 0.0, "{l} is not {m} + {e}");
+            assert!(
+                (l - m - e).abs() <= 1e-9 * l.abs() && *e >= 0.0,
+                "{l} is not {m} + {e}"
+            );
         }
     }
     // Losses are means per component, those of training too: a density is empty nearly everywhere, noise is not.
     let power = of("octahedral", "target_power");
     assert!(power.iter().all(|p| (1e-5..1e-1).contains(p)), "{power:?}");
     let train = of("octahedral", "train_loss");
-    assert!(!train.is_empty() && train.iter().all(|l| (1e-6..10.0).contains(l)), "{train:?}");
+    assert!(
+        !train.is_empty() && train.iter().all(|l| (1e-6..10.0).contains(l)),
+        "{train:?}"
+    );
 }
 
 #[test]
@@ -225,9 +385,17 @@ fn augmentations_and_noise_are_settings_of_the_task() {
     };
     let plain = power("plain", &[]);
     for law in ["continuous-euler", "cube", "none"] {
-        assert_ne!(plain, power(law, &[&format!("task.augmentation={law}")]), "{law}");
+        assert_ne!(
+            plain,
+            power(law, &[&format!("task.augmentation={law}")]),
+            "{law}"
+        );
     }
-    assert_eq!(plain, power("noise", &["task.sigma=0.1"]), "noise is no part of the target");
+    assert_eq!(
+        plain,
+        power("noise", &["task.sigma=0.1"]),
+        "noise is no part of the target"
+    );
 }
 
 #[test]

@@ -13,18 +13,43 @@ impl Deviations {
     /// Of a fixture in a precision, as messages name them.
     #[must_use]
     pub fn new(about: impl Into<String>) -> Self {
-        Self { about: about.into(), worst: BTreeMap::new() }
+        Self {
+            about: about.into(),
+            worst: BTreeMap::new(),
+        }
     }
 
     /// Compares numbers: the largest deviation over `scale` must not exceed `limit`; what is no number deviates without bound.
     ///
     /// # Panics
     /// If it does, or if the sizes differ.
-    pub fn compare(&mut self, [scale, limit]: [f64; 2], quantity: &str, name: &str, ours: &[f64], theirs: &[f64]) {
-        assert_eq!(ours.len(), theirs.len(), "{}: {name} has another size", self.about);
-        let apart = |(a, b): (&f64, &f64)| if (a - b).is_nan() { f64::INFINITY } else { (a - b).abs() };
+    pub fn compare(
+        &mut self,
+        [scale, limit]: [f64; 2],
+        quantity: &str,
+        name: &str,
+        ours: &[f64],
+        theirs: &[f64],
+    ) {
+        assert_eq!(
+            ours.len(),
+            theirs.len(),
+            "{}: {name} has another size",
+            self.about
+        );
+        let apart = |(a, b): (&f64, &f64)| {
+            if (a - b).is_nan() {
+                f64::INFINITY
+            } else {
+                (a - b).abs()
+            }
+        };
         let deviation = ours.iter().zip(theirs).map(apart).fold(0.0, f64::max) / scale;
-        assert!(deviation <= limit, "{}: {quantity} {name} deviates by {deviation:.2e}", self.about);
+        assert!(
+            deviation <= limit,
+            "{}: {quantity} {name} deviates by {deviation:.2e}",
+            self.about
+        );
         let worst = self.worst.entry(quantity.to_owned()).or_default();
         if deviation >= worst.0 {
             *worst = (deviation, name.to_owned());

@@ -27,21 +27,46 @@ const RANDOM_TOLERANCE: f64 = 0.05;
 
 /// Measures the operations that are asked for.
 pub(crate) fn run(request: &Request) -> Result<()> {
-    crate::cargo(&["build", "--release", "-p", "equivbench-kernels", "--example", "kernel_speed"])?;
+    crate::cargo(&[
+        "build",
+        "--release",
+        "-p",
+        "equivbench-kernels",
+        "--example",
+        "kernel_speed",
+    ])?;
     let mut sides = start(request.compiled)?;
     let kernels = listed(&sides)?;
-    let order: Vec<Vec<String>> = kernels.iter().map(|kernel| vec![kernel.name.clone()]).collect();
-    let columns = ["kernel", "shape", "torch_op"].into_iter().chain(Seconds::COLUMNS).chain(["processor", "instructions", "torch"]);
+    let order: Vec<Vec<String>> = kernels
+        .iter()
+        .map(|kernel| vec![kernel.name.clone()])
+        .collect();
+    let columns = ["kernel", "shape", "torch_op"]
+        .into_iter()
+        .chain(Seconds::COLUMNS)
+        .chain(["processor", "instructions", "torch"]);
     let mut table = Table::read(super::folder().join("kernels.csv"), columns.collect(), 1)?;
-    let torch = sides.eager.description["torch"].as_str().unwrap_or_default().to_owned();
+    let torch = sides.eager.description["torch"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
     let wanted = request.select(kernels.iter().map(|kernel| kernel.name.as_str()))?;
     // A compiled process that could not do one operation may do the next, but not if there was none to begin with.
     let with_compiled = sides.compiled.is_some();
     let (mut failed, mut slow) = (Vec::new(), Vec::new());
-    for kernel in kernels.iter().filter(|kernel| wanted.contains(&kernel.name.as_str())) {
+    for kernel in kernels
+        .iter()
+        .filter(|kernel| wanted.contains(&kernel.name.as_str()))
+    {
         match measure(kernel, &mut sides, request.pairs) {
             Ok(seconds) => {
-                println!("{} ({}; {}): {}", kernel.name, kernel.shape, kernel.theirs.torch_op, seconds.sentence());
+                println!(
+                    "{} ({}; {}): {}",
+                    kernel.name,
+                    kernel.shape,
+                    kernel.theirs.torch_op,
+                    seconds.sentence()
+                );
                 let above = seconds.eager().filter(|ratio| ratio.median > GOAL);
                 slow.extend(above.map(|ratio| format!("{} {:.2}", kernel.name, ratio.median)));
                 table.put(row(kernel, &seconds, &torch), &order)?;
@@ -65,13 +90,26 @@ pub(crate) fn run(request: &Request) -> Result<()> {
 
 fn row(kernel: &Kernel, seconds: &Seconds, torch: &str) -> Vec<String> {
     let first = [&kernel.name, &kernel.shape, &kernel.theirs.torch_op].map(String::clone);
-    let last = [machine::processor(), machine::instructions().to_owned(), torch.to_owned()];
-    first.into_iter().chain(seconds.cells()).chain(last).collect()
+    let last = [
+        machine::processor(),
+        machine::instructions().to_owned(),
+        torch.to_owned(),
+    ];
+    first
+        .into_iter()
+        .chain(seconds.cells())
+        .chain(last)
+        .collect()
 }
 
 fn start(with_compiled: bool) -> Result<Sides> {
-    let eager = Process::start("PyTorch", script("time_kernels.py")).context("pip install -r benchmarks/peers/requirements.txt")?;
-    Ok(Sides { ours: Process::start("ours", example("kernel_speed"))?, eager, compiled: start_compiled(with_compiled, compiled) })
+    let eager = Process::start("PyTorch", script("time_kernels.py"))
+        .context("pip install -r benchmarks/peers/requirements.txt")?;
+    Ok(Sides {
+        ours: Process::start("ours", example("kernel_speed"))?,
+        eager,
+        compiled: start_compiled(with_compiled, compiled),
+    })
 }
 
 fn compiled() -> Result<Process> {
@@ -96,16 +134,28 @@ struct Theirs {
 
 /// The operations that both sides know.
 fn listed(sides: &Sides) -> Result<Vec<Kernel>> {
-    let [ours, theirs] = [&sides.ours, &sides.eager].map(|process| process.description["kernels"].clone());
-    let ours: Vec<[String; 2]> = serde_json::from_value(ours).context("kernel_speed lists its operations in another way")?;
-    let mut theirs: BTreeMap<String, Theirs> =
-        serde_json::from_value(theirs).context("time_kernels.py lists its operations in another way")?;
+    let [ours, theirs] =
+        [&sides.ours, &sides.eager].map(|process| process.description["kernels"].clone());
+    let ours: Vec<[String; 2]> =
+        serde_json::from_value(ours).context("kernel_speed lists its operations in another way")?;
+    let mut theirs: BTreeMap<String, Theirs> = serde_json::from_value(theirs)
+        .context("time_kernels.py lists its operations in another way")?;
     let kernel = |[name, shape]: [String; 2]| {
-        let theirs = theirs.remove(&name).with_context(|| format!("time_kernels.py has nothing beside {name}"))?;
-        Ok(Kernel { name, shape, theirs })
+        let theirs = theirs
+            .remove(&name)
+            .with_context(|| format!("time_kernels.py has nothing beside {name}"))?;
+        Ok(Kernel {
+            name,
+            shape,
+            theirs,
+        })
     };
     let kernels = ours.into_iter().map(kernel).collect::<Result<Vec<_>>>()?;
-    ensure!(theirs.is_empty(), "kernel_speed has nothing beside {}", theirs.into_keys().collect::<Vec<_>>().join(", "));
+    ensure!(
+        theirs.is_empty(),
+        "kernel_speed has nothing beside {}",
+        theirs.into_keys().collect::<Vec<_>>().join(", ")
+    );
     Ok(kernels)
 }
 
@@ -115,7 +165,10 @@ fn measure(kernel: &Kernel, sides: &mut Sides, pairs: usize) -> Result<Seconds> 
     agree(&ours, &sides.eager.ask(&check)?, kernel.theirs.random)?;
     sides.try_compiled(|compiled| agree(&ours, &compiled.ask(&check)?, kernel.theirs.random));
     let once = format!("time {} 1", kernel.name);
-    let slowest = sides.ours.figure(&once, "seconds")?.max(sides.eager.figure(&once, "seconds")?);
+    let slowest = sides
+        .ours
+        .figure(&once, "seconds")?
+        .max(sides.eager.figure(&once, "seconds")?);
     sides.try_compiled(|compiled| compiled.figure(&once, "seconds"));
     let runs = (TURN_S / slowest).ceil().clamp(1.0, MOST_RUNS);
     sides.interleave(&format!("time {} {runs}", kernel.name), pairs)
@@ -123,16 +176,35 @@ fn measure(kernel: &Kernel, sides: &mut Sides, pairs: usize) -> Result<Seconds> 
 
 /// Refuses results or gradients that are not the same up to rounding.
 fn agree(ours: &Value, theirs: &Value, random: bool) -> Result<()> {
-    let values = |answer: &Value| -> Result<Vec<[f64; 2]>> { Ok(serde_json::from_value(answer["values"].clone())?) };
+    let values = |answer: &Value| -> Result<Vec<[f64; 2]>> {
+        Ok(serde_json::from_value(answer["values"].clone())?)
+    };
     let (ours, theirs) = (values(ours)?, values(theirs)?);
-    ensure!(ours.len() == theirs.len(), "{} gradients on our side, {} on PyTorch's", ours.len(), theirs.len());
+    ensure!(
+        ours.len() == theirs.len(),
+        "{} gradients on our side, {} on PyTorch's",
+        ours.len(),
+        theirs.len()
+    );
     // With random numbers, gradients of weights may be sums that cancel, so that little is left to compare.
     let compared = if random { 2 } else { ours.len() };
-    for (index, ([dot, norm], [their_dot, their_norm])) in ours.into_iter().zip(theirs).take(compared).enumerate() {
-        let what = if index == 0 { "the result".to_owned() } else { format!("gradient {index}") };
+    for (index, ([dot, norm], [their_dot, their_norm])) in
+        ours.into_iter().zip(theirs).take(compared).enumerate()
+    {
+        let what = if index == 0 {
+            "the result".to_owned()
+        } else {
+            format!("gradient {index}")
+        };
         let tolerance = if random { RANDOM_TOLERANCE } else { TOLERANCE } * their_norm;
-        ensure!((norm - their_norm).abs() <= tolerance, "the norm of {what} is {norm}, PyTorch's {their_norm}");
-        ensure!(random || (dot - their_dot).abs() <= tolerance, "a product with {what} is {dot}, PyTorch's {their_dot} (norm {norm})");
+        ensure!(
+            (norm - their_norm).abs() <= tolerance,
+            "the norm of {what} is {norm}, PyTorch's {their_norm}"
+        );
+        ensure!(
+            random || (dot - their_dot).abs() <= tolerance,
+            "a product with {what} is {dot}, PyTorch's {their_dot} (norm {norm})"
+        );
     }
     Ok(())
 }

@@ -37,7 +37,12 @@ struct Request {
 impl Request {
     /// None asks for help.
     fn parse(arguments: &[String]) -> Result<Option<Self>> {
-        let mut request = Self { kernels: false, pairs: 15, part: String::new(), compiled: true };
+        let mut request = Self {
+            kernels: false,
+            pairs: 15,
+            part: String::new(),
+            compiled: true,
+        };
         let mut plain = Vec::new();
         for argument in arguments {
             match argument.as_str() {
@@ -50,7 +55,11 @@ impl Request {
         }
         let mut plain = plain.into_iter();
         if let Some(pairs) = plain.next() {
-            request.pairs = pairs.parse().ok().filter(|&n| n > 0).with_context(|| format!("{pairs} is no number of pairs\n\n{HELP}"))?;
+            request.pairs = pairs
+                .parse()
+                .ok()
+                .filter(|&n| n > 0)
+                .with_context(|| format!("{pairs} is no number of pairs\n\n{HELP}"))?;
         }
         request.part = plain.next().unwrap_or_default().to_owned();
         match plain.next() {
@@ -64,10 +73,17 @@ impl Request {
     /// # Errors
     /// If there are none.
     fn select<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> Result<Vec<&'a str>> {
-        let mut wanted: Vec<&str> = names.clone().filter(|name| name.contains(&self.part)).collect();
+        let mut wanted: Vec<&str> = names
+            .clone()
+            .filter(|name| name.contains(&self.part))
+            .collect();
         wanted.dedup();
         if wanted.is_empty() {
-            bail!("no name has the part \"{}\"; there are {}", self.part, names.collect::<Vec<_>>().join(", "));
+            bail!(
+                "no name has the part \"{}\"; there are {}",
+                self.part,
+                names.collect::<Vec<_>>().join(", ")
+            );
         }
         Ok(wanted)
     }
@@ -103,14 +119,29 @@ mod tests {
     use super::*;
 
     fn parse(line: &str) -> Result<Option<Request>> {
-        Request::parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+        Request::parse(
+            &line
+                .split_whitespace()
+                .map(str::to_owned)
+                .collect::<Vec<_>>(),
+        )
     }
 
     #[test]
     fn the_command_line_names_table_pairs_and_part_in_this_order() {
-        let all = Request { kernels: false, pairs: 15, part: String::new(), compiled: true };
+        let all = Request {
+            kernels: false,
+            pairs: 15,
+            part: String::new(),
+            compiled: true,
+        };
         assert_eq!(parse("").unwrap(), Some(all));
-        let some = Request { kernels: true, pairs: 5, part: "conv".into(), compiled: false };
+        let some = Request {
+            kernels: true,
+            pairs: 5,
+            part: "conv".into(),
+            compiled: false,
+        };
         assert_eq!(parse("kernels 5 conv --eager-only").unwrap(), Some(some));
         assert_eq!(parse("5 --help").unwrap(), None);
     }

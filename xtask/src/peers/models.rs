@@ -19,7 +19,11 @@ const WARM_UP: usize = 3;
 /// Of the mean squared error of the first prediction, relative. Both sides compute in f32 (6e-8) through tens of layers, in another order,
 /// and errors of single components average out: 2e-7 was the most that was seen.
 const TOLERANCE: f64 = 1e-5;
-const CRATES: [&str; 3] = ["equivbench-escaip", "equivbench-proteina", "equivbench-voxmol"];
+const CRATES: [&str; 3] = [
+    "equivbench-escaip",
+    "equivbench-proteina",
+    "equivbench-voxmol",
+];
 
 /// One comparison: an example of ours beside a script, on a batch and weights that ours writes.
 struct Work {
@@ -75,12 +79,29 @@ const VOXMOL: Work = Work {
     one_file: true,
     ..ESCAIP
 };
-const SMALL_ESCAIP: Work = Work { name: "escaip-1M-step", about: "8 molecules x 23 atoms", size: "1M", ..ESCAIP };
-const SAVING_PROTEINA: Work = Work { opponent: "with the same exact savings", options: &["--savings"], ..PROTEINA };
-const CHANNELS_LAST_VOXMOL: Work = Work { opponent: "channels last", options: &["--channels-last"], ..VOXMOL };
+const SMALL_ESCAIP: Work = Work {
+    name: "escaip-1M-step",
+    about: "8 molecules x 23 atoms",
+    size: "1M",
+    ..ESCAIP
+};
+const SAVING_PROTEINA: Work = Work {
+    opponent: "with the same exact savings",
+    options: &["--savings"],
+    ..PROTEINA
+};
+const CHANNELS_LAST_VOXMOL: Work = Work {
+    opponent: "channels last",
+    options: &["--channels-last"],
+    ..VOXMOL
+};
 
 const fn prediction(name: &'static str, of: Work) -> Work {
-    Work { name, request: "predict", ..of }
+    Work {
+        name,
+        request: "predict",
+        ..of
+    }
 }
 
 /// Every comparison, in the order of the table.
@@ -110,13 +131,24 @@ const WORKS: &[Work] = &[
 pub(crate) fn run(request: &Request) -> Result<()> {
     let wanted = request.select(WORKS.iter().map(|work| work.name))?;
     let crates = CRATES.iter().flat_map(|name| ["-p", name]);
-    crate::cargo(&["build", "--release", "--examples"].into_iter().chain(crates).collect::<Vec<_>>())?;
+    crate::cargo(
+        &["build", "--release", "--examples"]
+            .into_iter()
+            .chain(crates)
+            .collect::<Vec<_>>(),
+    )?;
     let folder = crate::target().join("peers");
     std::fs::create_dir_all(&folder)?;
-    let columns =
-        ["work", "opponent"].into_iter().chain(Seconds::COLUMNS).chain(MEMORY_COLUMNS).chain(["processor", "instructions", "torch"]);
+    let columns = ["work", "opponent"]
+        .into_iter()
+        .chain(Seconds::COLUMNS)
+        .chain(MEMORY_COLUMNS)
+        .chain(["processor", "instructions", "torch"]);
     let mut table = Table::read(super::folder().join("results.csv"), columns.collect(), 2)?;
-    let order: Vec<Vec<String>> = WORKS.iter().map(|work| vec![work.name.to_owned(), work.opponent.to_owned()]).collect();
+    let order: Vec<Vec<String>> = WORKS
+        .iter()
+        .map(|work| vec![work.name.to_owned(), work.opponent.to_owned()])
+        .collect();
     let mut failed = Vec::new();
     for work in WORKS.iter().filter(|work| wanted.contains(&work.name)) {
         match measure(work, request, &folder) {
@@ -130,20 +162,33 @@ pub(crate) fn run(request: &Request) -> Result<()> {
     summary(&failed)
 }
 
-const MEMORY_COLUMNS: [&str; 4] = ["ours_peak_mb", "torch_peak_mb", "ours_base_mb", "torch_base_mb"];
+const MEMORY_COLUMNS: [&str; 4] = [
+    "ours_peak_mb",
+    "torch_peak_mb",
+    "ours_base_mb",
+    "torch_base_mb",
+];
 
 /// One row of the table.
 fn measure(work: &Work, request: &Request, folder: &Path) -> Result<Vec<String>> {
-    let problem =
-        Problem { work, batch: folder.join(format!("{}.batch", work.name)), weights: folder.join(format!("{}.weights", work.name)) };
+    let problem = Problem {
+        work,
+        batch: folder.join(format!("{}.batch", work.name)),
+        weights: folder.join(format!("{}.weights", work.name)),
+    };
     problem.write()?;
-    let eager = Process::start("PyTorch", problem.theirs()).context("pip install -r benchmarks/peers/requirements.txt")?;
+    let eager = Process::start("PyTorch", problem.theirs())
+        .context("pip install -r benchmarks/peers/requirements.txt")?;
     let compiled = start_compiled(request.compiled, || {
         let mut command = problem.theirs();
         command.arg("--compile");
         Process::start("torch.compile", command)
     });
-    let mut sides = Sides { ours: Process::start("ours", problem.ours())?, eager, compiled };
+    let mut sides = Sides {
+        ours: Process::start("ours", problem.ours())?,
+        eager,
+        compiled,
+    };
     check(work, &mut sides)?;
     // The first one compiles, which takes minutes and may fail.
     sides.try_compiled(|compiled| compiled.figure(work.request, "seconds"));
@@ -154,13 +199,36 @@ fn measure(work: &Work, request: &Request, folder: &Path) -> Result<Vec<String>>
     sides.interleave(work.request, WARM_UP)?;
     let seconds = sides.interleave(work.request, request.pairs)?;
     let memory = [sides.ours.ask("memory")?, sides.eager.ask("memory")?];
-    let memory = ["peak_mb", "base_mb"].into_iter().flat_map(|key| memory.iter().map(move |answer| cell(answer[key].as_f64(), 0)));
+    let memory = ["peak_mb", "base_mb"].into_iter().flat_map(|key| {
+        memory
+            .iter()
+            .map(move |answer| cell(answer[key].as_f64(), 0))
+    });
     let memory: Vec<String> = memory.collect();
-    println!("{} ({}; {}): {}; peak MB {}", work.name, work.about, work.opponent, seconds.sentence(), memory[..2].join(" and "));
-    let torch = sides.eager.description["torch"].as_str().unwrap_or_default().to_owned();
+    println!(
+        "{} ({}; {}): {}; peak MB {}",
+        work.name,
+        work.about,
+        work.opponent,
+        seconds.sentence(),
+        memory[..2].join(" and ")
+    );
+    let torch = sides.eager.description["torch"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
     let first = [work.name.to_owned(), work.opponent.to_owned()];
-    let last = [machine::processor(), machine::instructions().to_owned(), torch];
-    Ok(first.into_iter().chain(seconds.cells()).chain(memory).chain(last).collect())
+    let last = [
+        machine::processor(),
+        machine::instructions().to_owned(),
+        torch,
+    ];
+    Ok(first
+        .into_iter()
+        .chain(seconds.cells())
+        .chain(memory)
+        .chain(last)
+        .collect())
 }
 
 /// Refuses to time what is not the same: the first predictions, of the same weights and batch. The compiled network is asked too where
@@ -176,7 +244,10 @@ fn check(work: &Work, sides: &mut Sides) -> Result<()> {
 
 fn agree(ours: f64, theirs: f64) -> Result<()> {
     let close = (ours - theirs).abs() <= TOLERANCE * theirs.abs();
-    ensure!(close, "these are not the same network: the mean squared error of a prediction is {ours} here and {theirs} in PyTorch");
+    ensure!(
+        close,
+        "these are not the same network: the mean squared error of a prediction is {ours} here and {theirs} in PyTorch"
+    );
     Ok(())
 }
 
@@ -194,22 +265,33 @@ impl Problem<'_> {
         if self.work.one_file {
             command.arg("--write-problem").arg(&self.batch);
         } else {
-            command.arg("--write-batch").arg(&self.batch).arg("--write-weights").arg(&self.weights);
+            command
+                .arg("--write-batch")
+                .arg(&self.batch)
+                .arg("--write-weights")
+                .arg(&self.weights);
         }
         Process::start("ours", command).map(drop)
     }
 
     fn ours(&self) -> Command {
         let mut command = example(self.work.example);
-        command.args(["--size", self.work.size]).args(self.work.own_options);
+        command
+            .args(["--size", self.work.size])
+            .args(self.work.own_options);
         command
     }
 
     fn theirs(&self) -> Command {
         let mut command = script(self.work.script);
-        command.arg("--batch").arg(&self.batch).args(self.work.options);
+        command
+            .arg("--batch")
+            .arg(&self.batch)
+            .args(self.work.options);
         if !self.work.one_file {
-            command.args(["--size", self.work.size, "--weights"]).arg(&self.weights);
+            command
+                .args(["--size", self.work.size, "--weights"])
+                .arg(&self.weights);
         }
         command
     }
@@ -228,7 +310,10 @@ mod tests {
 
     #[test]
     fn no_two_rows_have_the_same_keys() {
-        let mut keys: Vec<_> = WORKS.iter().map(|work| (work.name, work.opponent)).collect();
+        let mut keys: Vec<_> = WORKS
+            .iter()
+            .map(|work| (work.name, work.opponent))
+            .collect();
         keys.sort_unstable();
         keys.dedup();
         assert_eq!(keys.len(), WORKS.len());

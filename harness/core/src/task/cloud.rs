@@ -7,7 +7,11 @@ pub(super) fn centre(cloud: &mut [f64]) {
     let points = (cloud.len() / 3).max(1) as f64;
     for axis in 0..3 {
         let mean = cloud.iter().skip(axis).step_by(3).sum::<f64>() / points;
-        cloud.iter_mut().skip(axis).step_by(3).for_each(|x| *x -= mean);
+        cloud
+            .iter_mut()
+            .skip(axis)
+            .step_by(3)
+            .for_each(|x| *x -= mean);
     }
 }
 
@@ -24,6 +28,9 @@ pub(super) fn check_vectors(field: &Field, task: &str) -> Result<(), CoreError> 
     if field.rows == Rows::Point && field.kind == FieldKind::Vector && field.width() == 3 {
         return Ok(());
     }
-    let what = format!("field \"{}\" has shape {:?}; {task} needs vectors [points, 3]", field.name, field.shape);
+    let what = format!(
+        "field \"{}\" has shape {:?}; {task} needs vectors [points, 3]",
+        field.name, field.shape
+    );
     Err(CoreError::Shape(what))
 }

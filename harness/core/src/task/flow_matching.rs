@@ -47,9 +47,11 @@ impl Task for FlowMatching {
                     turn(clean, &Rotation::haar(&mut stream));
                     draw_flow_time(&mut stream)
                 }
-                Occasion::Measurement { flow_time } => {
-                    flow_time.ok_or_else(|| CoreError::Shape("flow matching is measured at flow times, none was given".into()))?
-                }
+                Occasion::Measurement { flow_time } => flow_time.ok_or_else(|| {
+                    CoreError::Shape(
+                        "flow matching is measured at flow times, none was given".into(),
+                    )
+                })?,
             };
             let noise = centred_noise(clean.len(), &mut stream);
             for ((x, u), x0) in clean.iter_mut().zip(&mut velocity[range]).zip(noise) {
@@ -58,11 +60,29 @@ impl Task for FlowMatching {
             }
             flow_times.push(flow_time);
         }
-        let cloud = |name: &str, values| Field::real(name, FieldKind::Vector, Rows::Point, field.shape.clone(), values);
+        let cloud = |name: &str, values| {
+            Field::real(
+                name,
+                FieldKind::Vector,
+                Rows::Point,
+                field.shape.clone(),
+                values,
+            )
+        };
         let samples = raw.samples();
         raw.fields.insert(0, cloud("positions", along));
-        raw.fields.push(Field::real("flow_time", FieldKind::Invariant, Rows::Sample, vec![samples], flow_times));
-        Ok(Supervised { target: Some(cloud("target", velocity)), inputs: raw, labels: Vec::new() })
+        raw.fields.push(Field::real(
+            "flow_time",
+            FieldKind::Invariant,
+            Rows::Sample,
+            vec![samples],
+            flow_times,
+        ));
+        Ok(Supervised {
+            target: Some(cloud("target", velocity)),
+            inputs: raw,
+            labels: Vec::new(),
+        })
     }
 
     /// As in training: the loss of a protein is averaged over its residues before proteins are averaged.
@@ -80,16 +100,26 @@ impl Task for FlowMatching {
 
     /// `x̂1 = x_t + (1 − t) v`, as the field `self_conditioning`.
     fn feed_back(&self, inputs: &Batch, prediction: &[f64]) -> Result<Option<Field>, CoreError> {
-        let (positions, times) = (inputs.field("positions")?, inputs.field("flow_time")?.reals()?);
+        let (positions, times) = (
+            inputs.field("positions")?,
+            inputs.field("flow_time")?.reals()?,
+        );
         if prediction.len() != positions.reals()?.len() {
-            return Err(CoreError::Shape(format!("{} velocities for {} coordinates", prediction.len(), positions.reals()?.len())));
+            return Err(CoreError::Shape(format!(
+                "{} velocities for {} coordinates",
+                prediction.len(),
+                positions.reals()?.len()
+            )));
         }
         let mut clean = positions.clone();
         clean.name = "self_conditioning".into();
         if let Values::Real(values) = &mut clean.values {
             for (sample, &time) in times.iter().enumerate() {
                 let range = 3 * inputs.offsets[sample]..3 * inputs.offsets[sample + 1];
-                values[range.clone()].iter_mut().zip(&prediction[range]).for_each(|(x, v)| *x += (1.0 - time) * v);
+                values[range.clone()]
+                    .iter_mut()
+                    .zip(&prediction[range])
+                    .for_each(|(x, v)| *x += (1.0 - time) * v);
             }
         }
         Ok(Some(clean))
@@ -103,11 +133,18 @@ impl Task for FlowMatching {
 /// Beta(a, 1) has the distribution function `t^a`: `t = U^(1/a)`.
 fn draw_flow_time(stream: &mut Stream) -> f64 {
     let (which, u) = (uniform(stream), uniform(stream));
-    if which < UNIFORM_SHARE { u } else { u.powf(1.0 / BETA) }
+    if which < UNIFORM_SHARE {
+        u
+    } else {
+        u.powf(1.0 / BETA)
+    }
 }
 
 fn centred_noise(count: usize, stream: &mut Stream) -> Vec<f64> {
-    let mut noise: Vec<f64> = std::iter::repeat_with(|| normal_pair(stream)).flatten().take(count).collect();
+    let mut noise: Vec<f64> = std::iter::repeat_with(|| normal_pair(stream))
+        .flatten()
+        .take(count)
+        .collect();
     centre(&mut noise);
     noise
 }
@@ -119,17 +156,39 @@ mod tests {
 
     /// Two chains of 5 and 3 residues, far from the origin.
     fn chains() -> Batch {
-        let values: Vec<f64> = (0..24).map(|i| 7.0 + (f64::from(i) * 0.7).sin() * f64::from(i)).collect();
-        Batch { offsets: vec![0, 5, 8], fields: vec![Field::real("positions", FieldKind::Vector, Rows::Point, vec![8, 3], values)] }
+        let values: Vec<f64> = (0..24)
+            .map(|i| 7.0 + (f64::from(i) * 0.7).sin() * f64::from(i))
+            .collect();
+        Batch {
+            offsets: vec![0, 5, 8],
+            fields: vec![Field::real(
+                "positions",
+                FieldKind::Vector,
+                Rows::Point,
+                vec![8, 3],
+                values,
+            )],
+        }
     }
 
     fn prepared(occasion: Occasion, seed: u64) -> Supervised {
         let stream = |sample: usize| Seed::new(seed).indexed_stream("test", sample as u64);
-        FlowMatching.prepare(chains(), &Preparation { occasion, normaliser: &|_| None, stream: &stream }).unwrap()
+        FlowMatching
+            .prepare(
+                chains(),
+                &Preparation {
+                    occasion,
+                    normaliser: &|_| None,
+                    stream: &stream,
+                },
+            )
+            .unwrap()
     }
 
     fn at(flow_time: f64) -> Occasion {
-        Occasion::Measurement { flow_time: Some(flow_time) }
+        Occasion::Measurement {
+            flow_time: Some(flow_time),
+        }
     }
 
     fn means(batch: &Batch, values: &[f64]) -> Vec<f64> {
@@ -137,13 +196,26 @@ mod tests {
             let own = &values[3 * batch.offsets[s]..3 * batch.offsets[s + 1]];
             own.iter().skip(axis).step_by(3).sum::<f64>() / (own.len() / 3) as f64
         };
-        (0..batch.samples()).flat_map(|s| (0..3).map(move |axis| mean(s, axis))).collect()
+        (0..batch.samples())
+            .flat_map(|s| (0..3).map(move |axis| mean(s, axis)))
+            .collect()
     }
 
     #[test]
     fn the_path_is_straight_and_its_noise_is_the_same_at_every_time() {
-        let (start, middle, end) = (prepared(at(0.0), 1), prepared(at(0.3), 1), prepared(at(1.0), 1));
-        let x = |s: &Supervised| s.inputs.field("positions").unwrap().reals().unwrap().to_vec();
+        let (start, middle, end) = (
+            prepared(at(0.0), 1),
+            prepared(at(0.3), 1),
+            prepared(at(1.0), 1),
+        );
+        let x = |s: &Supervised| {
+            s.inputs
+                .field("positions")
+                .unwrap()
+                .reals()
+                .unwrap()
+                .to_vec()
+        };
         let u = start.target_values().unwrap().to_vec();
         assert_eq!(u, middle.target_values().unwrap());
         for (i, velocity) in u.iter().enumerate() {
@@ -154,19 +226,37 @@ mod tests {
         }
         // At the end of the path lies the centred chain.
         let raw = chains();
-        let (positions, mean) = (raw.fields[0].reals().unwrap(), means(&raw, raw.fields[0].reals().unwrap()));
+        let (positions, mean) = (
+            raw.fields[0].reals().unwrap(),
+            means(&raw, raw.fields[0].reals().unwrap()),
+        );
         for i in 0..24 {
             let sample = usize::from(i >= 15);
             assert!((x(&end)[i] - (positions[i] - mean[3 * sample + i % 3])).abs() < 1e-13);
         }
-        assert_eq!(middle.inputs.field("flow_time").unwrap().reals().unwrap(), [0.3, 0.3]);
+        assert_eq!(
+            middle.inputs.field("flow_time").unwrap().reals().unwrap(),
+            [0.3, 0.3]
+        );
     }
 
     #[test]
     fn both_ends_are_centred_and_so_is_everything_between() {
-        for supervised in [prepared(at(0.0), 3), prepared(at(0.6), 3), prepared(Occasion::Training, 3)] {
-            let positions = supervised.inputs.field("positions").unwrap().reals().unwrap();
-            for mean in means(&supervised.inputs, positions).iter().chain(&means(&supervised.inputs, supervised.target_values().unwrap())) {
+        for supervised in [
+            prepared(at(0.0), 3),
+            prepared(at(0.6), 3),
+            prepared(Occasion::Training, 3),
+        ] {
+            let positions = supervised
+                .inputs
+                .field("positions")
+                .unwrap()
+                .reals()
+                .unwrap();
+            for mean in means(&supervised.inputs, positions).iter().chain(&means(
+                &supervised.inputs,
+                supervised.target_values().unwrap(),
+            )) {
                 assert!(mean.abs() < 1e-14, "{mean}");
             }
         }
@@ -176,15 +266,31 @@ mod tests {
     fn a_training_cloud_is_turned_and_keeps_its_distances() {
         let (turned, plain) = (prepared(Occasion::Training, 5), prepared(at(1.0), 5));
         let time = turned.inputs.field("flow_time").unwrap().reals().unwrap()[0];
-        let (x, u) = (turned.inputs.field("positions").unwrap().reals().unwrap(), turned.target_values().unwrap());
+        let (x, u) = (
+            turned.inputs.field("positions").unwrap().reals().unwrap(),
+            turned.target_values().unwrap(),
+        );
         // x1 = x_t + (1 − t) u.
-        let clean: Vec<f64> = x.iter().zip(u).take(15).map(|(x, u)| x + (1.0 - time) * u).collect();
+        let clean: Vec<f64> = x
+            .iter()
+            .zip(u)
+            .take(15)
+            .map(|(x, u)| x + (1.0 - time) * u)
+            .collect();
         let original = &plain.inputs.field("positions").unwrap().reals().unwrap()[..15];
-        let distance = |c: &[f64], i: usize, j: usize| (0..3).map(|a| (c[3 * i + a] - c[3 * j + a]).powi(2)).sum::<f64>().sqrt();
+        let distance = |c: &[f64], i: usize, j: usize| {
+            (0..3)
+                .map(|a| (c[3 * i + a] - c[3 * j + a]).powi(2))
+                .sum::<f64>()
+                .sqrt()
+        };
         for (i, j) in [(0, 1), (0, 4), (2, 3)] {
             assert!((distance(&clean, i, j) - distance(original, i, j)).abs() < 1e-12);
         }
-        assert!((clean[0] - original[0]).abs() > 1e-3, "the cloud was not turned");
+        assert!(
+            (clean[0] - original[0]).abs() > 1e-3,
+            "the cloud was not turned"
+        );
     }
 
     #[test]
@@ -196,7 +302,10 @@ mod tests {
             let found = times.iter().filter(|&&x| x <= t).count() as f64 / f64::from(n);
             let law = UNIFORM_SHARE * t + (1.0 - UNIFORM_SHARE) * t.powf(BETA);
             // Four standard errors of a proportion.
-            assert!((found - law).abs() < 4.0 * (law * (1.0 - law) / f64::from(n)).sqrt(), "P(t <= {t}) = {found}, law {law}");
+            assert!(
+                (found - law).abs() < 4.0 * (law * (1.0 - law) / f64::from(n)).sqrt(),
+                "P(t <= {t}) = {found}, law {law}"
+            );
         }
     }
 
@@ -204,10 +313,18 @@ mod tests {
     fn centred_noise_loses_one_degree_of_freedom_an_axis() {
         let mut stream = Seed::new(4).stream("noise");
         let (points, repeats) = (5, 20_000);
-        let squares: Vec<f64> =
-            (0..repeats).map(|_| centred_noise(3 * points, &mut stream).iter().map(|x| x * x).sum::<f64>() / (3 * points) as f64).collect();
+        let squares: Vec<f64> = (0..repeats)
+            .map(|_| {
+                centred_noise(3 * points, &mut stream)
+                    .iter()
+                    .map(|x| x * x)
+                    .sum::<f64>()
+                    / (3 * points) as f64
+            })
+            .collect();
         let mean = squares.iter().sum::<f64>() / f64::from(repeats);
-        let error = (squares.iter().map(|x| (x - mean).powi(2)).sum::<f64>()).sqrt() / f64::from(repeats);
+        let error =
+            (squares.iter().map(|x| (x - mean).powi(2)).sum::<f64>()).sqrt() / f64::from(repeats);
         // No rescaling after centring: the variance is 1 − 1/n.
         assert!((mean - 0.8).abs() < 4.0 * error, "{mean} ± {error}");
     }
@@ -216,19 +333,35 @@ mod tests {
     fn what_is_fed_back_is_the_clean_sample_that_the_velocity_means() {
         let supervised = prepared(at(0.4), 6);
         let exact = supervised.target_values().unwrap().to_vec();
-        let fed = FlowMatching.feed_back(&supervised.inputs, &exact).unwrap().unwrap();
+        let fed = FlowMatching
+            .feed_back(&supervised.inputs, &exact)
+            .unwrap()
+            .unwrap();
         let clean = prepared(at(1.0), 6);
         assert_eq!(fed.name, "self_conditioning");
-        for (a, b) in fed.reals().unwrap().iter().zip(clean.inputs.field("positions").unwrap().reals().unwrap()) {
+        for (a, b) in fed
+            .reals()
+            .unwrap()
+            .iter()
+            .zip(clean.inputs.field("positions").unwrap().reals().unwrap())
+        {
             assert!((a - b).abs() < 1e-13);
         }
-        assert!(FlowMatching.feed_back(&supervised.inputs, &exact[..3]).is_err());
+        assert!(
+            FlowMatching
+                .feed_back(&supervised.inputs, &exact[..3])
+                .is_err()
+        );
     }
 
     #[test]
     fn positions_that_are_no_vectors_or_not_finite_are_refused() {
         let prepare = |batch: Batch| {
-            let how = Preparation { occasion: at(0.5), normaliser: &|_| None, stream: &|_| Seed::new(0).stream("x") };
+            let how = Preparation {
+                occasion: at(0.5),
+                normaliser: &|_| None,
+                stream: &|_| Seed::new(0).stream("x"),
+            };
             FlowMatching.prepare(batch, &how).unwrap_err().to_string()
         };
         let mut flat = chains();

@@ -23,7 +23,11 @@ impl Task for ForceField {
         };
         raw.field("positions")?;
         raw.field("species")?;
-        Ok(Supervised { inputs: raw, target: Some(target), labels })
+        Ok(Supervised {
+            inputs: raw,
+            target: Some(target),
+            labels,
+        })
     }
 }
 
@@ -31,7 +35,10 @@ impl Task for ForceField {
 fn normalised(mut field: Field, normaliser: Option<(f64, f64)>) -> Result<Field, CoreError> {
     let (mean, scale) = normaliser.unwrap_or((0.0, 1.0));
     if !(scale.is_finite() && scale > 0.0 && mean.is_finite()) {
-        return Err(CoreError::NotFinite(format!("the normaliser of \"{}\" is ({mean}, {scale})", field.name)));
+        return Err(CoreError::NotFinite(format!(
+            "the normaliser of \"{}\" is ({mean}, {scale})",
+            field.name
+        )));
     }
     if let Values::Real(values) = &mut field.values {
         values.iter_mut().for_each(|v| *v = (*v - mean) / scale);

@@ -39,7 +39,13 @@ impl Supervised {
     /// Bytes that the numbers take.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.inputs.fields.iter().chain(&self.target).chain(&self.labels).map(|field| field.values.bytes()).sum()
+        self.inputs
+            .fields
+            .iter()
+            .chain(&self.target)
+            .chain(&self.labels)
+            .map(|field| field.values.bytes())
+            .sum()
     }
 
     /// The target's numbers.
@@ -47,7 +53,10 @@ impl Supervised {
     /// # Errors
     /// A task that gave none.
     pub fn target_values(&self) -> Result<&[f64], CoreError> {
-        self.target.as_ref().ok_or_else(|| CoreError::Shape("the task made no target".into()))?.reals()
+        self.target
+            .as_ref()
+            .ok_or_else(|| CoreError::Shape("the task made no target".into()))?
+            .reals()
     }
 }
 
@@ -80,11 +89,14 @@ impl Variant {
     /// # Errors
     /// An unknown name.
     pub fn parse(name: &str) -> Result<Self, CoreError> {
-        Self::ALL.into_iter().find(|v| v.name() == name).ok_or_else(|| CoreError::Unknown {
-            what: "variant",
-            name: name.into(),
-            known: Self::ALL.map(Self::name).join(", "),
-        })
+        Self::ALL
+            .into_iter()
+            .find(|v| v.name() == name)
+            .ok_or_else(|| CoreError::Unknown {
+                what: "variant",
+                name: name.into(),
+                known: Self::ALL.map(Self::name).join(", "),
+            })
     }
 }
 
@@ -200,14 +212,27 @@ type Configure = fn(&TaskRequest<'_>) -> Result<Arc<dyn Task>, CoreError>;
 
 /// All tasks.
 const TASKS: &[(&str, Configure)] = &[
-    ("force-field", |request| without_settings("force-field", request, ForceField)),
-    ("flow-matching", |request| without_settings("flow-matching", request, FlowMatching)),
-    ("voxel-denoising", |request| Ok(Arc::new(VoxelDenoising::configure(request)?))),
+    ("force-field", |request| {
+        without_settings("force-field", request, ForceField)
+    }),
+    ("flow-matching", |request| {
+        without_settings("flow-matching", request, FlowMatching)
+    }),
+    ("voxel-denoising", |request| {
+        Ok(Arc::new(VoxelDenoising::configure(request)?))
+    }),
 ];
 
-fn without_settings(name: &str, request: &TaskRequest<'_>, task: impl Task + 'static) -> Result<Arc<dyn Task>, CoreError> {
+fn without_settings(
+    name: &str,
+    request: &TaskRequest<'_>,
+    task: impl Task + 'static,
+) -> Result<Arc<dyn Task>, CoreError> {
     match request.settings.keys().next() {
-        Some(key) => Err(CoreError::Setting { task: name.into(), what: format!("task.{key} is not known: this task has no settings") }),
+        Some(key) => Err(CoreError::Setting {
+            task: name.into(),
+            what: format!("task.{key} is not known: this task has no settings"),
+        }),
         None => Ok(Arc::new(task)),
     }
 }
@@ -222,7 +247,11 @@ pub fn configure_task(name: &str, request: &TaskRequest<'_>) -> Result<Arc<dyn T
         None => Err(CoreError::Unknown {
             what: "task",
             name: name.into(),
-            known: TASKS.iter().map(|(known, _)| *known).collect::<Vec<_>>().join(", "),
+            known: TASKS
+                .iter()
+                .map(|(known, _)| *known)
+                .collect::<Vec<_>>()
+                .join(", "),
         }),
     }
 }

@@ -8,8 +8,8 @@ use super::{
     cloud::{centre, check_vectors, turn},
 };
 use crate::{
-    Batch, CoreError, Field, FieldKind, FiniteGroup, GridRotation, RESOLUTION_ANGSTROM, Rotation, Rows, Scheme, Seed, Stream, Values,
-    VoxelAtom,
+    Batch, CoreError, Field, FieldKind, FiniteGroup, GridRotation, RESOLUTION_ANGSTROM, Rotation,
+    Rows, Scheme, Seed, Stream, Values, VoxelAtom,
     elements::{atomic_number, first_elements},
     seed::{below, normal_pair, uniform},
     voxelise,
@@ -60,7 +60,13 @@ struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { grid: 0, elements: Vec::new(), sigma: 0.9, augmentation: Augmentation::Continuous, shift_angstrom: 0.5 }
+        Self {
+            grid: 0,
+            elements: Vec::new(),
+            sigma: 0.9,
+            augmentation: Augmentation::Continuous,
+            shift_angstrom: 0.5,
+        }
     }
 }
 
@@ -78,21 +84,31 @@ impl VoxelDenoising {
     /// # Errors
     /// An unknown key, a value that cannot be, or a grid that the model does not read.
     pub fn configure(request: &TaskRequest<'_>) -> Result<Self, CoreError> {
-        let bad = |what: String| CoreError::Setting { task: NAME.into(), what };
+        let bad = |what: String| CoreError::Setting {
+            task: NAME.into(),
+            what,
+        };
         let mut settings: Settings =
-            serde_json::from_value(Value::Object(request.settings.clone())).map_err(|e| bad(format!("settings: {e}")))?;
+            serde_json::from_value(Value::Object(request.settings.clone()))
+                .map_err(|e| bad(format!("settings: {e}")))?;
         let read = (request.input_width)("density").unwrap_or_default();
         let read = |axis: usize| read.get(axis).copied().filter(|&n| n > 0);
         if settings.elements.is_empty() {
             let count = read(0).unwrap_or(PUBLISHED.1);
-            settings.elements =
-                first_elements(count).ok_or_else(|| bad(format!("the model reads {count} channels; name them in task.elements")))?;
+            settings.elements = first_elements(count).ok_or_else(|| {
+                bad(format!(
+                    "the model reads {count} channels; name them in task.elements"
+                ))
+            })?;
         }
         if settings.grid == 0 {
             settings.grid = read(1).unwrap_or(PUBLISHED.0);
         }
         settings.check().map_err(bad)?;
-        for (what, ours, theirs) in [("channels", settings.elements.len(), read(0)), ("voxels along an axis", settings.grid, read(1))] {
+        for (what, ours, theirs) in [
+            ("channels", settings.elements.len(), read(0)),
+            ("voxels along an axis", settings.grid, read(1)),
+        ] {
             if theirs.is_some_and(|theirs| theirs != ours) {
                 let theirs = theirs.unwrap_or_default();
                 return Err(bad(format!(
@@ -100,31 +116,56 @@ impl VoxelDenoising {
                 )));
             }
         }
-        let channels = settings.elements.iter().map(|symbol| atomic_number(symbol)).collect::<Result<_, _>>()?;
+        let channels = settings
+            .elements
+            .iter()
+            .map(|symbol| atomic_number(symbol))
+            .collect::<Result<_, _>>()?;
         Ok(Self { settings, channels })
     }
 
     /// Clean and noisy density of one molecule.
-    fn fill(&self, molecule: &Molecule<'_>, stream: &mut Stream, clean: &mut [f64], noisy: &mut [f64]) -> Result<(), CoreError> {
-        let Settings { grid, sigma, augmentation, shift_angstrom, .. } = self.settings;
+    fn fill(
+        &self,
+        molecule: &Molecule<'_>,
+        stream: &mut Stream,
+        clean: &mut [f64],
+        noisy: &mut [f64],
+    ) -> Result<(), CoreError> {
+        let Settings {
+            grid,
+            sigma,
+            augmentation,
+            shift_angstrom,
+            ..
+        } = self.settings;
         let mut cloud = molecule.positions.to_vec();
         centre(&mut cloud);
         let rotation = match augmentation {
             Augmentation::Continuous => Some(Rotation::haar(stream)),
-            Augmentation::ContinuousEuler => Some(euler_rotation([(); 3].map(|()| std::f64::consts::TAU * uniform(stream)))),
+            Augmentation::ContinuousEuler => Some(euler_rotation(
+                [(); 3].map(|()| std::f64::consts::TAU * uniform(stream)),
+            )),
             Augmentation::Cube | Augmentation::None => None,
         };
         if let Some(rotation) = rotation {
             turn(&mut cloud, &rotation);
             let shift = [(); 3].map(|()| (2.0 * uniform(stream) - 1.0) * shift_angstrom);
-            cloud.iter_mut().zip(shift.iter().cycle()).for_each(|(x, by)| *x += by);
+            cloud
+                .iter_mut()
+                .zip(shift.iter().cycle())
+                .for_each(|(x, by)| *x += by);
         }
         voxelise(&self.atoms(molecule, &cloud)?, grid, clean);
         if augmentation == Augmentation::Cube {
             turn_grids(stream, grid, clean);
         }
         for (noisy, clean) in noisy.chunks_mut(2).zip(clean.chunks(2)) {
-            noisy.iter_mut().zip(clean).zip(normal_pair(stream)).for_each(|((y, x), e)| *y = x + sigma * e);
+            noisy
+                .iter_mut()
+                .zip(clean)
+                .zip(normal_pair(stream))
+                .for_each(|((y, x), e)| *y = x + sigma * e);
         }
         Ok(())
     }
@@ -139,25 +180,47 @@ impl VoxelDenoising {
                 );
                 CoreError::Shape(what)
             })?;
-            Ok(VoxelAtom { position: [at[0], at[1], at[2]], channel })
+            Ok(VoxelAtom {
+                position: [at[0], at[1], at[2]],
+                channel,
+            })
         };
-        molecule.species.iter().zip(cloud.chunks_exact(3)).map(atom).collect()
+        molecule
+            .species
+            .iter()
+            .zip(cloud.chunks_exact(3))
+            .map(atom)
+            .collect()
     }
 }
 
 impl Settings {
     fn check(&self) -> Result<(), String> {
         if self.grid < 2 || self.grid > MOST || !self.grid.is_multiple_of(2) {
-            return Err(format!("task.grid = {} must be even and lie between 2 and {MOST}", self.grid));
+            return Err(format!(
+                "task.grid = {} must be even and lie between 2 and {MOST}",
+                self.grid
+            ));
         }
         if !(0.0..=MOST_NOISE).contains(&self.sigma) {
-            return Err(format!("task.sigma = {} must lie between 0 and {MOST_NOISE}; densities lie between 0 and 1", self.sigma));
+            return Err(format!(
+                "task.sigma = {} must lie between 0 and {MOST_NOISE}; densities lie between 0 and 1",
+                self.sigma
+            ));
         }
         let edge = self.grid as f64 * RESOLUTION_ANGSTROM;
         if !(0.0..=edge).contains(&self.shift_angstrom) {
-            return Err(format!("task.shift_angstrom = {} must lie between 0 and {edge}, the edge of the grid", self.shift_angstrom));
+            return Err(format!(
+                "task.shift_angstrom = {} must lie between 0 and {edge}, the edge of the grid",
+                self.shift_angstrom
+            ));
         }
-        match self.elements.iter().enumerate().find(|(i, symbol)| self.elements[..*i].contains(symbol)) {
+        match self
+            .elements
+            .iter()
+            .enumerate()
+            .find(|(i, symbol)| self.elements[..*i].contains(symbol))
+        {
             Some((_, twice)) => Err(format!("task.elements names {twice} twice")),
             None => Ok(()),
         }
@@ -207,24 +270,53 @@ impl Task for VoxelDenoising {
         let (positions, species) = (raw.take("positions")?, raw.take("species")?);
         check_vectors(&positions, "voxel denoising")?;
         let (coordinates, Values::Index(species)) = (positions.reals()?, &species.values) else {
-            return Err(CoreError::Shape("field \"species\" must hold atomic numbers as integers".into()));
+            return Err(CoreError::Shape(
+                "field \"species\" must hold atomic numbers as integers".into(),
+            ));
         };
         if 3 * species.len() != coordinates.len() {
-            return Err(CoreError::Shape(format!("{} species for {} coordinates", species.len(), coordinates.len())));
+            return Err(CoreError::Shape(format!(
+                "{} species for {} coordinates",
+                species.len(),
+                coordinates.len()
+            )));
         }
         let (samples, grid) = (raw.samples(), self.settings.grid);
         let shape = vec![samples, self.channels.len(), grid, grid, grid];
         let width: usize = shape[1..].iter().product();
         let (mut clean, mut noisy) = (vec![0.0; samples * width], vec![0.0; samples * width]);
-        clean.par_chunks_mut(width).zip(noisy.par_chunks_mut(width)).enumerate().try_for_each(|(sample, (clean, noisy))| {
-            let atoms = raw.offsets[sample]..raw.offsets[sample + 1];
-            let molecule = Molecule { sample, positions: &coordinates[3 * atoms.start..3 * atoms.end], species: &species[atoms] };
-            self.fill(&molecule, &mut (how.stream)(sample), clean, noisy)
-        })?;
-        let density = |name: &str, values| Field::real(name, FieldKind::VoxelGrid, Rows::Sample, shape.clone(), values);
+        clean
+            .par_chunks_mut(width)
+            .zip(noisy.par_chunks_mut(width))
+            .enumerate()
+            .try_for_each(|(sample, (clean, noisy))| {
+                let atoms = raw.offsets[sample]..raw.offsets[sample + 1];
+                let molecule = Molecule {
+                    sample,
+                    positions: &coordinates[3 * atoms.start..3 * atoms.end],
+                    species: &species[atoms],
+                };
+                self.fill(&molecule, &mut (how.stream)(sample), clean, noisy)
+            })?;
+        let density = |name: &str, values| {
+            Field::real(
+                name,
+                FieldKind::VoxelGrid,
+                Rows::Sample,
+                shape.clone(),
+                values,
+            )
+        };
         // Grids have no points; atoms stay behind, so that a model cannot read them.
-        let inputs = Batch { offsets: vec![0; samples + 1], fields: vec![density("density", noisy)] };
-        Ok(Supervised { inputs, target: Some(density("target", clean)), labels: Vec::new() })
+        let inputs = Batch {
+            offsets: vec![0; samples + 1],
+            fields: vec![density("density", noisy)],
+        };
+        Ok(Supervised {
+            inputs,
+            target: Some(density("target", clean)),
+            labels: Vec::new(),
+        })
     }
 }
 
@@ -257,17 +349,30 @@ mod tests {
     use serde_json::json;
 
     fn configured(settings: Value, width: Option<Vec<usize>>) -> Result<VoxelDenoising, CoreError> {
-        let Value::Object(settings) = settings else { panic!("settings are an object") };
-        VoxelDenoising::configure(&TaskRequest { settings: &settings, input_width: &|_| width.clone() })
+        let Value::Object(settings) = settings else {
+            panic!("settings are an object")
+        };
+        VoxelDenoising::configure(&TaskRequest {
+            settings: &settings,
+            input_width: &|_| width.clone(),
+        })
     }
 
     /// Carbon monoxide and water, far from the origin.
     fn molecules() -> Batch {
-        let positions = [5.0, 1.0, 2.0, 6.1, 1.0, 2.0, -3.0, 0.0, 0.0, -3.6, 0.7, 0.2, -2.4, 0.7, -0.1];
+        let positions = [
+            5.0, 1.0, 2.0, 6.1, 1.0, 2.0, -3.0, 0.0, 0.0, -3.6, 0.7, 0.2, -2.4, 0.7, -0.1,
+        ];
         Batch {
             offsets: vec![0, 2, 5],
             fields: vec![
-                Field::real("positions", FieldKind::Vector, Rows::Point, vec![5, 3], positions.to_vec()),
+                Field::real(
+                    "positions",
+                    FieldKind::Vector,
+                    Rows::Point,
+                    vec![5, 3],
+                    positions.to_vec(),
+                ),
                 Field {
                     name: "species".into(),
                     kind: FieldKind::Invariant,
@@ -282,25 +387,50 @@ mod tests {
     fn prepared(settings: Value, seed: u64) -> Supervised {
         let task = configured(settings, None).unwrap();
         let stream = |sample: usize| Seed::new(seed).indexed_stream("test", sample as u64);
-        task.prepare(molecules(), &Preparation { occasion: Occasion::Training, normaliser: &|_| None, stream: &stream }).unwrap()
+        task.prepare(
+            molecules(),
+            &Preparation {
+                occasion: Occasion::Training,
+                normaliser: &|_| None,
+                stream: &stream,
+            },
+        )
+        .unwrap()
     }
 
     fn noise(s: &Supervised, sigma: f64) -> Vec<f64> {
         let noisy = s.inputs.field("density").unwrap().reals().unwrap();
-        noisy.iter().zip(s.target_values().unwrap()).map(|(y, x)| (y - x) / sigma).collect()
+        noisy
+            .iter()
+            .zip(s.target_values().unwrap())
+            .map(|(y, x)| (y - x) / sigma)
+            .collect()
     }
 
     #[test]
     fn a_model_sees_a_noisy_grid_and_nothing_else() {
         let s = prepared(json!({"grid": 16, "elements": ["C", "H", "O"]}), 1);
-        assert_eq!(s.inputs.fields.iter().map(|f| f.name.as_str()).collect::<Vec<_>>(), ["density"]);
+        assert_eq!(
+            s.inputs
+                .fields
+                .iter()
+                .map(|f| f.name.as_str())
+                .collect::<Vec<_>>(),
+            ["density"]
+        );
         assert_eq!(s.inputs.field("density").unwrap().shape, [2, 3, 16, 16, 16]);
         assert_eq!((s.inputs.samples(), s.inputs.points()), (2, 0));
         let noise = noise(&s, 0.9);
         let n = noise.len() as f64;
-        let (mean, variance) = (noise.iter().sum::<f64>() / n, noise.iter().map(|e| e * e).sum::<f64>() / n);
+        let (mean, variance) = (
+            noise.iter().sum::<f64>() / n,
+            noise.iter().map(|e| e * e).sum::<f64>() / n,
+        );
         // Four standard errors of mean and variance of n standard normal numbers.
-        assert!(mean.abs() < 4.0 / n.sqrt() && (variance - 1.0).abs() < 4.0 * (2.0 / n).sqrt(), "{mean} {variance}");
+        assert!(
+            mean.abs() < 4.0 / n.sqrt() && (variance - 1.0).abs() < 4.0 * (2.0 / n).sqrt(),
+            "{mean} {variance}"
+        );
         // Carbon monoxide has no hydrogen, water no carbon.
         let clean = s.target_values().unwrap();
         let power = |from: usize| clean[from * 4096..(from + 1) * 4096].iter().sum::<f64>();
@@ -311,7 +441,8 @@ mod tests {
     #[test]
     fn continuous_and_euler_augmentation_turn_and_shift_while_none_keeps_the_molecule() {
         let grid = |augmentation: &str, seed| {
-            let settings = json!({"grid": 16, "elements": ["C", "H", "O"], "augmentation": augmentation});
+            let settings =
+                json!({"grid": 16, "elements": ["C", "H", "O"], "augmentation": augmentation});
             prepared(settings, seed).target_values().unwrap().to_vec()
         };
         assert_eq!(grid("none", 1), grid("none", 2));
@@ -323,18 +454,34 @@ mod tests {
 
     #[test]
     fn the_cube_augmentation_turns_the_clean_grid_exactly() {
-        let settings = |law: &str| json!({"grid": 8, "elements": ["C", "H", "O"], "augmentation": law});
-        let still = prepared(settings("none"), 0).target_values().unwrap().to_vec();
+        let settings =
+            |law: &str| json!({"grid": 8, "elements": ["C", "H", "O"], "augmentation": law});
+        let still = prepared(settings("none"), 0)
+            .target_values()
+            .unwrap()
+            .to_vec();
         let of = |rotation: &Rotation| {
             let turn = GridRotation::new(rotation, 8).unwrap();
             let mut turned = vec![0.0; 3 * 512];
-            turned.chunks_exact_mut(512).zip(still.chunks_exact(512)).for_each(|(to, from)| turn.rotate(from, to));
+            turned
+                .chunks_exact_mut(512)
+                .zip(still.chunks_exact(512))
+                .for_each(|(to, from)| turn.rotate(from, to));
             turned
         };
         let all: Vec<Vec<f64>> = FiniteGroup::Octahedral.elements().iter().map(of).collect();
-        let first = |grid: &Vec<f64>| all.iter().position(|turned| turned == grid).expect("a turned grid is one of the 24");
-        let mut seen: Vec<usize> =
-            (0..300).map(|seed| first(&prepared(settings("cube"), seed).target_values().unwrap()[..3 * 512].to_vec())).collect();
+        let first = |grid: &Vec<f64>| {
+            all.iter()
+                .position(|turned| turned == grid)
+                .expect("a turned grid is one of the 24")
+        };
+        let mut seen: Vec<usize> = (0..300)
+            .map(|seed| {
+                first(
+                    &prepared(settings("cube"), seed).target_values().unwrap()[..3 * 512].to_vec(),
+                )
+            })
+            .collect();
         seen.sort_unstable();
         seen.dedup();
         let mut distinct: Vec<usize> = all.iter().map(first).collect();
@@ -347,31 +494,60 @@ mod tests {
     fn euler_angles_turn_about_the_axes_in_the_published_order_and_sense() {
         let quarter = std::f64::consts::FRAC_PI_2;
         let near = |a: [f64; 3], b: [f64; 3]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-15);
-        assert!(near(euler_rotation([quarter, 0.0, 0.0]).apply([0.0, 1.0, 0.0]), [0.0, 0.0, 1.0]));
+        assert!(near(
+            euler_rotation([quarter, 0.0, 0.0]).apply([0.0, 1.0, 0.0]),
+            [0.0, 0.0, 1.0]
+        ));
         // The usual quarter turn about y sends z to x; the reference's sends it to −x.
-        assert!(near(euler_rotation([0.0, quarter, 0.0]).apply([0.0, 0.0, 1.0]), [-1.0, 0.0, 0.0]));
-        assert!(near(euler_rotation([0.0, 0.0, quarter]).apply([1.0, 0.0, 0.0]), [0.0, 1.0, 0.0]));
+        assert!(near(
+            euler_rotation([0.0, quarter, 0.0]).apply([0.0, 0.0, 1.0]),
+            [-1.0, 0.0, 0.0]
+        ));
+        assert!(near(
+            euler_rotation([0.0, 0.0, quarter]).apply([1.0, 0.0, 0.0]),
+            [0.0, 1.0, 0.0]
+        ));
         // x first: z → −y by the turn about x, then → x by that about z.
-        assert!(near(euler_rotation([quarter, 0.0, quarter]).apply([0.0, 0.0, 1.0]), [1.0, 0.0, 0.0]));
+        assert!(near(
+            euler_rotation([quarter, 0.0, quarter]).apply([0.0, 0.0, 1.0]),
+            [1.0, 0.0, 0.0]
+        ));
     }
 
     #[test]
     fn grid_and_channels_follow_the_model_and_settings_that_disagree_are_refused() {
         let task = configured(json!({}), Some(vec![5, 32, 32, 32])).unwrap();
         assert_eq!(task.settings()["grid"], 32);
-        assert_eq!(task.settings()["elements"], json!(["C", "H", "O", "N", "F"]));
+        assert_eq!(
+            task.settings()["elements"],
+            json!(["C", "H", "O", "N", "F"])
+        );
         let any = configured(json!({"grid": 16}), Some(vec![8, 0, 0, 0])).unwrap();
-        assert_eq!((any.settings()["grid"].clone(), any.channels.len()), (json!(16), 8));
+        assert_eq!(
+            (any.settings()["grid"].clone(), any.channels.len()),
+            (json!(16), 8)
+        );
         assert_eq!(configured(json!({}), None).unwrap().settings()["grid"], 64);
         let refused = |settings, width| configured(settings, width).unwrap_err().to_string();
-        assert!(refused(json!({"grid": 16}), Some(vec![8, 32, 32, 32])).contains("grids with 16 voxels along an axis, the model reads 32"));
-        assert!(refused(json!({"elements": ["C"]}), Some(vec![8, 32, 32, 32])).contains("1 channels, the model reads 8"));
-        assert!(refused(json!({"elements": ["C", "Xx"]}), None).contains("element \"Xx\" is not known"));
+        assert!(
+            refused(json!({"grid": 16}), Some(vec![8, 32, 32, 32]))
+                .contains("grids with 16 voxels along an axis, the model reads 32")
+        );
+        assert!(
+            refused(json!({"elements": ["C"]}), Some(vec![8, 32, 32, 32]))
+                .contains("1 channels, the model reads 8")
+        );
+        assert!(
+            refused(json!({"elements": ["C", "Xx"]}), None).contains("element \"Xx\" is not known")
+        );
         assert!(refused(json!({"elements": ["C", "C"]}), None).contains("names C twice"));
         assert!(refused(json!({"grid": 15}), None).contains("must be even"));
         assert!(refused(json!({"sigma": -1.0}), None).contains("task.sigma"));
         assert!(refused(json!({"sigma": 1e30}), None).contains("between 0 and"));
-        assert!(refused(json!({"grid": 16, "shift_angstrom": 4.5}), None).contains("the edge of the grid"));
+        assert!(
+            refused(json!({"grid": 16, "shift_angstrom": 4.5}), None)
+                .contains("the edge of the grid")
+        );
         assert!(refused(json!({"sgma": 1.0}), None).contains("unknown field `sgma`"));
         assert!(refused(json!({"augmentation": "spin"}), None).contains("continuous-euler"));
     }
@@ -379,12 +555,24 @@ mod tests {
     #[test]
     fn an_element_without_a_channel_and_labels_of_another_kind_are_refused() {
         let task = configured(json!({"grid": 8, "elements": ["C", "O"]}), None).unwrap();
-        let how = Preparation { occasion: Occasion::Training, normaliser: &|_| None, stream: &|_| Seed::new(0).stream("x") };
+        let how = Preparation {
+            occasion: Occasion::Training,
+            normaliser: &|_| None,
+            stream: &|_| Seed::new(0).stream("x"),
+        };
         let error = task.prepare(molecules(), &how).unwrap_err().to_string();
-        assert!(error.contains("sample 1") && error.contains("atomic number 1;"), "{error}");
+        assert!(
+            error.contains("sample 1") && error.contains("atomic number 1;"),
+            "{error}"
+        );
         let mut labels = molecules();
         labels.fields[1].values = Values::Real(vec![6.0; 5]);
-        assert!(task.prepare(labels, &how).unwrap_err().to_string().contains("atomic numbers as integers"));
+        assert!(
+            task.prepare(labels, &how)
+                .unwrap_err()
+                .to_string()
+                .contains("atomic numbers as integers")
+        );
     }
 
     #[test]
@@ -394,7 +582,12 @@ mod tests {
             task.check_scheme(&Scheme::parse(name).unwrap()).unwrap();
         }
         for name in ["random-10", "octahedral-x2", "icosahedral"] {
-            assert!(task.check_scheme(&Scheme::parse(name).unwrap()).unwrap_err().to_string().contains("cube16-a"));
+            assert!(
+                task.check_scheme(&Scheme::parse(name).unwrap())
+                    .unwrap_err()
+                    .to_string()
+                    .contains("cube16-a")
+            );
         }
     }
 }

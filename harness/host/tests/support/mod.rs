@@ -23,10 +23,20 @@ pub(crate) fn install(name: &str, folder: &Path, plugin: &str) -> PathBuf {
 /// The program that describes plugins.
 pub(crate) fn describer() -> PathBuf {
     let deps = beside_the_test();
-    let places = [deps.join("examples/describe_plugin"), deps.join("../examples/describe_plugin")];
-    places.into_iter().find(|p| p.is_file()).expect("the example describe_plugin is built together with the tests")
+    let places = [
+        deps.join("examples/describe_plugin"),
+        deps.join("../examples/describe_plugin"),
+    ];
+    places
+        .into_iter()
+        .find(|p| p.is_file())
+        .expect("the example describe_plugin is built together with the tests")
 }
 
 fn beside_the_test() -> PathBuf {
-    std::env::current_exe().unwrap().parent().unwrap().to_owned()
+    std::env::current_exe()
+        .unwrap()
+        .parent()
+        .unwrap()
+        .to_owned()
 }

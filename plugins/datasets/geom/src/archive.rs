@@ -19,17 +19,41 @@ pub(crate) type Entry<'a, R> = ZipFile<'a, Reopened<R>>;
 ///
 /// # Errors
 /// The file cannot be opened or is no zip archive.
-pub(crate) fn open<R: Read + Seek>(source: &str, reopen: impl Fn() -> io::Result<R> + 'static) -> PluginResult<Archive<R>> {
-    let reader = Reopened { reopen: Rc::new(reopen), reader: None };
-    ZipArchive::new(reader).map_err(|e| bad_data(source, "", format!("it cannot be read as a zip archive ({e})"), DAMAGED))
+pub(crate) fn open<R: Read + Seek>(
+    source: &str,
+    reopen: impl Fn() -> io::Result<R> + 'static,
+) -> PluginResult<Archive<R>> {
+    let reader = Reopened {
+        reopen: Rc::new(reopen),
+        reader: None,
+    };
+    ZipArchive::new(reader).map_err(|e| {
+        bad_data(
+            source,
+            "",
+            format!("it cannot be read as a zip archive ({e})"),
+            DAMAGED,
+        )
+    })
 }
 
 /// The entry of this name.
 ///
 /// # Errors
 /// It is missing, encrypted or compressed in an unknown way.
-pub(crate) fn entry<'a, R: Read + Seek>(archive: &'a mut Archive<R>, source: &str, name: &str) -> PluginResult<Entry<'a, R>> {
-    archive.by_name(name).map_err(|e| bad_data(source, &format!("entry {name}"), format!("it cannot be read ({e})"), DAMAGED))
+pub(crate) fn entry<'a, R: Read + Seek>(
+    archive: &'a mut Archive<R>,
+    source: &str,
+    name: &str,
+) -> PluginResult<Entry<'a, R>> {
+    archive.by_name(name).map_err(|e| {
+        bad_data(
+            source,
+            &format!("entry {name}"),
+            format!("it cannot be read ({e})"),
+            DAMAGED,
+        )
+    })
 }
 
 /// A file that opens itself again for each clone, so that clones do not move each other's position.
@@ -50,7 +74,10 @@ impl<R: Read> Reopened<R> {
 
 impl<R> Clone for Reopened<R> {
     fn clone(&self) -> Self {
-        Self { reopen: Rc::clone(&self.reopen), reader: None }
+        Self {
+            reopen: Rc::clone(&self.reopen),
+            reader: None,
+        }
     }
 }
 
@@ -74,7 +101,9 @@ pub(crate) mod testing {
     use std::{io::Cursor, path::PathBuf};
 
     /// What a reader hands over, and how it ends.
-    pub(crate) fn collect(read: impl FnOnce(&mut Sink<'_>) -> PluginResult<()>) -> (Vec<Conformer>, PluginResult<()>) {
+    pub(crate) fn collect(
+        read: impl FnOnce(&mut Sink<'_>) -> PluginResult<()>,
+    ) -> (Vec<Conformer>, PluginResult<()>) {
         let mut conformers = Vec::new();
         let result = read(&mut |conformer| {
             conformers.push(conformer);
@@ -85,7 +114,9 @@ pub(crate) mod testing {
 
     /// A file of the shared data, or `None` with a line that says what was skipped.
     pub(crate) fn shared(file: &str) -> Option<PathBuf> {
-        let path = equivbench_testkit::shared_dir().map(|d| d.join("data").join(file)).filter(|p| p.exists());
+        let path = equivbench_testkit::shared_dir()
+            .map(|d| d.join("data").join(file))
+            .filter(|p| p.exists());
         if path.is_none() {
             equivbench_testkit::skip(&format!("shared data {file} are not here"));
         }
@@ -95,7 +126,11 @@ pub(crate) mod testing {
     /// An archive with these entries.
     pub(crate) fn zip(entries: &[(&str, &[u8])], is_deflated: bool) -> Vec<u8> {
         use std::io::Write;
-        let method = if is_deflated { zip::CompressionMethod::Deflated } else { zip::CompressionMethod::Stored };
+        let method = if is_deflated {
+            zip::CompressionMethod::Deflated
+        } else {
+            zip::CompressionMethod::Stored
+        };
         let options = zip::write::SimpleFileOptions::default().compression_method(method);
         let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
         for (name, bytes) in entries {
@@ -113,19 +148,26 @@ pub(crate) mod testing {
 
     /// What `tests/fixtures/make_reader_fixtures.py` writes.
     pub(crate) fn fixture_conformers() -> Vec<Conformer> {
-        let molecules: [(&str, &[u8], usize); 3] = [("O", &[8, 1, 1], 2), ("C#N", &[6, 7, 1], 2), ("CO", &[6, 8], 1)];
+        let molecules: [(&str, &[u8], usize); 3] = [
+            ("O", &[8, 1, 1], 2),
+            ("C#N", &[6, 7, 1], 2),
+            ("CO", &[6, 8], 1),
+        ];
         let position = |m: usize, c: usize, a: usize| {
             let (m, c, a) = (m as f64, c as f64, a as f64);
             [m + 1.0 + a / 4.0, c - a / 2.0, a / 8.0 - m]
         };
-        let conformers = molecules.iter().enumerate().flat_map(|(m, &(molecule, numbers, n))| {
-            (0..n).map(move |c| Conformer {
-                molecule: molecule.into(),
-                numbers: numbers.to_vec(),
-                positions: (0..numbers.len()).map(|a| position(m, c, a)).collect(),
-                ..Conformer::default()
-            })
-        });
+        let conformers = molecules
+            .iter()
+            .enumerate()
+            .flat_map(|(m, &(molecule, numbers, n))| {
+                (0..n).map(move |c| Conformer {
+                    molecule: molecule.into(),
+                    numbers: numbers.to_vec(),
+                    positions: (0..numbers.len()).map(|a| position(m, c, a)).collect(),
+                    ..Conformer::default()
+                })
+            });
         conformers.collect()
     }
 
@@ -136,7 +178,11 @@ pub(crate) mod testing {
         for (a, b) in a.iter().zip(b) {
             assert_eq!(a.numbers, b.numbers);
             assert_eq!(a.positions.len(), b.positions.len());
-            let pairs = a.positions.iter().flatten().zip(b.positions.iter().flatten());
+            let pairs = a
+                .positions
+                .iter()
+                .flatten()
+                .zip(b.positions.iter().flatten());
             largest = pairs.fold(largest, |largest, (a, b)| largest.max((a - b).abs()));
         }
         largest

@@ -97,10 +97,16 @@ impl<'a> Collector<'a> {
     }
 
     fn count_foreign(&mut self, numbers: &[u8]) {
-        let mut foreign: Vec<u8> = numbers.iter().copied().filter(|&z| !self.settings.elements[usize::from(z)]).collect();
+        let mut foreign: Vec<u8> = numbers
+            .iter()
+            .copied()
+            .filter(|&z| !self.settings.elements[usize::from(z)])
+            .collect();
         foreign.sort_unstable();
         foreign.dedup();
-        foreign.into_iter().for_each(|z| *self.collected.counts.foreign.entry(z).or_default() += 1);
+        foreign
+            .into_iter()
+            .for_each(|z| *self.collected.counts.foreign.entry(z).or_default() += 1);
     }
 
     fn try_take(&mut self, conformer: &Conformer) -> PluginResult<Result<(), Reason>> {
@@ -115,10 +121,15 @@ impl<'a> Collector<'a> {
         if has_coincident(&conformer.positions) {
             return Ok(Err(Reason::Coincident));
         }
-        if !self.duplicates.is_new(&self.collected.store, group, conformer) {
+        if !self
+            .duplicates
+            .is_new(&self.collected.store, group, conformer)
+        {
             return Ok(Err(Reason::Duplicate));
         }
-        self.collected.store.push(group, &conformer.numbers, &conformer.positions)?;
+        self.collected
+            .store
+            .push(group, &conformer.numbers, &conformer.positions)?;
         if let Some(molecule) = self.molecules.get_mut(&name) {
             molecule.kept += 1;
         }
@@ -130,7 +141,10 @@ impl<'a> Collector<'a> {
         if let Some(known) = self.molecules.get(name) {
             return *known;
         }
-        let molecule = Molecule { group: self.group(group_key(&name.text, conformer)), kept: 0 };
+        let molecule = Molecule {
+            group: self.group(group_key(&name.text, conformer)),
+            kept: 0,
+        };
         self.molecules.insert(name.clone(), molecule);
         molecule
     }
@@ -155,10 +169,24 @@ impl<'a> Collector<'a> {
     /// Nothing was.
     pub(crate) fn finish(mut self, files: &str) -> PluginResult<Collected> {
         if self.collected.store.len() == 0 {
-            let reasons: Vec<String> = self.collected.counts.left_out.iter().map(|(why, n)| format!("{n} {}", why.about())).collect();
-            let reasons = if reasons.is_empty() { "there is none".into() } else { format!("left out: {}", reasons.join("; ")) };
+            let reasons: Vec<String> = self
+                .collected
+                .counts
+                .left_out
+                .iter()
+                .map(|(why, n)| format!("{n} {}", why.about()))
+                .collect();
+            let reasons = if reasons.is_empty() {
+                "there is none".into()
+            } else {
+                format!("left out: {}", reasons.join("; "))
+            };
             let foreign = self.collected.counts.foreign_elements();
-            let foreign = if foreign.is_empty() { foreign } else { format!(" (found: {foreign})") };
+            let foreign = if foreign.is_empty() {
+                foreign
+            } else {
+                format!(" (found: {foreign})")
+            };
             return Err(PluginError::BadData(format!(
                 "{files}: no conformer can be used; {reasons}{foreign}. Change the option that removed them, or give other data"
             )));
@@ -171,7 +199,11 @@ impl<'a> Collector<'a> {
 impl Counts {
     /// `P 12, Si 3`.
     pub(crate) fn foreign_elements(&self) -> String {
-        self.foreign.iter().map(|(&z, n)| format!("{} {n}", elements::symbol(z))).collect::<Vec<_>>().join(", ")
+        self.foreign
+            .iter()
+            .map(|(&z, n)| format!("{} {n}", elements::symbol(z)))
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 }
 
@@ -192,17 +224,30 @@ struct Name {
 
 /// What the file says, else the graph of the bonds, else the formula.
 fn molecule_name(conformer: &Conformer) -> Name {
-    let said = Some(conformer.molecule.trim()).filter(|name| !name.is_empty()).map(ToOwned::to_owned);
+    let said = Some(conformer.molecule.trim())
+        .filter(|name| !name.is_empty())
+        .map(ToOwned::to_owned);
     match said.or_else(|| graph_of_bonds(conformer)) {
-        Some(text) => Name { text, is_formula: false },
-        None => Name { text: elements::formula(&conformer.numbers), is_formula: true },
+        Some(text) => Name {
+            text,
+            is_formula: false,
+        },
+        None => Name {
+            text: elements::formula(&conformer.numbers),
+            is_formula: true,
+        },
     }
 }
 
 /// The key under which conformers share a split: the graph of the SMILES, if the name is one and has these atoms, else that of the bonds,
 /// else the name.
 fn group_key(name: &str, conformer: &Conformer) -> Key {
-    let mut heavy: Vec<u8> = conformer.numbers.iter().copied().filter(|&z| z != 1).collect();
+    let mut heavy: Vec<u8> = conformer
+        .numbers
+        .iter()
+        .copied()
+        .filter(|&z| z != 1)
+        .collect();
     heavy.sort_unstable();
     match smiles::parse(name) {
         Ok(graph) if graph.heavy_atoms() == heavy => Key::Graph(graph.key()),
@@ -212,8 +257,12 @@ fn group_key(name: &str, conformer: &Conformer) -> Key {
 
 fn graph_of_bonds(conformer: &Conformer) -> Option<String> {
     let atoms = conformer.numbers.len();
-    let bonds = conformer.bonds.iter().map(|&(a, b)| (a as usize, b as usize));
-    let is_sound = !conformer.bonds.is_empty() && bonds.clone().all(|(a, b)| a < atoms && b < atoms);
+    let bonds = conformer
+        .bonds
+        .iter()
+        .map(|&(a, b)| (a as usize, b as usize));
+    let is_sound =
+        !conformer.bonds.is_empty() && bonds.clone().all(|(a, b)| a < atoms && b < atoms);
     is_sound.then(|| smiles::key_of(&conformer.numbers, bonds))
 }
 
@@ -236,7 +285,12 @@ const CELL: f64 = 0.02;
 impl Duplicates {
     /// Whether the conformer is not in the store, and puts it down as the next one there.
     fn is_new(&mut self, store: &Store, group: u32, conformer: &Conformer) -> bool {
-        let squares: f64 = conformer.positions.as_flattened().iter().map(|x| x * x).sum();
+        let squares: f64 = conformer
+            .positions
+            .as_flattened()
+            .iter()
+            .map(|x| x * x)
+            .sum();
         let norm = (squares / conformer.numbers.len() as f64).sqrt();
         // If no coordinate differs by more than SAME, the norms differ by at most √3 SAME (triangle inequality); 2 leaves room for f32.
         let cell = |norm: f64| (norm / CELL).floor() as i64;
@@ -250,7 +304,8 @@ impl Duplicates {
             }
         }
         let number = self.before.len() as u32;
-        self.before.push(self.last.insert((group, cell(norm)), number));
+        self.before
+            .push(self.last.insert((group, cell(norm)), number));
         true
     }
 }
@@ -258,7 +313,12 @@ impl Duplicates {
 fn is_same(store: &Store, there: u32, conformer: &Conformer) -> bool {
     let close = |(a, b): (&f32, &f64)| (f64::from(*a) - b).abs() <= SAME;
     store.numbers(there) == conformer.numbers
-        && store.positions(there).as_flattened().iter().zip(conformer.positions.as_flattened()).all(close)
+        && store
+            .positions(there)
+            .as_flattened()
+            .iter()
+            .zip(conformer.positions.as_flattened())
+            .all(close)
 }
 
 #[cfg(test)]
@@ -269,14 +329,33 @@ mod tests {
     fn conformer(molecule: &str, shift: f64) -> Conformer {
         // Ethanol without care for its geometry: CCO and six hydrogens.
         let numbers = vec![6, 6, 8, 1, 1, 1, 1, 1, 1];
-        let positions = (0..9).map(|i| [f64::from(i), f64::from(i % 3) + shift, f64::from(i * i % 5)]).collect();
-        let bonds = vec![(0, 1), (1, 2), (0, 3), (0, 4), (0, 5), (1, 6), (1, 7), (2, 8)];
-        Conformer { molecule: molecule.into(), numbers, positions, bonds }
+        let positions = (0..9)
+            .map(|i| [f64::from(i), f64::from(i % 3) + shift, f64::from(i * i % 5)])
+            .collect();
+        let bonds = vec![
+            (0, 1),
+            (1, 2),
+            (0, 3),
+            (0, 4),
+            (0, 5),
+            (1, 6),
+            (1, 7),
+            (2, 8),
+        ];
+        Conformer {
+            molecule: molecule.into(),
+            numbers,
+            positions,
+            bonds,
+        }
     }
 
     fn collect(conformers: &[Conformer], change: impl FnOnce(&mut Options)) -> Collected {
         // Nobody looks at the geometry here.
-        let mut options = Options { allow_missing_hydrogens: true, ..Options::default() };
+        let mut options = Options {
+            allow_missing_hydrogens: true,
+            ..Options::default()
+        };
         change(&mut options);
         let settings = Settings::new(options).unwrap();
         let mut collector = Collector::new(&settings);
@@ -289,36 +368,76 @@ mod tests {
     fn names_smiles_and_bonds_of_one_molecule_are_one_group() {
         let mut without_bonds = conformer("C(C)O", 0.3);
         without_bonds.bonds.clear();
-        let all = [conformer("CCO", 0.0), conformer("ethanol_1", 0.1), conformer("", 0.2), without_bonds, conformer("CCN", 0.4)];
+        let all = [
+            conformer("CCO", 0.0),
+            conformer("ethanol_1", 0.1),
+            conformer("", 0.2),
+            without_bonds,
+            conformer("CCN", 0.4),
+        ];
         let collected = collect(&all, |_| ());
         // "CCN" is no SMILES of these atoms, so the bonds decide.
-        assert_eq!((collected.store.len(), collected.groups.len(), collected.counts.known_by_graph), (5, 1, 1));
+        assert_eq!(
+            (
+                collected.store.len(),
+                collected.groups.len(),
+                collected.counts.known_by_graph
+            ),
+            (5, 1, 1)
+        );
         let mut nameless = conformer("some name", 0.0);
         nameless.bonds.clear();
         let collected = collect(&[conformer("CCO", 0.0), nameless], |_| ());
-        assert_eq!((collected.store.groups(), collected.counts.known_by_name), (&[0, 1][..], 1));
+        assert_eq!(
+            (collected.store.groups(), collected.counts.known_by_name),
+            (&[0, 1][..], 1)
+        );
     }
 
     #[test]
     fn the_first_conformers_of_each_name_are_kept() {
-        let all: Vec<Conformer> = (0..8).map(|i| conformer(["a", "b"][i % 2], i as f64)).collect();
+        let all: Vec<Conformer> = (0..8)
+            .map(|i| conformer(["a", "b"][i % 2], i as f64))
+            .collect();
         let collected = collect(&all, |o| o.conformers = 3);
-        assert_eq!((collected.store.len(), collected.counts.left_out[&Reason::Further]), (6, 2));
+        assert_eq!(
+            (
+                collected.store.len(),
+                collected.counts.left_out[&Reason::Further]
+            ),
+            (6, 2)
+        );
         assert_eq!(collected.store.positions(5)[0][1], 5.0);
         assert_eq!(collect(&all, |o| o.conformers = 0).store.len(), 8);
     }
 
     #[test]
     fn isomers_of_which_only_the_formula_is_known_are_all_kept_and_share_a_split() {
-        let nameless = |shift| Conformer { bonds: Vec::new(), ..conformer("", shift) };
+        let nameless = |shift| Conformer {
+            bonds: Vec::new(),
+            ..conformer("", shift)
+        };
         let mut all: Vec<Conformer> = (0..8).map(|i| nameless(f64::from(i))).collect();
         let collected = collect(&all, |o| o.conformers = 3);
-        assert_eq!((collected.store.len(), &collected.groups[..]), (8, &["C2H6O".to_owned()][..]));
+        assert_eq!(
+            (collected.store.len(), &collected.groups[..]),
+            (8, &["C2H6O".to_owned()][..])
+        );
         assert!(collected.counts.left_out.is_empty());
         // A file that says the same text as a name means one molecule.
-        all.extend((8..16).map(|i| Conformer { molecule: "C2H6O".into(), ..nameless(f64::from(i)) }));
+        all.extend((8..16).map(|i| Conformer {
+            molecule: "C2H6O".into(),
+            ..nameless(f64::from(i))
+        }));
         let collected = collect(&all, |o| o.conformers = 3);
-        assert_eq!((collected.store.len(), collected.groups.len(), collected.counts.left_out[&Reason::Further]), (11, 1, 5));
+        assert_eq!(
+            (
+                collected.store.len(),
+                collected.groups.len(),
+                collected.counts.left_out[&Reason::Further]
+            ),
+            (11, 1, 5)
+        );
         // Bonds tell isomers apart.
         let bonded: Vec<Conformer> = (0..8).map(|i| conformer("", f64::from(i))).collect();
         assert_eq!(collect(&bonded, |o| o.conformers = 3).store.len(), 3);
@@ -326,18 +445,30 @@ mod tests {
 
     #[test]
     fn equal_conformers_are_dropped_and_near_ones_are_not() {
-        for (shift, kept) in [(0.0, 1), (0.000_9, 1), (-0.000_9, 1), (0.001_2, 2), (-0.001_2, 2)] {
+        for (shift, kept) in [
+            (0.0, 1),
+            (0.000_9, 1),
+            (-0.000_9, 1),
+            (0.001_2, 2),
+            (-0.001_2, 2),
+        ] {
             // Norms near the border of a cell and away from it.
             for start in 0..40 {
                 let first = f64::from(start) * 0.01;
-                let collected = collect(&[conformer("a", first), conformer("b", first + shift)], |_| ());
+                let collected = collect(
+                    &[conformer("a", first), conformer("b", first + shift)],
+                    |_| (),
+                );
                 assert_eq!(collected.store.len(), kept, "{shift} {start}");
             }
         }
         // Another molecule with the same coordinates is none.
         let mut other = conformer("a", 0.0);
         other.numbers[0] = 7;
-        assert_eq!(collect(&[conformer("a", 0.0), other], |_| ()).store.len(), 2);
+        assert_eq!(
+            collect(&[conformer("a", 0.0), other], |_| ()).store.len(),
+            2
+        );
     }
 
     #[test]
@@ -351,10 +482,17 @@ mod tests {
 
     #[test]
     fn nothing_left_says_why() {
-        let settings = Settings::new(Options { elements: vec!["C".into()], ..Options::default() }).unwrap();
+        let settings = Settings::new(Options {
+            elements: vec!["C".into()],
+            ..Options::default()
+        })
+        .unwrap();
         let mut collector = Collector::new(&settings);
         collector.take(&conformer("a", 0.0)).unwrap();
         let message = collector.finish("x.sdf").unwrap_err().to_string();
-        assert!(message.contains("x.sdf: no conformer can be used") && message.contains("H 1, O 1"), "{message}");
+        assert!(
+            message.contains("x.sdf: no conformer can be used") && message.contains("H 1, O 1"),
+            "{message}"
+        );
     }
 }

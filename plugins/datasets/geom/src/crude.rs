@@ -25,13 +25,23 @@ const F64: u8 = 0xcb;
 /// # Errors
 /// The stream is damaged, cut off, or of another layout; what was handed over before stands in front of the damage.
 pub(crate) fn read(stream: impl BufRead, source: &str, sink: &mut Sink<'_>) -> PluginResult<()> {
-    let mut crude = Crude { stream, source, offset: 0, map: 0, entry: String::new() };
+    let mut crude = Crude {
+        stream,
+        source,
+        offset: 0,
+        map: 0,
+        entry: String::new(),
+    };
     crude.refuse_tar()?;
     while !crude.is_at_end()? {
         crude.map += 1;
         crude.map(sink)?;
     }
-    if crude.map == 0 { Err(crude.wrong("it is empty")) } else { Ok(()) }
+    if crude.map == 0 {
+        Err(crude.wrong("it is empty"))
+    } else {
+        Ok(())
+    }
 }
 
 /// A stream of maps and how far it was read.
@@ -46,7 +56,12 @@ struct Crude<'a, R> {
 
 impl<R: BufRead> Crude<'_, R> {
     fn refuse_tar(&mut self) -> PluginResult<()> {
-        if self.stream.fill_buf().map(is_tar).map_err(|e| self.unreadable(&e))? {
+        if self
+            .stream
+            .fill_buf()
+            .map(is_tar)
+            .map_err(|e| self.unreadable(&e))?
+        {
             return Err(bad_data(self.source, "", TAR.0, TAR.1));
         }
         Ok(())
@@ -75,11 +90,18 @@ impl<R: BufRead> Crude<'_, R> {
                 self.skip()?;
             }
         }
-        if found { Ok(()) } else { Err(self.foreign("the entry has no \"conformers\"")) }
+        if found {
+            Ok(())
+        } else {
+            Err(self.foreign("the entry has no \"conformers\""))
+        }
     }
 
     fn conformer(&mut self) -> PluginResult<Conformer> {
-        let mut conformer = Conformer { molecule: self.entry.clone(), ..Conformer::default() };
+        let mut conformer = Conformer {
+            molecule: self.entry.clone(),
+            ..Conformer::default()
+        };
         let mut found = false;
         for _ in 0..self.map_len()? {
             if self.text()? == "xyz" {
@@ -89,7 +111,11 @@ impl<R: BufRead> Crude<'_, R> {
                 self.skip()?;
             }
         }
-        if found { Ok(conformer) } else { Err(self.foreign("a conformer has no \"xyz\"")) }
+        if found {
+            Ok(conformer)
+        } else {
+            Err(self.foreign("a conformer has no \"xyz\""))
+        }
     }
 
     fn atoms(&mut self, into: &mut Conformer) -> PluginResult<()> {
@@ -129,7 +155,12 @@ impl<R: BufRead> Crude<'_, R> {
 
     fn row(&mut self) -> PluginResult<[f64; 4]> {
         match self.array_len()? {
-            4 => Ok([self.number()?, self.number()?, self.number()?, self.number()?]),
+            4 => Ok([
+                self.number()?,
+                self.number()?,
+                self.number()?,
+                self.number()?,
+            ]),
             _ => Err(self.foreign("a row of \"xyz\" is not [Z, x, y, z]")),
         }
     }
@@ -193,7 +224,9 @@ impl<R: BufRead> Crude<'_, R> {
         while pending > 0 {
             let (bytes, values) = self.extent()?;
             self.pass(bytes)?;
-            pending = (pending - 1).checked_add(values).ok_or_else(|| self.wrong("an array claims more values than a file can hold"))?;
+            pending = (pending - 1)
+                .checked_add(values)
+                .ok_or_else(|| self.wrong("an array claims more values than a file can hold"))?;
         }
         Ok(())
     }
@@ -201,7 +234,9 @@ impl<R: BufRead> Crude<'_, R> {
     /// How many bytes follow a marker and its length, and how many values lie inside.
     fn extent(&mut self) -> PluginResult<(u64, u64)> {
         Ok(match self.marker()? {
-            Marker::Null | Marker::True | Marker::False | Marker::FixPos(_) | Marker::FixNeg(_) => (0, 0),
+            Marker::Null | Marker::True | Marker::False | Marker::FixPos(_) | Marker::FixNeg(_) => {
+                (0, 0)
+            }
             Marker::U8 | Marker::I8 => (1, 0),
             Marker::U16 | Marker::I16 | Marker::FixExt1 => (2, 0),
             Marker::FixExt2 => (3, 0),
@@ -223,14 +258,19 @@ impl<R: BufRead> Crude<'_, R> {
             Marker::FixMap(n) => (0, 2 * u64::from(n)),
             Marker::Map16 => (0, 2 * u64::from(u16::from_be_bytes(self.bytes()?))),
             Marker::Map32 => (0, 2 * u64::from(u32::from_be_bytes(self.bytes()?))),
-            Marker::Reserved => return Err(self.wrong("the byte 0xc1 means nothing in MessagePack")),
+            Marker::Reserved => {
+                return Err(self.wrong("the byte 0xc1 means nothing in MessagePack"));
+            }
         })
     }
 
     // ---- bytes ----
 
     fn is_at_end(&mut self) -> PluginResult<bool> {
-        self.stream.fill_buf().map(<[u8]>::is_empty).map_err(|e| self.unreadable(&e))
+        self.stream
+            .fill_buf()
+            .map(<[u8]>::is_empty)
+            .map_err(|e| self.unreadable(&e))
     }
 
     fn marker(&mut self) -> PluginResult<Marker> {
@@ -244,14 +284,20 @@ impl<R: BufRead> Crude<'_, R> {
     }
 
     fn fill(&mut self, into: &mut [u8]) -> PluginResult<()> {
-        self.stream.read_exact(into).map_err(|e| self.unreadable(&e))?;
+        self.stream
+            .read_exact(into)
+            .map_err(|e| self.unreadable(&e))?;
         self.offset += into.len() as u64;
         Ok(())
     }
 
     fn pass(&mut self, mut bytes: u64) -> PluginResult<()> {
         while bytes > 0 {
-            let buffered = self.stream.fill_buf().map(|buffer| buffer.len() as u64).map_err(|e| self.unreadable(&e))?;
+            let buffered = self
+                .stream
+                .fill_buf()
+                .map(|buffer| buffer.len() as u64)
+                .map_err(|e| self.unreadable(&e))?;
             if buffered == 0 {
                 return Err(self.wrong("it ends inside a value"));
             }
@@ -266,7 +312,11 @@ impl<R: BufRead> Crude<'_, R> {
     // ---- refusals ----
 
     fn place(&self) -> String {
-        let entry = if self.entry.is_empty() { String::new() } else { format!(", entry \"{}\"", self.entry) };
+        let entry = if self.entry.is_empty() {
+            String::new()
+        } else {
+            format!(", entry \"{}\"", self.entry)
+        };
         format!("map {}{entry}, byte {}", self.map, self.offset)
     }
 

@@ -24,16 +24,26 @@ pub(crate) enum Reason {
 impl Reason {
     pub(crate) const fn about(self) -> &'static str {
         match self {
-            Self::UnknownElement => "conformers with a symbol that is no element (query atoms, R groups, dummy atoms)",
+            Self::UnknownElement => {
+                "conformers with a symbol that is no element (query atoms, R groups, dummy atoms)"
+            }
             Self::HeavyHydrogen => "conformers with deuterium or tritium",
             Self::Element => "conformers with another element than the option elements names",
-            Self::NotFinite => "conformers with a coordinate that is not finite or beyond 10,000 angstrom",
+            Self::NotFinite => {
+                "conformers with a coordinate that is not finite or beyond 10,000 angstrom"
+            }
             Self::FewAtoms => "conformers with fewer than two atoms",
             Self::ManyAtoms => "conformers with more atoms than max_atoms",
-            Self::Flat => "flat drawings: five or more atoms that share one Cartesian coordinate exactly",
-            Self::Further => "conformers beyond the first ones of their molecule (option conformers)",
+            Self::Flat => {
+                "flat drawings: five or more atoms that share one Cartesian coordinate exactly"
+            }
+            Self::Further => {
+                "conformers beyond the first ones of their molecule (option conformers)"
+            }
             Self::Coincident => "conformers with two atoms closer than 0.1 angstrom",
-            Self::Duplicate => "conformers equal to one before them within 0.001 angstrom (another file or format)",
+            Self::Duplicate => {
+                "conformers equal to one before them within 0.001 angstrom (another file or format)"
+            }
         }
     }
 }
@@ -54,7 +64,9 @@ impl Settings {
             () if numbers.contains(&UNKNOWN) => Some(Reason::UnknownElement),
             () if numbers.contains(&HEAVY_HYDROGEN) => Some(Reason::HeavyHydrogen),
             () if !numbers.iter().all(|&z| self.elements[usize::from(z)]) => Some(Reason::Element),
-            () if !coordinates.iter().all(|x| x.abs() <= LARGEST_COORDINATE) => Some(Reason::NotFinite),
+            () if !coordinates.iter().all(|x| x.abs() <= LARGEST_COORDINATE) => {
+                Some(Reason::NotFinite)
+            }
             () if numbers.len() < 2 => Some(Reason::FewAtoms),
             () if numbers.len() > self.max_atoms => Some(Reason::ManyAtoms),
             () if is_flat(conformer) => Some(Reason::Flat),
@@ -65,8 +77,11 @@ impl Settings {
 
 /// Whether all atoms share one coordinate exactly, as in a drawing. Planar molecules in three dimensions do not, up to rounding.
 pub(crate) fn is_flat(conformer: &Conformer) -> bool {
-    let Some((first, rest)) = conformer.positions.split_first() else { return false };
-    conformer.positions.len() >= FEWEST_FLAT_ATOMS && (0..3).any(|axis| rest.iter().all(|x| x[axis] == first[axis]))
+    let Some((first, rest)) = conformer.positions.split_first() else {
+        return false;
+    };
+    conformer.positions.len() >= FEWEST_FLAT_ATOMS
+        && (0..3).any(|axis| rest.iter().all(|x| x[axis] == first[axis]))
 }
 
 /// Whether two atoms lie closer than [`COINCIDENT`]: a sweep along x, so that large molecules cost little.
@@ -74,8 +89,11 @@ pub(crate) fn has_coincident(positions: &[[f64; 3]]) -> bool {
     let mut sorted: Vec<&[f64; 3]> = positions.iter().collect();
     sorted.sort_unstable_by(|a, b| a[0].total_cmp(&b[0]));
     sorted.iter().enumerate().any(|(i, a)| {
-        let near = sorted[i + 1..].iter().take_while(|b| b[0] - a[0] < COINCIDENT);
-        near.map(|b| (0..3).map(|k| (b[k] - a[k]).powi(2)).sum::<f64>()).any(|d2| d2 < COINCIDENT * COINCIDENT)
+        let near = sorted[i + 1..]
+            .iter()
+            .take_while(|b| b[0] - a[0] < COINCIDENT);
+        near.map(|b| (0..3).map(|k| (b[k] - a[k]).powi(2)).sum::<f64>())
+            .any(|d2| d2 < COINCIDENT * COINCIDENT)
     })
 }
 
@@ -88,7 +106,10 @@ fn has_hydrogen_on_carbon(conformer: &Conformer) -> bool {
         atoms.filter(move |(z, _)| is_wanted(**z)).map(|(_, x)| x)
     };
     let square = |a: &[f64; 3], b: &[f64; 3]| (0..3).map(|k| (a[k] - b[k]).powi(2)).sum::<f64>();
-    of(|z| z == 6).any(|carbon| of(|z| z == 1 || z == HEAVY_HYDROGEN).any(|h| square(carbon, h) < LONGEST_CH_BOND * LONGEST_CH_BOND))
+    of(|z| z == 6).any(|carbon| {
+        of(|z| z == 1 || z == HEAVY_HYDROGEN)
+            .any(|h| square(carbon, h) < LONGEST_CH_BOND * LONGEST_CH_BOND)
+    })
 }
 
 /// What is counted over all conformers of a file, kept or not.
@@ -141,7 +162,11 @@ mod tests {
     use crate::Options;
 
     fn conformer(numbers: &[u8], positions: &[[f64; 3]]) -> Conformer {
-        Conformer { numbers: numbers.to_vec(), positions: positions.to_vec(), ..Conformer::default() }
+        Conformer {
+            numbers: numbers.to_vec(),
+            positions: positions.to_vec(),
+            ..Conformer::default()
+        }
     }
 
     /// A row of atoms of these elements along the diagonal.
@@ -151,7 +176,12 @@ mod tests {
     }
 
     fn refuses(conformer: &Conformer) -> Option<Reason> {
-        Settings::new(Options { max_atoms: Some(6), ..Options::default() }).unwrap().refuses(conformer)
+        Settings::new(Options {
+            max_atoms: Some(6),
+            ..Options::default()
+        })
+        .unwrap()
+        .refuses(conformer)
     }
 
     #[test]
@@ -162,12 +192,18 @@ mod tests {
             assert_eq!(refuses(&row(&[6, 1, z])), Some(Reason::Element));
         }
         assert_eq!(refuses(&row(&[6, UNKNOWN])), Some(Reason::UnknownElement));
-        assert_eq!(refuses(&row(&[6, HEAVY_HYDROGEN])), Some(Reason::HeavyHydrogen));
+        assert_eq!(
+            refuses(&row(&[6, HEAVY_HYDROGEN])),
+            Some(Reason::HeavyHydrogen)
+        );
         assert_eq!(refuses(&row(&[6])), Some(Reason::FewAtoms));
         assert_eq!(refuses(&row(&[])), Some(Reason::FewAtoms));
         assert_eq!(refuses(&row(&[6; 7])), Some(Reason::ManyAtoms));
         for x in [f64::NAN, f64::INFINITY, 10_001.0] {
-            assert_eq!(refuses(&conformer(&[6, 1], &[[0.0; 3], [0.0, x, 0.0]])), Some(Reason::NotFinite));
+            assert_eq!(
+                refuses(&conformer(&[6, 1], &[[0.0; 3], [0.0, x, 0.0]])),
+                Some(Reason::NotFinite)
+            );
         }
     }
 
@@ -184,7 +220,10 @@ mod tests {
         };
         assert_eq!(refuses(&ring(0.0)), Some(Reason::Flat));
         assert_eq!(refuses(&ring(1e-3)), None);
-        let water = conformer(&[8, 1, 1], &[[0.0; 3], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]]);
+        let water = conformer(
+            &[8, 1, 1],
+            &[[0.0; 3], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]],
+        );
         assert_eq!(refuses(&water), None);
     }
 
@@ -192,14 +231,21 @@ mod tests {
     fn coincident_atoms_are_found_as_by_all_pairs() {
         let mut state = 1_u64;
         let mut random = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
             (state >> 40) as f64 / 16_777_216.0
         };
         let mut found = 0;
         for _ in 0..400 {
-            let positions: Vec<[f64; 3]> = (0..30).map(|_| std::array::from_fn(|_| 2.0 * random())).collect();
-            let distance = |a: &[f64; 3], b: &[f64; 3]| (0..3).map(|k| (a[k] - b[k]).powi(2)).sum::<f64>().sqrt();
-            let expected = (0..30).any(|i| (0..i).any(|j| distance(&positions[i], &positions[j]) < COINCIDENT));
+            let positions: Vec<[f64; 3]> = (0..30)
+                .map(|_| std::array::from_fn(|_| 2.0 * random()))
+                .collect();
+            let distance = |a: &[f64; 3], b: &[f64; 3]| {
+                (0..3).map(|k| (a[k] - b[k]).powi(2)).sum::<f64>().sqrt()
+            };
+            let expected = (0..30)
+                .any(|i| (0..i).any(|j| distance(&positions[i], &positions[j]) < COINCIDENT));
             assert_eq!(has_coincident(&positions), expected);
             found += u32::from(expected);
         }
@@ -211,7 +257,10 @@ mod tests {
     fn hydrogens_of_oxygen_alone_do_not_count() {
         let counts = |x: f64| {
             let mut counts = FileCounts::default();
-            counts.add(&conformer(&[6, 8, 1], &[[0.0; 3], [1.43, 0.0, 0.0], [x, 0.5, 0.0]]));
+            counts.add(&conformer(
+                &[6, 8, 1],
+                &[[0.0; 3], [1.43, 0.0, 0.0], [x, 0.5, 0.0]],
+            ));
             (counts.organic, counts.without_hydrogen)
         };
         assert_eq!((counts(1.8), counts(-0.9)), ((1, 1), (1, 0)));
@@ -223,13 +272,32 @@ mod tests {
     #[test]
     fn files_are_refused_by_their_majority() {
         let settings = Settings::new(Options::default()).unwrap();
-        let counts = |flat, without_hydrogen| FileCounts { conformers: 10, flat, organic: 8, without_hydrogen };
+        let counts = |flat, without_hydrogen| FileCounts {
+            conformers: 10,
+            flat,
+            organic: 8,
+            without_hydrogen,
+        };
         assert!(counts(5, 4).check("x", &settings).is_ok());
-        assert!(counts(6, 0).check("x", &settings).unwrap_err().to_string().contains("x: 6 of 10 structures are flat"));
         assert!(
-            counts(0, 5).check("x", &settings).unwrap_err().to_string().contains("5 of 8 molecules with carbon have no hydrogen on it")
+            counts(6, 0)
+                .check("x", &settings)
+                .unwrap_err()
+                .to_string()
+                .contains("x: 6 of 10 structures are flat")
         );
-        let lenient = Settings::new(Options { allow_missing_hydrogens: true, ..Options::default() }).unwrap();
+        assert!(
+            counts(0, 5)
+                .check("x", &settings)
+                .unwrap_err()
+                .to_string()
+                .contains("5 of 8 molecules with carbon have no hydrogen on it")
+        );
+        let lenient = Settings::new(Options {
+            allow_missing_hydrogens: true,
+            ..Options::default()
+        })
+        .unwrap();
         assert!(counts(0, 8).check("x", &lenient).is_ok());
     }
 }

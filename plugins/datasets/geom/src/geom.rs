@@ -10,7 +10,8 @@ use crate::{
     store::Store,
 };
 use equivbench_plugin::{
-    DatasetDescriptor, DatasetPlugin, DatasetRequest, FieldBuffers, FieldDescriptor, PluginError, PluginResult, SplitDescriptor, field,
+    DatasetDescriptor, DatasetPlugin, DatasetRequest, FieldBuffers, FieldDescriptor, PluginError,
+    PluginResult, SplitDescriptor, field,
 };
 use sha2::{Digest, Sha256};
 
@@ -38,19 +39,38 @@ impl Geom {
     /// An unknown split or an index beyond it.
     pub fn molecule(&self, split: &str, index: u64) -> PluginResult<&str> {
         let number = self.number(split, index)?;
-        let group = self.store.groups().get(number as usize).and_then(|&group| self.groups.get(group as usize));
+        let group = self
+            .store
+            .groups()
+            .get(number as usize)
+            .and_then(|&group| self.groups.get(group as usize));
         Ok(group.map_or("", String::as_str))
     }
 
     /// Number of the conformer of a sample.
     fn number(&self, split: &str, index: u64) -> PluginResult<u32> {
-        let known = || self.splits.iter().map(|s| s.name).collect::<Vec<_>>().join(", ");
+        let known = || {
+            self.splits
+                .iter()
+                .map(|s| s.name)
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
         let found = self.splits.iter().find(|s| s.name == split);
-        let found =
-            found.ok_or_else(|| PluginError::BadRequest(format!("dataset \"geom\" has no split \"{split}\"; there are: {}", known())))?;
-        let number = usize::try_from(index).ok().and_then(|i| found.conformers.get(i));
+        let found = found.ok_or_else(|| {
+            PluginError::BadRequest(format!(
+                "dataset \"geom\" has no split \"{split}\"; there are: {}",
+                known()
+            ))
+        })?;
+        let number = usize::try_from(index)
+            .ok()
+            .and_then(|i| found.conformers.get(i));
         number.copied().ok_or_else(|| {
-            PluginError::BadRequest(format!("split \"{split}\" has {} samples, number {index} was asked for", found.conformers.len()))
+            PluginError::BadRequest(format!(
+                "split \"{split}\" has {} samples, number {index} was asked for",
+                found.conformers.len()
+            ))
         })
     }
 }
@@ -58,13 +78,18 @@ impl Geom {
 impl DatasetPlugin for Geom {
     type Options = Options;
     const NAME: &'static str = "geom";
-    const ABOUT: &'static str =
-        "Drug-like conformers: SDF, XYZ, npz, GEOM's crude msgpack, VoxMol's .pth, split by molecule; without a path an embedded sample";
+    const ABOUT: &'static str = "Drug-like conformers: SDF, XYZ, npz, GEOM's crude msgpack, VoxMol's .pth, split by molecule; without a path an embedded sample";
     const TASKS: &'static [&'static str] = &["voxel-denoising"];
     const EMBEDDED: Option<&'static str> = Some(embedded::NAME);
 
     fn open(options: Options, seed: u64) -> PluginResult<Self> {
-        Self::open_for(options, &DatasetRequest { seed, ..DatasetRequest::default() })
+        Self::open_for(
+            options,
+            &DatasetRequest {
+                seed,
+                ..DatasetRequest::default()
+            },
+        )
     }
 
     fn open_for(options: Options, request: &DatasetRequest) -> PluginResult<Self> {
@@ -73,9 +98,19 @@ impl DatasetPlugin for Geom {
             Some(paths) => from_files(paths, &settings, request.threads)?,
             None => from_sample(&settings)?,
         };
-        let splits = split::divide(&collected.groups, collected.store.groups(), &settings.options, request.seed)?;
+        let splits = split::divide(
+            &collected.groups,
+            collected.store.groups(),
+            &settings.options,
+            request.seed,
+        )?;
         let descriptor = about.descriptor(&collected, &splits, &request.task);
-        Ok(Self { store: collected.store, groups: collected.groups, splits, descriptor })
+        Ok(Self {
+            store: collected.store,
+            groups: collected.groups,
+            splits,
+            descriptor,
+        })
     }
 
     fn describe(&self) -> DatasetDescriptor {
@@ -84,7 +119,11 @@ impl DatasetPlugin for Geom {
 
     fn points(&self, split: &str, indices: &[u64], out: &mut [u64]) -> PluginResult<()> {
         if indices.len() != out.len() {
-            return Err(PluginError::BadRequest(format!("{} indices, but room for {} counts", indices.len(), out.len())));
+            return Err(PluginError::BadRequest(format!(
+                "{} indices, but room for {} counts",
+                indices.len(),
+                out.len()
+            )));
         }
         for (&index, out) in indices.iter().zip(out) {
             *out = self.store.numbers(self.number(split, index)?).len() as u64;
@@ -92,19 +131,32 @@ impl DatasetPlugin for Geom {
         Ok(())
     }
 
-    fn samples(&mut self, split: &str, indices: &[u64], out: &mut FieldBuffers<'_>) -> PluginResult<()> {
+    fn samples(
+        &mut self,
+        split: &str,
+        indices: &[u64],
+        out: &mut FieldBuffers<'_>,
+    ) -> PluginResult<()> {
         let mut start = 0;
         for &index in indices {
             let number = self.number(split, index)?;
             let numbers = self.store.numbers(number);
             let rows = start..start + numbers.len();
             if out.wants("positions") {
-                let to = out.f32("positions")?.get_mut(3 * rows.start..3 * rows.end).ok_or_else(|| short("positions"))?;
+                let to = out
+                    .f32("positions")?
+                    .get_mut(3 * rows.start..3 * rows.end)
+                    .ok_or_else(|| short("positions"))?;
                 to.copy_from_slice(self.store.positions(number).as_flattened());
             }
             if out.wants("species") {
-                let to = out.i64("species")?.get_mut(rows.clone()).ok_or_else(|| short("species"))?;
-                to.iter_mut().zip(numbers).for_each(|(to, &z)| *to = i64::from(z));
+                let to = out
+                    .i64("species")?
+                    .get_mut(rows.clone())
+                    .ok_or_else(|| short("species"))?;
+                to.iter_mut()
+                    .zip(numbers)
+                    .for_each(|(to, &z)| *to = i64::from(z));
             }
             start = rows.end;
         }
@@ -113,12 +165,17 @@ impl DatasetPlugin for Geom {
 }
 
 fn short(field: &str) -> PluginError {
-    PluginError::BadRequest(format!("the buffer of field \"{field}\" is smaller than the samples asked for"))
+    PluginError::BadRequest(format!(
+        "the buffer of field \"{field}\" is smaller than the samples asked for"
+    ))
 }
 
 /// The fields of this plugin.
 fn fields() -> Vec<FieldDescriptor> {
-    vec![field("positions", "vector", "point", "f32", &[3], "angstrom"), field("species", "invariant", "point", "i64", &[], "")]
+    vec![
+        field("positions", "vector", "point", "f32", &[3], "angstrom"),
+        field("species", "invariant", "point", "i64", &[], ""),
+    ]
 }
 
 /// Where the data come from.
@@ -130,7 +187,11 @@ struct About {
     passed_over: u64,
 }
 
-fn from_files(paths: &Paths, settings: &Settings, threads: u64) -> PluginResult<(Collected, About)> {
+fn from_files(
+    paths: &Paths,
+    settings: &Settings,
+    threads: u64,
+) -> PluginResult<(Collected, About)> {
     let inputs = inputs::find(paths)?;
     let mut collector = Collector::new(settings);
     read::read_all(&inputs.files, threads, &mut collector)?;
@@ -138,7 +199,8 @@ fn from_files(paths: &Paths, settings: &Settings, threads: u64) -> PluginResult<
         [one] => one.name.clone(),
         files => format!("{} ({} files)", inputs.stem, files.len()),
     };
-    let formats: std::collections::BTreeSet<&str> = inputs.files.iter().map(|f| f.format.about()).collect();
+    let formats: std::collections::BTreeSet<&str> =
+        inputs.files.iter().map(|f| f.format.about()).collect();
     let about = About {
         level: format!(
             "geometries as in the files ({}), which do not say how they were made",
@@ -180,7 +242,11 @@ impl About {
             fields: fields(),
             splits: splits
                 .iter()
-                .map(|s| SplitDescriptor { name: s.name.into(), samples: s.conformers.len() as u64, groups: s.groups })
+                .map(|s| SplitDescriptor {
+                    name: s.name.into(),
+                    samples: s.conformers.len() as u64,
+                    groups: s.groups,
+                })
                 .collect(),
             checks,
             ..DatasetDescriptor::default()
@@ -203,9 +269,19 @@ fn content_hash(store: &Store, splits: &[Split]) -> String {
             bytes.clear();
             bytes.extend_from_slice(&(numbers.len() as u64).to_le_bytes());
             bytes.extend_from_slice(numbers);
-            bytes.extend(store.positions(conformer).as_flattened().iter().flat_map(|x| x.to_le_bytes()));
+            bytes.extend(
+                store
+                    .positions(conformer)
+                    .as_flattened()
+                    .iter()
+                    .flat_map(|x| x.to_le_bytes()),
+            );
             hasher.update(&bytes);
         }
     }
-    hasher.finalize().iter().map(|b| format!("{b:02x}")).collect()
+    hasher
+        .finalize()
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect()
 }

@@ -46,7 +46,11 @@ struct Npz<'a, R> {
 
 impl<R: Read + Seek> Npz<'_, R> {
     fn read(&self, sink: &mut Sink<'_>) -> PluginResult<()> {
-        if self.has("ptr") { self.flat(sink) } else { self.frames(sink) }
+        if self.has("ptr") {
+            self.flat(sink)
+        } else {
+            self.frames(sink)
+        }
     }
 
     /// Conformers of several molecules, one after the other along one axis of atoms.
@@ -56,35 +60,66 @@ impl<R: Read + Seek> Npz<'_, R> {
         let mut ptr = self.column(for_ptr, "ptr")?;
         let mut coords = self.column(for_coords, self.one_of(&COORDINATES)?)?;
         let mut numbers = self.column(for_numbers, self.one_of(&NUMBERS)?)?;
-        let molecules = if self.has("mol_id") { Some(self.column(for_molecules, "mol_id")?) } else { None };
+        let molecules = if self.has("mol_id") {
+            Some(self.column(for_molecules, "mol_id")?)
+        } else {
+            None
+        };
         let conformers = match *ptr.shape() {
             [bounds] if bounds > 0 => bounds - 1,
             _ => return Err(ptr.wrong("it should have the shape [conformers + 1]", LAYOUTS)),
         };
-        let &[atoms, 3] = coords.shape() else { return Err(coords.wrong("it should have the shape [atoms, 3]", LAYOUTS)) };
+        let &[atoms, 3] = coords.shape() else {
+            return Err(coords.wrong("it should have the shape [atoms, 3]", LAYOUTS));
+        };
         if *numbers.shape() != [atoms] {
-            return Err(numbers.wrong(format!("it should have the shape [{atoms}], as coords has"), LAYOUTS));
+            return Err(numbers.wrong(
+                format!("it should have the shape [{atoms}], as coords has"),
+                LAYOUTS,
+            ));
         }
         let mut keys = self.keys(molecules, conformers)?;
         let factor = self.length_factor()?;
         let mut from = ptr.integer()?;
         if from != 0 {
-            return Err(ptr.wrong(format!("it begins at atom {from}, not at 0, so atoms would belong to no conformer"), DAMAGED));
+            return Err(ptr.wrong(
+                format!(
+                    "it begins at atom {from}, not at 0, so atoms would belong to no conformer"
+                ),
+                DAMAGED,
+            ));
         }
         for conformer in 0..conformers {
             let to = ptr.integer()?;
-            let size = to.checked_sub(from).and_then(|n| usize::try_from(n).ok()).filter(|&n| n <= MAX_ATOMS);
+            let size = to
+                .checked_sub(from)
+                .and_then(|n| usize::try_from(n).ok())
+                .filter(|&n| n <= MAX_ATOMS);
             let Some(size) = size else {
-                return Err(ptr.wrong(format!("conformer {conformer} would reach from atom {from} to atom {to}"), DAMAGED));
+                return Err(ptr.wrong(
+                    format!("conformer {conformer} would reach from atom {from} to atom {to}"),
+                    DAMAGED,
+                ));
             };
             from = to;
             let (numbers, positions) = (numbers.elements(size)?, coords.positions(size, factor)?);
-            sink(Conformer { molecule: keys.next(conformer)?, numbers, positions, ..Conformer::default() })?;
+            sink(Conformer {
+                molecule: keys.next(conformer)?,
+                numbers,
+                positions,
+                ..Conformer::default()
+            })?;
         }
         if from as u64 != atoms {
-            return Err(ptr.wrong(format!("it ends at atom {from}, but coords holds {atoms}"), DAMAGED));
+            return Err(ptr.wrong(
+                format!("it ends at atom {from}, but coords holds {atoms}"),
+                DAMAGED,
+            ));
         }
-        [ptr, coords, numbers].into_iter().chain(keys.molecules).try_for_each(Column::finish)
+        [ptr, coords, numbers]
+            .into_iter()
+            .chain(keys.molecules)
+            .try_for_each(Column::finish)
     }
 
     /// Frames of one molecule, which is named after the file.
@@ -100,7 +135,13 @@ impl<R: Read + Seek> Npz<'_, R> {
             return Err(coords.wrong(format!("frames of {atoms} atoms"), LAYOUTS));
         }
         if *numbers.shape() != [atoms] {
-            return Err(numbers.wrong(format!("it should have the shape [{atoms}], as {} has", coords.name()), LAYOUTS));
+            return Err(numbers.wrong(
+                format!(
+                    "it should have the shape [{atoms}], as {} has",
+                    coords.name()
+                ),
+                LAYOUTS,
+            ));
         }
         let molecule = stem(self.source);
         let elements = numbers.elements(atoms as usize)?;
@@ -108,7 +149,12 @@ impl<R: Read + Seek> Npz<'_, R> {
         let factor = self.length_factor()?;
         for _ in 0..frames {
             let positions = coords.positions(atoms as usize, factor)?;
-            sink(Conformer { molecule: molecule.clone(), numbers: elements.clone(), positions, ..Conformer::default() })?;
+            sink(Conformer {
+                molecule: molecule.clone(),
+                numbers: elements.clone(),
+                positions,
+                ..Conformer::default()
+            })?;
         }
         coords.finish()
     }
@@ -118,11 +164,19 @@ impl<R: Read + Seek> Npz<'_, R> {
         let smiles = self.smiles()?;
         let wrong = |what: String| bad_data(self.source, "", what, LAYOUTS);
         match (&molecules, &smiles) {
-            (Some(m), _) if *m.shape() != [conformers] => Err(m.wrong(format!("it should have the shape [{conformers}]"), LAYOUTS)),
-            (None, Some(s)) if s.len() as u64 != conformers => {
-                Err(wrong(format!("it has {} SMILES for {conformers} conformers and no mol_id", s.len())))
+            (Some(m), _) if *m.shape() != [conformers] => {
+                Err(m.wrong(format!("it should have the shape [{conformers}]"), LAYOUTS))
             }
-            _ => Ok(Keys { source: self.source.to_owned(), stem: stem(self.source), molecules, smiles }),
+            (None, Some(s)) if s.len() as u64 != conformers => Err(wrong(format!(
+                "it has {} SMILES for {conformers} conformers and no mol_id",
+                s.len()
+            ))),
+            _ => Ok(Keys {
+                source: self.source.to_owned(),
+                stem: stem(self.source),
+                molecules,
+                smiles,
+            }),
         }
     }
 
@@ -131,7 +185,11 @@ impl<R: Read + Seek> Npz<'_, R> {
         if self.has("smiles") {
             return self.column(&mut archive, "smiles")?.texts().map(Some);
         }
-        if self.has("smiles_utf8") { self.column(&mut archive, "smiles_utf8")?.lines().map(Some) } else { Ok(None) }
+        if self.has("smiles_utf8") {
+            self.column(&mut archive, "smiles_utf8")?.lines().map(Some)
+        } else {
+            Ok(None)
+        }
     }
 
     /// Å per unit of the file; sGDML may say its unit.
@@ -145,7 +203,12 @@ impl<R: Read + Seek> Npz<'_, R> {
         match unit.to_lowercase().as_str() {
             "" | "a" | "ang" | "angstrom" | "å" => Ok(1.0),
             "bohr" | "au" | "a.u." | "a0" => Ok(ANGSTROM_PER_BOHR),
-            _ => Err(bad_data(self.source, "r_unit.npy", format!("\"{unit}\" is no known unit of length"), "write Ang or bohr")),
+            _ => Err(bad_data(
+                self.source,
+                "r_unit.npy",
+                format!("\"{unit}\" is no known unit of length"),
+                "write Ang or bohr",
+            )),
         }
     }
 
@@ -154,16 +217,31 @@ impl<R: Read + Seek> Npz<'_, R> {
     }
 
     fn has(&self, name: &str) -> bool {
-        self.archive.index_for_name(&format!("{name}.npy")).is_some()
+        self.archive
+            .index_for_name(&format!("{name}.npy"))
+            .is_some()
     }
 
     fn one_of<'n>(&self, names: &[&'n str]) -> PluginResult<&'n str> {
-        names.iter().copied().find(|name| self.has(name)).ok_or_else(|| self.lacks(names))
+        names
+            .iter()
+            .copied()
+            .find(|name| self.has(name))
+            .ok_or_else(|| self.lacks(names))
     }
 
     fn lacks(&self, names: &[&str]) -> PluginError {
-        let offered: Vec<&str> = self.archive.file_names().map(|n| n.trim_end_matches(".npy")).take(20).collect();
-        let what = format!("it has none of the arrays {}; it offers {}", names.join(", "), offered.join(", "));
+        let offered: Vec<&str> = self
+            .archive
+            .file_names()
+            .map(|n| n.trim_end_matches(".npy"))
+            .take(20)
+            .collect();
+        let what = format!(
+            "it has none of the arrays {}; it offers {}",
+            names.join(", "),
+            offered.join(", ")
+        );
         bad_data(self.source, "", what, LAYOUTS)
     }
 }
@@ -182,15 +260,27 @@ impl Keys<'_> {
             Some(molecules) => molecules.integer()?,
             None => conformer as i64,
         };
-        let Some(smiles) = &self.smiles else { return Ok(format!("{}#{molecule}", self.stem)) };
+        let Some(smiles) = &self.smiles else {
+            return Ok(format!("{}#{molecule}", self.stem));
+        };
         let found = usize::try_from(molecule).ok().and_then(|m| smiles.get(m));
-        let what = || format!("conformer {conformer} belongs to molecule {molecule}, but there are {} SMILES", smiles.len());
-        found.cloned().ok_or_else(|| bad_data(&self.source, "mol_id.npy", what(), DAMAGED))
+        let what = || {
+            format!(
+                "conformer {conformer} belongs to molecule {molecule}, but there are {} SMILES",
+                smiles.len()
+            )
+        };
+        found
+            .cloned()
+            .ok_or_else(|| bad_data(&self.source, "mol_id.npy", what(), DAMAGED))
     }
 }
 
 fn stem(source: &str) -> String {
-    Path::new(source).file_stem().map_or_else(|| source.to_owned(), |stem| stem.to_string_lossy().into_owned())
+    Path::new(source).file_stem().map_or_else(
+        || source.to_owned(),
+        |stem| stem.to_string_lossy().into_owned(),
+    )
 }
 
 #[cfg(test)]

@@ -48,7 +48,9 @@ impl Default for Options {
         Self {
             path: None,
             conformers: 5,
-            elements: ["H", "C", "N", "O", "F", "S", "Cl", "Br"].map(Into::into).to_vec(),
+            elements: ["H", "C", "N", "O", "F", "S", "Cl", "Br"]
+                .map(Into::into)
+                .to_vec(),
             max_atoms: None,
             allow_missing_hydrogens: false,
             valid_fraction: 0.1,
@@ -72,12 +74,20 @@ impl Settings {
     pub(crate) fn new(options: Options) -> PluginResult<Self> {
         check_fractions(&options)?;
         if let Some(n) = options.max_atoms.filter(|&n| n < 2) {
-            return Err(bad(format!("max_atoms = {n} leaves nothing that a rotation moves; leave it out for no limit")));
+            return Err(bad(format!(
+                "max_atoms = {n} leaves nothing that a rotation moves; leave it out for no limit"
+            )));
         }
         Ok(Self {
             elements: parse_elements(&options.elements)?,
-            max_atoms: options.max_atoms.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX)),
-            conformers: if options.conformers == 0 { u64::MAX } else { options.conformers },
+            max_atoms: options
+                .max_atoms
+                .map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX)),
+            conformers: if options.conformers == 0 {
+                u64::MAX
+            } else {
+                options.conformers
+            },
             options,
         })
     }
@@ -88,26 +98,39 @@ fn bad(what: String) -> PluginError {
 }
 
 fn check_fractions(options: &Options) -> PluginResult<()> {
-    for (name, value) in [("valid_fraction", options.valid_fraction), ("test_fraction", options.test_fraction)] {
+    for (name, value) in [
+        ("valid_fraction", options.valid_fraction),
+        ("test_fraction", options.test_fraction),
+    ] {
         if !(0.0..1.0).contains(&value) {
-            return Err(bad(format!("{name} = {value} must be at least 0 and below 1")));
+            return Err(bad(format!(
+                "{name} = {value} must be at least 0 and below 1"
+            )));
         }
     }
     let sum = options.valid_fraction + options.test_fraction;
     if sum >= 1.0 {
-        return Err(bad(format!("valid_fraction + test_fraction = {sum} leaves nothing to train on; lower one of them")));
+        return Err(bad(format!(
+            "valid_fraction + test_fraction = {sum} leaves nothing to train on; lower one of them"
+        )));
     }
     Ok(())
 }
 
 fn parse_elements(symbols: &[String]) -> PluginResult<[bool; 256]> {
     if symbols.is_empty() {
-        return Err(bad("elements = [] admits no molecule; leave it out for H, C, N, O, F, S, Cl, Br".into()));
+        return Err(bad(
+            "elements = [] admits no molecule; leave it out for H, C, N, O, F, S, Cl, Br".into(),
+        ));
     }
     let mut kept = [false; 256];
     for symbol in symbols {
         let number = elements::atomic_number(symbol.trim());
-        let number = number.ok_or_else(|| bad(format!("elements: \"{symbol}\" is not an element symbol, e.g. \"Cl\"")))?;
+        let number = number.ok_or_else(|| {
+            bad(format!(
+                "elements: \"{symbol}\" is not an element symbol, e.g. \"Cl\""
+            ))
+        })?;
         kept[usize::from(number)] = true;
     }
     Ok(kept)
@@ -126,10 +149,22 @@ mod tests {
     #[test]
     fn wrong_values_are_refused_with_the_key_and_the_remedy() {
         for (text, message) in [
-            (refused(|o| o.valid_fraction = -0.1), "valid_fraction = -0.1 must be at least 0"),
-            (refused(|o| o.test_fraction = f64::NAN), "test_fraction = NaN"),
-            (refused(|o| (o.valid_fraction, o.test_fraction) = (0.5, 0.5)), "leaves nothing to train on"),
-            (refused(|o| o.elements = vec!["cl".into()]), "\"cl\" is not an element symbol"),
+            (
+                refused(|o| o.valid_fraction = -0.1),
+                "valid_fraction = -0.1 must be at least 0",
+            ),
+            (
+                refused(|o| o.test_fraction = f64::NAN),
+                "test_fraction = NaN",
+            ),
+            (
+                refused(|o| (o.valid_fraction, o.test_fraction) = (0.5, 0.5)),
+                "leaves nothing to train on",
+            ),
+            (
+                refused(|o| o.elements = vec!["cl".into()]),
+                "\"cl\" is not an element symbol",
+            ),
             (refused(|o| o.elements.clear()), "admits no molecule"),
             (refused(|o| o.max_atoms = Some(1)), "max_atoms = 1"),
         ] {
@@ -140,16 +175,30 @@ mod tests {
     #[test]
     fn elements_are_those_of_the_option_and_no_placeholder_is_among_them() {
         let kept = Settings::new(Options::default()).unwrap().elements;
-        assert_eq!((0..256).filter(|&z| kept[z]).collect::<Vec<_>>(), [1, 6, 7, 8, 9, 16, 17, 35]);
+        assert_eq!(
+            (0..256).filter(|&z| kept[z]).collect::<Vec<_>>(),
+            [1, 6, 7, 8, 9, 16, 17, 35]
+        );
     }
 
     #[test]
     fn defaults_survive_json_and_paths_may_be_a_list() {
         let text = serde_json::to_string(&Options::default()).unwrap();
-        assert_eq!(serde_json::from_str::<Options>(&text).unwrap(), Options::default());
+        assert_eq!(
+            serde_json::from_str::<Options>(&text).unwrap(),
+            Options::default()
+        );
         assert!(serde_json::from_str::<Options>("{\"conformer\": 1}").is_err());
         let list: Options = serde_json::from_str("{\"path\": [\"a.sdf\", \"b.sdf\"]}").unwrap();
-        assert_eq!(list.path, Some(Paths::Many(vec!["a.sdf".into(), "b.sdf".into()])));
-        assert_eq!(serde_json::from_str::<Options>("{\"path\": \"a.sdf\"}").unwrap().path, Some("a.sdf".into()));
+        assert_eq!(
+            list.path,
+            Some(Paths::Many(vec!["a.sdf".into(), "b.sdf".into()]))
+        );
+        assert_eq!(
+            serde_json::from_str::<Options>("{\"path\": \"a.sdf\"}")
+                .unwrap()
+                .path,
+            Some("a.sdf".into())
+        );
     }
 }

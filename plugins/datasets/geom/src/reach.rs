@@ -19,7 +19,16 @@ pub(crate) struct Grid {
 }
 
 /// Sizes that VoxMol uses (QM9 and GEOM-drugs), with its shift: what is reported when no task is known.
-const USUAL: [Grid; 2] = [Grid { voxels: 32.0, shift: 0.5 }, Grid { voxels: 64.0, shift: 0.5 }];
+const USUAL: [Grid; 2] = [
+    Grid {
+        voxels: 32.0,
+        shift: 0.5,
+    },
+    Grid {
+        voxels: 64.0,
+        shift: 0.5,
+    },
+];
 const TASK: &str = "voxel-denoising";
 /// Augmentations that shift.
 const SHIFTING: [&str; 2] = ["continuous", "continuous-euler"];
@@ -38,13 +47,24 @@ struct Settings {
 
 /// The grids of a task's settings (JSON), or the usual ones if it has none.
 pub(crate) fn grids(task: &str) -> Vec<Grid> {
-    let settings = serde_json::from_str::<Settings>(task).ok().filter(|s| s.name == TASK);
+    let settings = serde_json::from_str::<Settings>(task)
+        .ok()
+        .filter(|s| s.name == TASK);
     let grid = settings.and_then(|s| {
-        let shift = if SHIFTING.contains(&s.augmentation.as_str()) { s.shift_angstrom } else { 0.0 };
-        Some(Grid { voxels: s.grid?, shift })
+        let shift = if SHIFTING.contains(&s.augmentation.as_str()) {
+            s.shift_angstrom
+        } else {
+            0.0
+        };
+        Some(Grid {
+            voxels: s.grid?,
+            shift,
+        })
     });
     match grid {
-        Some(grid) if grid.voxels.is_finite() && grid.voxels > 0.0 && grid.shift.is_finite() => vec![grid],
+        Some(grid) if grid.voxels.is_finite() && grid.voxels > 0.0 && grid.shift.is_finite() => {
+            vec![grid]
+        }
         _ => USUAL.to_vec(),
     }
 }
@@ -76,7 +96,8 @@ impl Outside {
     /// Centres positions `[atoms, 3]` (Å) on their mean and compares them with a grid.
     fn add(&mut self, positions: &[[f32; 3]], grid: Grid) {
         let n = positions.len().max(1) as f64;
-        let mean: [f64; 3] = std::array::from_fn(|k| positions.iter().map(|x| f64::from(x[k])).sum::<f64>() / n);
+        let mean: [f64; 3] =
+            std::array::from_fn(|k| positions.iter().map(|x| f64::from(x[k])).sum::<f64>() / n);
         let [first, last] = grid.edges();
         let (mut atoms, mut is_far) = (0, false);
         for x in positions {
@@ -92,7 +113,10 @@ impl Outside {
 
 /// One line for conformers, one for atoms, one for conformers under rotation, for each grid.
 pub(crate) fn checks(store: &Store, task: &str) -> Vec<DataCheck> {
-    grids(task).into_iter().flat_map(|grid| lines(store, grid)).collect()
+    grids(task)
+        .into_iter()
+        .flat_map(|grid| lines(store, grid))
+        .collect()
 }
 
 fn lines(store: &Store, grid: Grid) -> Vec<DataCheck> {
@@ -102,16 +126,42 @@ fn lines(store: &Store, grid: Grid) -> Vec<DataCheck> {
     let (conformers, atoms) = (store.len() as u64, store.atoms());
     let size = format!("{} voxels of {SPACING} angstrom", grid.voxels);
     let line = |what: &str, count: u64, all: u64, about: &str| {
-        check(&format!("{what} outside of {size}"), count as f64, "", true, format!("{} of {all}; {about}", percent(count, all)))
+        check(
+            &format!("{what} outside of {size}"),
+            count as f64,
+            "",
+            true,
+            format!("{} of {all}; {about}", percent(count, all)),
+        )
     };
     let [first, last] = grid.edges();
-    let as_they_stand =
-        format!("as they stand in the file, centred on the mean of their atoms; voxel centres lie at {first} to {last} angstrom");
-    let far = format!("an atom is more than {} angstrom from the mean: the nearer edge less a shift of {}", grid.safe(), grid.shift);
+    let as_they_stand = format!(
+        "as they stand in the file, centred on the mean of their atoms; voxel centres lie at {first} to {last} angstrom"
+    );
+    let far = format!(
+        "an atom is more than {} angstrom from the mean: the nearer edge less a shift of {}",
+        grid.safe(),
+        grid.shift
+    );
     vec![
-        line("conformers with atoms", outside.conformers, conformers, &format!("{as_they_stand}; atoms outside are cut off")),
-        line("atoms", outside.atoms, atoms, "as they stand in the file; further out, less of an atom's density is lost"),
-        line("conformers that a rotation takes", outside.under_rotation, conformers, &far),
+        line(
+            "conformers with atoms",
+            outside.conformers,
+            conformers,
+            &format!("{as_they_stand}; atoms outside are cut off"),
+        ),
+        line(
+            "atoms",
+            outside.atoms,
+            atoms,
+            "as they stand in the file; further out, less of an atom's density is lost",
+        ),
+        line(
+            "conformers that a rotation takes",
+            outside.under_rotation,
+            conformers,
+            &far,
+        ),
     ]
 }
 
@@ -119,14 +169,27 @@ fn lines(store: &Store, grid: Grid) -> Vec<DataCheck> {
 mod tests {
     use super::*;
 
-    const DRUGS: Grid = Grid { voxels: 64.0, shift: 0.5 };
+    const DRUGS: Grid = Grid {
+        voxels: 64.0,
+        shift: 0.5,
+    };
 
     /// Figures of the published voxelisation: the grid of 64 reaches from -7.71875 to 8.03125 Å.
     #[test]
     fn the_edges_are_those_of_the_published_grid() {
-        assert_eq!((DRUGS.edges(), DRUGS.safe()), ([-7.718_75, 8.031_25], 7.218_75));
-        let edges = Grid { voxels: 32.0, shift: 0.0 }.edges();
-        assert_eq!((edges, edges[1] - edges[0]), ([-3.718_75, 4.031_25], 31.0 * 0.25));
+        assert_eq!(
+            (DRUGS.edges(), DRUGS.safe()),
+            ([-7.718_75, 8.031_25], 7.218_75)
+        );
+        let edges = Grid {
+            voxels: 32.0,
+            shift: 0.0,
+        }
+        .edges();
+        assert_eq!(
+            (edges, edges[1] - edges[0]),
+            ([-3.718_75, 4.031_25], 31.0 * 0.25)
+        );
     }
 
     fn outside(positions: &[[f32; 3]], grid: Grid) -> [u64; 3] {
@@ -139,7 +202,10 @@ mod tests {
     fn atoms_are_counted_from_the_mean_with_edges_that_differ() {
         // Pairs whose mean is (10, 0, 0).
         let pair = |d: [f32; 3]| [[10.0 - d[0], -d[1], -d[2]], [10.0 + d[0], d[1], d[2]]];
-        let still = Grid { shift: 0.0, ..DRUGS };
+        let still = Grid {
+            shift: 0.0,
+            ..DRUGS
+        };
         assert_eq!(outside(&pair([7.7, 0.0, 0.0]), still), [0, 0, 0]);
         // Between the two edges: inside on one side, outside on the other.
         assert_eq!(outside(&pair([0.0, 7.9, 0.0]), still), [1, 1, 1]);
@@ -151,8 +217,22 @@ mod tests {
     #[test]
     fn a_shift_narrows_what_stays_inside_under_rotation() {
         for (x, expected) in [(7.2, 0), (7.25, 1)] {
-            assert_eq!(outside(&[[x, 0.0, 0.0], [-x, 0.0, 0.0]], DRUGS), [0, 0, expected], "{x}");
-            assert_eq!(outside(&[[x, 0.0, 0.0], [-x, 0.0, 0.0]], Grid { shift: 0.0, ..DRUGS }), [0; 3], "{x}");
+            assert_eq!(
+                outside(&[[x, 0.0, 0.0], [-x, 0.0, 0.0]], DRUGS),
+                [0, 0, expected],
+                "{x}"
+            );
+            assert_eq!(
+                outside(
+                    &[[x, 0.0, 0.0], [-x, 0.0, 0.0]],
+                    Grid {
+                        shift: 0.0,
+                        ..DRUGS
+                    }
+                ),
+                [0; 3],
+                "{x}"
+            );
         }
     }
 
@@ -167,15 +247,39 @@ mod tests {
 
     #[test]
     fn the_task_says_which_grid() {
-        for (augmentation, shift) in [("continuous", 0.25), ("continuous-euler", 0.25), ("cube", 0.0), ("none", 0.0)] {
-            assert_eq!(grids(&task(16, augmentation, 0.25)), [Grid { voxels: 16.0, shift }], "{augmentation}");
+        for (augmentation, shift) in [
+            ("continuous", 0.25),
+            ("continuous-euler", 0.25),
+            ("cube", 0.0),
+            ("none", 0.0),
+        ] {
+            assert_eq!(
+                grids(&task(16, augmentation, 0.25)),
+                [Grid {
+                    voxels: 16.0,
+                    shift
+                }],
+                "{augmentation}"
+            );
         }
-        for other in ["", "{}", r#"{"name":"force-field","grid":16}"#, &task(0, "none", 0.0)] {
+        for other in [
+            "",
+            "{}",
+            r#"{"name":"force-field","grid":16}"#,
+            &task(0, "none", 0.0),
+        ] {
             assert_eq!(grids(other), USUAL, "{other}");
         }
         let mut store = Store::default();
-        store.push(0, &[6, 6], &[[-5.0, 0.0, 0.0], [5.0, 0.0, 0.0]]).unwrap();
-        let values = |task: &str| checks(&store, task).iter().map(|c| c.value).collect::<Vec<_>>();
+        store
+            .push(0, &[6, 6], &[[-5.0, 0.0, 0.0], [5.0, 0.0, 0.0]])
+            .unwrap();
+        let values = |task: &str| {
+            checks(&store, task)
+                .iter()
+                .map(|c| c.value)
+                .collect::<Vec<_>>()
+        };
         assert_eq!(values(""), [1.0, 2.0, 1.0, 0.0, 0.0, 0.0]);
         assert_eq!(values(&task(48, "none", 0.5)), [0.0; 3]);
         assert_eq!(values(&task(48, "continuous", 0.9)), [0.0, 0.0, 1.0]);

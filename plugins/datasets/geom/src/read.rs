@@ -19,8 +19,15 @@ const BEAT: u64 = 64;
 ///
 /// # Errors
 /// What the reader of the format refuses, with the number of conformers before it; a file of drawings or without hydrogens.
-pub(crate) fn read_all(files: &[Input], threads: u64, collector: &mut Collector<'_>) -> PluginResult<()> {
-    let progress = Arc::new(Progress::new("reading conformers", files.iter().map(|f| f.bytes).sum()));
+pub(crate) fn read_all(
+    files: &[Input],
+    threads: u64,
+    collector: &mut Collector<'_>,
+) -> PluginResult<()> {
+    let progress = Arc::new(Progress::new(
+        "reading conformers",
+        files.iter().map(|f| f.bytes).sum(),
+    ));
     for file in files {
         let result = read(file, threads, &progress, collector);
         // Damage counts first; of a file that ends early, what came before the end may be too little to judge.
@@ -30,7 +37,12 @@ pub(crate) fn read_all(files: &[Input], threads: u64, collector: &mut Collector<
     Ok(())
 }
 
-fn read(file: &Input, threads: u64, progress: &Arc<Progress>, collector: &mut Collector<'_>) -> PluginResult<()> {
+fn read(
+    file: &Input,
+    threads: u64,
+    progress: &Arc<Progress>,
+    collector: &mut Collector<'_>,
+) -> PluginResult<()> {
     let mut sink = |conformer: Conformer| {
         if collector.seen().is_multiple_of(BEAT) {
             progress.add(0);
@@ -50,14 +62,33 @@ fn read(file: &Input, threads: u64, progress: &Arc<Progress>, collector: &mut Co
     Ok(())
 }
 
-fn open(file: &Input, threads: u64, progress: &Arc<Progress>) -> PluginResult<Box<dyn BufRead + Send>> {
-    let opened = input::open_with(&file.path, progress).and_then(|input| if threads == 1 { Ok(input) } else { input::read_ahead(input) });
-    opened.map_err(|e| bad_data(&file.name, "", input::unreadable(&e), "check the disk and the permissions"))
+fn open(
+    file: &Input,
+    threads: u64,
+    progress: &Arc<Progress>,
+) -> PluginResult<Box<dyn BufRead + Send>> {
+    let opened = input::open_with(&file.path, progress).and_then(|input| {
+        if threads == 1 {
+            Ok(input)
+        } else {
+            input::read_ahead(input)
+        }
+    });
+    opened.map_err(|e| {
+        bad_data(
+            &file.name,
+            "",
+            input::unreadable(&e),
+            "check the disk and the permissions",
+        )
+    })
 }
 
 fn with_count(error: PluginError, conformers: u64) -> PluginError {
     match error {
-        PluginError::BadData(message) => PluginError::BadData(format!("{message} ({conformers} conformers had been read before)")),
+        PluginError::BadData(message) => PluginError::BadData(format!(
+            "{message} ({conformers} conformers had been read before)"
+        )),
         other => other,
     }
 }
@@ -72,7 +103,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("crude.msgpack.gz");
         std::fs::write(&path, bytes).unwrap();
-        let file = Input { name: "crude.msgpack.gz".into(), format: Format::Crude, bytes: bytes.len() as u64, path };
+        let file = Input {
+            name: "crude.msgpack.gz".into(),
+            format: Format::Crude,
+            bytes: bytes.len() as u64,
+            path,
+        };
         let progress = Arc::new(Progress::new("reading", file.bytes));
         let settings = Settings::new(Options::default()).unwrap();
         let mut collector = Collector::new(&settings);
@@ -87,11 +123,22 @@ mod tests {
             let (result, progress, seen) = read_crude(packed, threads);
             result.unwrap();
             assert_eq!(seen, 5);
-            assert!(progress.contains(&format!("done: {},", packed.len())), "{progress}");
+            assert!(
+                progress.contains(&format!("done: {},", packed.len())),
+                "{progress}"
+            );
             // A file that is cut counts what was read of it, not what it should have.
             let (result, progress, _) = read_crude(&packed[..packed.len() - 12], threads);
-            assert!(result.unwrap_err().to_string().contains("ends inside a value"));
-            assert!(progress.contains(&format!("done: {},", packed.len() - 12)), "{progress}");
+            assert!(
+                result
+                    .unwrap_err()
+                    .to_string()
+                    .contains("ends inside a value")
+            );
+            assert!(
+                progress.contains(&format!("done: {},", packed.len() - 12)),
+                "{progress}"
+            );
         }
     }
 }

@@ -20,19 +20,34 @@ const MAX_ATOMS: usize = 1_000_000;
 /// # Errors
 /// The stream cannot be read, ends inside a structure, or a structure contradicts its counts.
 pub(crate) fn read(input: impl BufRead, source: &str, sink: &mut Sink<'_>) -> PluginResult<()> {
-    let mut lines = Lines { input, source, line: Vec::new(), number: 0, record: 0 };
+    let mut lines = Lines {
+        input,
+        source,
+        line: Vec::new(),
+        number: 0,
+        record: 0,
+    };
     let mut is_empty = true;
     while let Some(conformer) = record(&mut lines)? {
         sink(conformer)?;
         is_empty = false;
     }
-    if is_empty { Err(bad_data(source, "", "it holds no structure", DAMAGED)) } else { Ok(()) }
+    if is_empty {
+        Err(bad_data(source, "", "it holds no structure", DAMAGED))
+    } else {
+        Ok(())
+    }
 }
 
 /// The next structure, `None` at the end.
 fn record(lines: &mut Lines<'_, impl BufRead>) -> PluginResult<Option<Conformer>> {
-    let Some(title) = header(lines)? else { return Ok(None) };
-    let mut conformer = Conformer { molecule: title, ..Conformer::default() };
+    let Some(title) = header(lines)? else {
+        return Ok(None);
+    };
+    let mut conformer = Conformer {
+        molecule: title,
+        ..Conformer::default()
+    };
     let counts = lines.line.clone();
     let complete = match find(&counts, b"V3000") {
         true => v3000::read(lines, &mut conformer)?,
@@ -52,7 +67,11 @@ fn header(lines: &mut Lines<'_, impl BufRead>) -> PluginResult<Option<String>> {
     let mut blank = true;
     for number in 0..4 {
         if !lines.next()? {
-            return if blank { Ok(None) } else { Err(lines.ends_early()) };
+            return if blank {
+                Ok(None)
+            } else {
+                Err(lines.ends_early())
+            };
         }
         if number == 0 {
             lines.record += 1;
@@ -121,7 +140,10 @@ fn number(symbol: &[u8]) -> u8 {
         // Some programs write these in capitals, and no other element can be meant.
         b"CL" => 17,
         b"BR" => 35,
-        _ => std::str::from_utf8(symbol).ok().and_then(elements::atomic_number).unwrap_or(UNKNOWN),
+        _ => std::str::from_utf8(symbol)
+            .ok()
+            .and_then(elements::atomic_number)
+            .unwrap_or(UNKNOWN),
     }
 }
 
@@ -148,8 +170,13 @@ impl<R: BufRead> Lines<'_, R> {
     /// Reads the next line; `false` at the end.
     fn next(&mut self) -> PluginResult<bool> {
         self.line.clear();
-        let read = self.input.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut self.line);
-        let read = read.map_err(|e| bad_data(self.source, &self.place(), input::unreadable(&e), DAMAGED))?;
+        let read = self
+            .input
+            .by_ref()
+            .take(LONGEST_LINE)
+            .read_until(b'\n', &mut self.line);
+        let read =
+            read.map_err(|e| bad_data(self.source, &self.place(), input::unreadable(&e), DAMAGED))?;
         self.number += u64::from(read > 0);
         if read as u64 == LONGEST_LINE {
             return Err(self.wrong("it is too long for a line of an SDF file"));
@@ -162,7 +189,11 @@ impl<R: BufRead> Lines<'_, R> {
 
     /// Reads a line that must be there.
     fn expect(&mut self) -> PluginResult<()> {
-        if self.next()? { Ok(()) } else { Err(self.ends_early()) }
+        if self.next()? {
+            Ok(())
+        } else {
+            Err(self.ends_early())
+        }
     }
 
     fn text(&self) -> std::borrow::Cow<'_, str> {
@@ -179,8 +210,16 @@ impl<R: BufRead> Lines<'_, R> {
 
     /// An error about the current line, which it shows.
     fn unexpected(&self, expected: &str) -> PluginError {
-        let shown: String = self.text().chars().filter(|c| !c.is_control()).take(50).collect();
-        self.wrong(&format!("{expected} was expected, found \"{}\"", shown.trim_end()))
+        let shown: String = self
+            .text()
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(50)
+            .collect();
+        self.wrong(&format!(
+            "{expected} was expected, found \"{}\"",
+            shown.trim_end()
+        ))
     }
 
     fn ends_early(&self) -> PluginError {

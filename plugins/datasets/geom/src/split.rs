@@ -20,12 +20,24 @@ const DOMAIN: &str = "equivbench-geom split\0";
 ///
 /// # Errors
 /// Too few molecules.
-pub(crate) fn divide(keys: &[String], of_conformer: &[u32], options: &Options, seed: u64) -> PluginResult<Vec<Split>> {
+pub(crate) fn divide(
+    keys: &[String],
+    of_conformer: &[u32],
+    options: &Options,
+    seed: u64,
+) -> PluginResult<Vec<Split>> {
     let sizes = sizes(keys.len(), options)?;
     let draws = Draws::new(DOMAIN, seed);
     let part = groups::parts(&draws.order("molecule", keys), sizes);
-    let mut splits: Vec<Split> =
-        NAMES.iter().zip(sizes).map(|(&name, n)| Split { name, conformers: Vec::new(), groups: n as u64 }).collect();
+    let mut splits: Vec<Split> = NAMES
+        .iter()
+        .zip(sizes)
+        .map(|(&name, n)| Split {
+            name,
+            conformers: Vec::new(),
+            groups: n as u64,
+        })
+        .collect();
     for (conformer, &group) in of_conformer.iter().enumerate() {
         if let Some(part) = part.get(group as usize).copied().flatten() {
             splits[part].conformers.push(conformer as u32);
@@ -63,20 +75,51 @@ mod tests {
         let of_conformer: Vec<u32> = (0..350).map(|i| i % 50).collect();
         let splits = divide(&keys(50), &of_conformer, &Options::default(), 3).unwrap();
         assert_eq!(
-            splits.iter().map(|s| (s.name, s.conformers.len(), s.groups)).collect::<Vec<_>>(),
+            splits
+                .iter()
+                .map(|s| (s.name, s.conformers.len(), s.groups))
+                .collect::<Vec<_>>(),
             [("train", 280, 40), ("valid", 35, 5), ("test", 35, 5)]
         );
-        let sets: Vec<HashSet<u32>> = splits.iter().map(|s| s.conformers.iter().map(|&c| of_conformer[c as usize]).collect()).collect();
-        assert!(sets[0].is_disjoint(&sets[1]) && sets[0].is_disjoint(&sets[2]) && sets[1].is_disjoint(&sets[2]));
-        assert_eq!(splits, divide(&keys(50), &of_conformer, &Options::default(), 3).unwrap());
-        assert_ne!(splits, divide(&keys(50), &of_conformer, &Options::default(), 4).unwrap());
+        let sets: Vec<HashSet<u32>> = splits
+            .iter()
+            .map(|s| {
+                s.conformers
+                    .iter()
+                    .map(|&c| of_conformer[c as usize])
+                    .collect()
+            })
+            .collect();
+        assert!(
+            sets[0].is_disjoint(&sets[1])
+                && sets[0].is_disjoint(&sets[2])
+                && sets[1].is_disjoint(&sets[2])
+        );
+        assert_eq!(
+            splits,
+            divide(&keys(50), &of_conformer, &Options::default(), 3).unwrap()
+        );
+        assert_ne!(
+            splits,
+            divide(&keys(50), &of_conformer, &Options::default(), 4).unwrap()
+        );
     }
 
     #[test]
     fn fractions_of_zero_leave_the_split_out_and_too_few_molecules_say_what_to_do() {
-        let none = Options { valid_fraction: 0.0, test_fraction: 0.0, ..Options::default() };
+        let none = Options {
+            valid_fraction: 0.0,
+            test_fraction: 0.0,
+            ..Options::default()
+        };
         assert_eq!(divide(&keys(1), &[0, 0], &none, 1).unwrap().len(), 1);
-        let message = divide(&keys(2), &[0, 1], &Options::default(), 1).unwrap_err().to_string();
-        assert!(message.contains("2 molecule(s)") && message.contains("valid_fraction or test_fraction to 0"), "{message}");
+        let message = divide(&keys(2), &[0, 1], &Options::default(), 1)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains("2 molecule(s)")
+                && message.contains("valid_fraction or test_fraction to 0"),
+            "{message}"
+        );
     }
 }

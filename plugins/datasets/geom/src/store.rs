@@ -31,12 +31,20 @@ impl Store {
     ///
     /// # Errors
     /// More conformers than 32 bits can count.
-    pub(crate) fn push(&mut self, group: u32, numbers: &[u8], positions: &[[f64; 3]]) -> PluginResult<()> {
+    pub(crate) fn push(
+        &mut self,
+        group: u32,
+        numbers: &[u8],
+        positions: &[[f64; 3]],
+    ) -> PluginResult<()> {
         if u32::try_from(self.len() + 1).is_err() {
-            return Err(PluginError::BadRequest("[dataset] more than 4 billion conformers; lower the option conformers".into()));
+            return Err(PluginError::BadRequest(
+                "[dataset] more than 4 billion conformers; lower the option conformers".into(),
+            ));
         }
         self.numbers.extend_from_slice(numbers);
-        self.positions.extend(positions.iter().map(|x| x.map(|x| x as f32)));
+        self.positions
+            .extend(positions.iter().map(|x| x.map(|x| x as f32)));
         self.ends.push(self.numbers.len() as u64);
         self.groups.push(group);
         Ok(())
@@ -78,10 +86,21 @@ mod tests {
     #[test]
     fn conformers_come_back_with_the_nearest_f32() {
         let mut store = Store::default();
-        store.push(3, &[1, 1], &[[0.1, 0.2, 0.3], [-1.0, 0.0, 1e4]]).unwrap();
+        store
+            .push(3, &[1, 1], &[[0.1, 0.2, 0.3], [-1.0, 0.0, 1e4]])
+            .unwrap();
         store.push(1, &[6], &[[4.0, 5.0, 6.0]]).unwrap();
-        assert_eq!((store.len(), store.atoms(), store.groups()), (2, 3, &[3, 1][..]));
-        assert_eq!((store.numbers(0), store.positions(0)), (&[1, 1][..], &[[0.1_f32, 0.2, 0.3], [-1.0, 0.0, 1e4]][..]));
-        assert_eq!((store.numbers(1), store.positions(1)), (&[6][..], &[[4.0_f32, 5.0, 6.0]][..]));
+        assert_eq!(
+            (store.len(), store.atoms(), store.groups()),
+            (2, 3, &[3, 1][..])
+        );
+        assert_eq!(
+            (store.numbers(0), store.positions(0)),
+            (&[1, 1][..], &[[0.1_f32, 0.2, 0.3], [-1.0, 0.0, 1e4]][..])
+        );
+        assert_eq!(
+            (store.numbers(1), store.positions(1)),
+            (&[6][..], &[[4.0_f32, 5.0, 6.0]][..])
+        );
     }
 }

@@ -22,14 +22,32 @@ pub(crate) fn read(input: impl BufRead, source: &str, sink: &mut Sink<'_>) -> Pl
         sink(conformer(&RawFrame::parse(source, place, &text)?)?)?;
         is_empty = false;
     }
-    if is_empty { Err(bad_data(source, "", "it holds no frame", DAMAGED)) } else { Ok(()) }
+    if is_empty {
+        Err(bad_data(source, "", "it holds no frame", DAMAGED))
+    } else {
+        Ok(())
+    }
 }
 
 fn conformer(frame: &RawFrame<'_>) -> PluginResult<Conformer> {
-    let molecule = MOLECULE_KEYS.iter().filter(|_| frame.is_extended).find_map(|key| frame.info(key));
-    let numbers = frame.species_with(|_, word| Ok(if matches!(word, "D" | "T") { HEAVY_HYDROGEN } else { UNKNOWN }))?;
+    let molecule = MOLECULE_KEYS
+        .iter()
+        .filter(|_| frame.is_extended)
+        .find_map(|key| frame.info(key));
+    let numbers = frame.species_with(|_, word| {
+        Ok(if matches!(word, "D" | "T") {
+            HEAVY_HYDROGEN
+        } else {
+            UNKNOWN
+        })
+    })?;
     let positions = frame.positions()?.as_chunks::<3>().0.to_vec();
-    Ok(Conformer { molecule: molecule.unwrap_or_default().to_owned(), numbers, positions, bonds: Vec::new() })
+    Ok(Conformer {
+        molecule: molecule.unwrap_or_default().to_owned(),
+        numbers,
+        positions,
+        bonds: Vec::new(),
+    })
 }
 
 #[cfg(test)]
@@ -46,15 +64,23 @@ mod tests {
             Ok(())
         })
         .unwrap();
-        assert_eq!((found[0].molecule.as_str(), &found[0].numbers[..]), ("[HH]", &[1, HEAVY_HYDROGEN][..]));
+        assert_eq!(
+            (found[0].molecule.as_str(), &found[0].numbers[..]),
+            ("[HH]", &[1, HEAVY_HYDROGEN][..])
+        );
         assert_eq!(found[0].positions, [[0.0; 3], [0.0, 0.0, 0.74]]);
-        assert_eq!((found[1].molecule.as_str(), &found[1].numbers[..]), ("", &[8, 1, UNKNOWN][..]));
+        assert_eq!(
+            (found[1].molecule.as_str(), &found[1].numbers[..]),
+            ("", &[8, 1, UNKNOWN][..])
+        );
         assert!(found[1].positions[1][2].is_nan());
     }
 
     #[test]
     fn an_empty_file_is_refused() {
-        let error = read("\n\n".as_bytes(), "x.xyz", &mut |_| Ok(())).unwrap_err().to_string();
+        let error = read("\n\n".as_bytes(), "x.xyz", &mut |_| Ok(()))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("x.xyz: it holds no frame"), "{error}");
     }
 }

@@ -5,7 +5,9 @@ use std::{path::PathBuf, time::Instant};
 
 fn main() -> std::io::Result<()> {
     let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/data/backbones-mini.bin.gz");
-    let path = std::env::args_os().nth(1).map_or_else(|| PathBuf::from(beside), PathBuf::from);
+    let path = std::env::args_os()
+        .nth(1)
+        .map_or_else(|| PathBuf::from(beside), PathBuf::from);
     let start = Instant::now();
     let traces = generator::generate(generator::SEED);
     let bytes = generator::encode(&traces, generator::SEED, LEVEL)?;

@@ -70,9 +70,13 @@ pub(crate) fn open(cache: &Cache, inputs: &Inputs, settings: &Settings) -> Plugi
         }
     }
     let mut builder = IndexBuilder::new(Vec::new());
-    read::read_all(&inputs.files, &settings.selection, &mut builder).map_err(|e| PluginError::Other(e.to_string()))?;
+    read::read_all(&inputs.files, &settings.selection, &mut builder)
+        .map_err(|e| PluginError::Other(e.to_string()))?;
     let (index, bytes, _) = builder.finish();
-    Ok(Opened { index, store: Store::Memory(bytes) })
+    Ok(Opened {
+        index,
+        store: Store::Memory(bytes),
+    })
 }
 
 /// The folders in which a cache may lie.
@@ -86,24 +90,44 @@ pub(crate) struct Cache {
 
 impl Cache {
     pub(crate) fn new(inputs: &Inputs, settings: &Settings) -> Self {
-        let whole = inputs.folder.canonicalize().unwrap_or_else(|_| inputs.folder.clone()).join(&inputs.stem).display().to_string();
+        let whole = inputs
+            .folder
+            .canonicalize()
+            .unwrap_or_else(|_| inputs.folder.clone())
+            .join(&inputs.stem)
+            .display()
+            .to_string();
         let folders = match settings.options.cache.as_deref() {
             Some("none") => Vec::new(),
             Some(folder) => vec![(PathBuf::from(folder), whole)],
             None => {
-                let user = directories::ProjectDirs::from("", "", "equivbench").map(|d| (d.cache_dir().to_owned(), whole));
-                [(inputs.folder.clone(), inputs.stem.clone())].into_iter().chain(user).collect()
+                let user = directories::ProjectDirs::from("", "", "equivbench")
+                    .map(|d| (d.cache_dir().to_owned(), whole));
+                [(inputs.folder.clone(), inputs.stem.clone())]
+                    .into_iter()
+                    .chain(user)
+                    .collect()
             }
         };
-        Self { folders, asked_for: settings.options.cache.is_some() }
+        Self {
+            folders,
+            asked_for: settings.options.cache.is_some(),
+        }
     }
 
     fn places(&self, kind: &str, key: &str) -> Vec<PathBuf> {
         let name = |apart: &str| {
-            let digest = Sha256::new().chain_update(key).chain_update([0]).chain_update(apart).finalize();
+            let digest = Sha256::new()
+                .chain_update(key)
+                .chain_update([0])
+                .chain_update(apart)
+                .finalize();
             format!("{PREFIX}{kind}-{}", &hex(&digest)[..16])
         };
-        self.folders.iter().map(|(folder, apart)| folder.join(name(apart))).collect()
+        self.folders
+            .iter()
+            .map(|(folder, apart)| folder.join(name(apart)))
+            .collect()
     }
 
     /// Numbers that were put away under a key, which must name everything they depend on.
@@ -111,22 +135,38 @@ impl Cache {
         self.places(kind, key).iter().find_map(|place| {
             let bytes = std::fs::read(place).ok()?;
             let (digest, body) = bytes.split_at_checked(32)?;
-            let whole = Sha256::new().chain_update(key).chain_update(body).finalize()[..] == *digest;
-            whole.then(|| body.as_chunks::<4>().0.iter().map(|b| u32::from_le_bytes(*b)).collect())
+            let whole = Sha256::new()
+                .chain_update(key)
+                .chain_update(body)
+                .finalize()[..]
+                == *digest;
+            whole.then(|| {
+                body.as_chunks::<4>()
+                    .0
+                    .iter()
+                    .map(|b| u32::from_le_bytes(*b))
+                    .collect()
+            })
         })
     }
 
     /// Puts numbers away. They can be made again, so it is no error if no folder can be written.
     pub(crate) fn remember(&self, kind: &str, key: &str, numbers: &[u32]) {
         let body: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
-        let digest = Sha256::new().chain_update(key).chain_update(&body).finalize();
+        let digest = Sha256::new()
+            .chain_update(key)
+            .chain_update(&body)
+            .finalize();
         let write = |place: &PathBuf| -> io::Result<()> {
             let mut file = temporary(place)?;
             file.write_all(&digest)?;
             file.write_all(&body)?;
             persist(file, place).map(drop)
         };
-        let _ = self.places(kind, key).iter().find(|place| write(place).is_ok());
+        let _ = self
+            .places(kind, key)
+            .iter()
+            .find(|place| write(place).is_ok());
     }
 }
 
@@ -144,7 +184,10 @@ fn temporary(place: &Path) -> io::Result<NamedTempFile> {
 
 /// Everything but the files that decides which chains there are.
 fn key(settings: &Settings) -> String {
-    format!("reader {READER} {}", serde_json::to_string(&settings.selection).unwrap_or_default())
+    format!(
+        "reader {READER} {}",
+        serde_json::to_string(&settings.selection).unwrap_or_default()
+    )
 }
 
 fn unwritable(place: &Path, error: &io::Error) -> PluginError {
@@ -154,7 +197,13 @@ fn unwritable(place: &Path, error: &io::Error) -> PluginError {
     ))
 }
 
-fn build(file: NamedTempFile, place: &Path, key: String, inputs: &Inputs, settings: &Settings) -> PluginResult<Opened> {
+fn build(
+    file: NamedTempFile,
+    place: &Path,
+    key: String,
+    inputs: &Inputs,
+    settings: &Settings,
+) -> PluginResult<Opened> {
     let write = || -> io::Result<(Index, NamedTempFile)> {
         let began_ns = now_ns();
         let mut output = BufWriter::with_capacity(1 << 20, file);
@@ -162,13 +211,30 @@ fn build(file: NamedTempFile, place: &Path, key: String, inputs: &Inputs, settin
         let mut builder = IndexBuilder::new(output);
         let stamps = read::read_all(&inputs.files, &settings.selection, &mut builder)?;
         let (index, output, length) = builder.finish();
-        let document = Document { key, began_ns, stamps, index };
-        let file = finish(output.into_inner().map_err(io::IntoInnerError::into_error)?, length, &document)?;
+        let document = Document {
+            key,
+            began_ns,
+            stamps,
+            index,
+        };
+        let file = finish(
+            output
+                .into_inner()
+                .map_err(io::IntoInnerError::into_error)?,
+            length,
+            &document,
+        )?;
         Ok((document.index, file))
     };
     let (index, file) = write().map_err(|e| unwritable(place, &e))?;
     let file = persist(file, place).map_err(|e| unwritable(place, &e))?;
-    Ok(Opened { index, store: Store::File { file, start: HEADER } })
+    Ok(Opened {
+        index,
+        store: Store::File {
+            file,
+            start: HEADER,
+        },
+    })
 }
 
 /// Writes index and header behind and before the coordinates.
@@ -177,7 +243,13 @@ fn finish(mut file: NamedTempFile, length: u64, document: &Document) -> io::Resu
     file.seek(SeekFrom::Start(HEADER + length))?;
     file.write_all(&text)?;
     file.seek(SeekFrom::Start(0))?;
-    let header = [&MAGIC[..], &length.to_le_bytes(), &(text.len() as u64).to_le_bytes(), &Sha256::digest(&text)].concat();
+    let header = [
+        &MAGIC[..],
+        &length.to_le_bytes(),
+        &(text.len() as u64).to_le_bytes(),
+        &Sha256::digest(&text),
+    ]
+    .concat();
     file.write_all(&header)?;
     file.as_file().sync_all()?;
     Ok(file)
@@ -189,7 +261,9 @@ fn persist(file: NamedTempFile, place: &Path) -> io::Result<File> {
 }
 
 fn now_ns() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX))
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// The cache at a place, if it is there, whole and up to date.
@@ -209,14 +283,25 @@ fn load(place: &Path, key: &str, inputs: &Inputs) -> Option<Opened> {
         // Without the new times every file would be hashed again the next time; the cache is good even if they cannot be written.
         let _ = rewrite(&mut file, place, length, &document);
     }
-    Some(Opened { index: document.index, store: Store::File { file, start: HEADER } })
+    Some(Opened {
+        index: document.index,
+        store: Store::File {
+            file,
+            start: HEADER,
+        },
+    })
 }
 
 fn read_document(file: &mut File) -> Option<(u64, Document)> {
     let mut header = [0; HEADER as usize];
     file.read_exact(&mut header).ok()?;
     let (magic, rest) = header.split_at(8);
-    let number = |at: usize| rest.get(at..at + 8)?.try_into().ok().map(u64::from_le_bytes);
+    let number = |at: usize| {
+        rest.get(at..at + 8)?
+            .try_into()
+            .ok()
+            .map(u64::from_le_bytes)
+    };
     let (length, index_length) = (number(0)?, number(8)?);
     let whole = HEADER.checked_add(length)?.checked_add(index_length)?;
     if magic != MAGIC || file.metadata().ok()?.len() != whole {
@@ -241,10 +326,19 @@ enum Freshness {
 
 /// Compares the inputs with those that were read.
 fn freshness(document: &Document, files: &[Input]) -> Freshness {
-    if document.stamps.len() != files.len() || document.stamps.iter().zip(files).any(|(s, f)| s.name != f.name) {
+    if document.stamps.len() != files.len()
+        || document
+            .stamps
+            .iter()
+            .zip(files)
+            .any(|(s, f)| s.name != f.name)
+    {
         return Freshness::Stale;
     }
-    let progress = Progress::new("bytes of structure files compared with the index", read::bytes_of(files));
+    let progress = Progress::new(
+        "bytes of structure files compared with the index",
+        read::bytes_of(files),
+    );
     let compare = |(stamp, file): (&Stamp, &Input)| {
         let (bytes, modified_ns) = read::quick_stamp(&file.path);
         let told_by_time = stamp.modified_ns.saturating_add(TOO_CLOSE_NS) < document.began_ns;
@@ -256,7 +350,10 @@ fn freshness(document: &Document, files: &[Input]) -> Freshness {
             return Some(stamp.clone());
         }
         if read::sha256(&file.path, &progress) == stamp.sha256 {
-            return Some(Stamp { modified_ns, ..stamp.clone() });
+            return Some(Stamp {
+                modified_ns,
+                ..stamp.clone()
+            });
         }
         None
     };
@@ -274,23 +371,35 @@ fn is_whole(place: &Path, length: u64, records: &[Record]) -> bool {
     if !records.windows(2).all(fits) || records.last().is_some_and(|r| r.offset >= length) {
         return false;
     }
-    let ends: Vec<u64> = records.iter().skip(1).map(|r| r.offset).chain([length]).collect();
-    records.par_chunks(RECORDS_AT_ONCE).zip(ends.par_chunks(RECORDS_AT_ONCE)).all(|(records, ends)| {
-        let compare = || -> io::Result<bool> {
-            let mut reader = BufReader::with_capacity(1 << 20, File::open(place)?);
-            reader.seek(SeekFrom::Start(HEADER + records.first().map_or(0, |r| r.offset)))?;
-            let mut bytes = Vec::new();
-            for (record, end) in records.iter().zip(ends) {
-                bytes.clear();
-                (&mut reader).take(end - record.offset).read_to_end(&mut bytes)?;
-                if checksum(&bytes, &record.sequence) != record.checksum {
-                    return Ok(false);
+    let ends: Vec<u64> = records
+        .iter()
+        .skip(1)
+        .map(|r| r.offset)
+        .chain([length])
+        .collect();
+    records
+        .par_chunks(RECORDS_AT_ONCE)
+        .zip(ends.par_chunks(RECORDS_AT_ONCE))
+        .all(|(records, ends)| {
+            let compare = || -> io::Result<bool> {
+                let mut reader = BufReader::with_capacity(1 << 20, File::open(place)?);
+                reader.seek(SeekFrom::Start(
+                    HEADER + records.first().map_or(0, |r| r.offset),
+                ))?;
+                let mut bytes = Vec::new();
+                for (record, end) in records.iter().zip(ends) {
+                    bytes.clear();
+                    (&mut reader)
+                        .take(end - record.offset)
+                        .read_to_end(&mut bytes)?;
+                    if checksum(&bytes, &record.sequence) != record.checksum {
+                        return Ok(false);
+                    }
                 }
-            }
-            Ok(true)
-        };
-        compare().unwrap_or(false)
-    })
+                Ok(true)
+            };
+            compare().unwrap_or(false)
+        })
 }
 
 /// Writes the same cache with other stamps.

@@ -31,12 +31,19 @@ impl Chain {
 
 /// See [`Chain::steps`].
 pub(crate) fn steps(positions: &[[f64; 3]]) -> impl Iterator<Item = f64> + '_ {
-    positions.windows(2).map(|pair| (0..3).map(|k| (pair[1][k] - pair[0][k]).powi(2)).sum::<f64>().sqrt())
+    positions.windows(2).map(|pair| {
+        (0..3)
+            .map(|k| (pair[1][k] - pair[0][k]).powi(2))
+            .sum::<f64>()
+            .sqrt()
+    })
 }
 
 /// See [`Chain::breaks`].
 pub(crate) fn breaks(positions: &[[f64; 3]]) -> Vec<i64> {
-    let mut breaks: Vec<i64> = steps(positions).map(|d| i64::from(d > BREAK_ABOVE)).collect();
+    let mut breaks: Vec<i64> = steps(positions)
+        .map(|d| i64::from(d > BREAK_ABOVE))
+        .collect();
     breaks.resize(positions.len(), 0);
     breaks
 }
@@ -48,9 +55,19 @@ mod tests {
     #[test]
     fn a_chain_breaks_where_the_next_residue_is_more_than_four_angstrom_away() {
         let at = |x| [x, 0.0, 0.0];
-        let chain = Chain { positions: vec![at(0.0), at(3.8), at(7.8), at(11.9)], ..Chain::default() };
+        let chain = Chain {
+            positions: vec![at(0.0), at(3.8), at(7.8), at(11.9)],
+            ..Chain::default()
+        };
         assert_eq!(chain.breaks(), [0, 0, 1, 0]);
         assert_eq!(Chain::default().breaks(), [] as [i64; 0]);
-        assert_eq!(Chain { positions: vec![at(1.0)], ..Chain::default() }.breaks(), [0]);
+        assert_eq!(
+            Chain {
+                positions: vec![at(1.0)],
+                ..Chain::default()
+            }
+            .breaks(),
+            [0]
+        );
     }
 }

@@ -9,7 +9,12 @@ const USUAL_STEP: std::ops::RangeInclusive<f64> = 3.7..=3.9;
 const FEW: f64 = 0.01;
 
 /// All checks. `train` is the number of training chains.
-pub(crate) fn checks(report: &Report, clusters: &Clusters, kept: usize, train: usize) -> Vec<DataCheck> {
+pub(crate) fn checks(
+    report: &Report,
+    clusters: &Clusters,
+    kept: usize,
+    train: usize,
+) -> Vec<DataCheck> {
     let mut checks = files(report);
     checks.extend(chains(report, kept));
     checks.extend(structure(report));
@@ -23,7 +28,11 @@ pub(crate) fn checks(report: &Report, clusters: &Clusters, kept: usize, train: u
 }
 
 fn files(report: &Report) -> Vec<DataCheck> {
-    let mut checks = vec![count("files read", report.files, "structure files and members of archives")];
+    let mut checks = vec![count(
+        "files read",
+        report.files,
+        "structure files and members of archives",
+    )];
     if report.unreadable > 0 {
         let share = report.unreadable as f64 / (report.unreadable + report.files) as f64;
         let about = format!(
@@ -31,15 +40,35 @@ fn files(report: &Report) -> Vec<DataCheck> {
             report.first_unreadable.join("; "),
             100.0 * FEW
         );
-        checks.push(check("files that could not be read", report.unreadable as f64, "", share <= FEW, about));
+        checks.push(check(
+            "files that could not be read",
+            report.unreadable as f64,
+            "",
+            share <= FEW,
+            about,
+        ));
     }
-    push_some(&mut checks, "files without a protein chain", report.without_chain, "nucleic acids, ligands or solvent only");
+    push_some(
+        &mut checks,
+        "files without a protein chain",
+        report.without_chain,
+        "nucleic acids, ligands or solvent only",
+    );
     checks
 }
 
 fn chains(report: &Report, kept: usize) -> Vec<DataCheck> {
-    let mut checks = vec![count("chains", kept as u64, &format!("kept of {} with a C-alpha", report.chains))];
-    checks.extend(report.left_out.iter().map(|(reason, n)| count("left out", *n, reason.about())));
+    let mut checks = vec![count(
+        "chains",
+        kept as u64,
+        &format!("kept of {} with a C-alpha", report.chains),
+    )];
+    checks.extend(
+        report
+            .left_out
+            .iter()
+            .map(|(reason, n)| count("left out", *n, reason.about())),
+    );
     checks
 }
 
@@ -61,15 +90,30 @@ fn structure(report: &Report) -> Vec<DataCheck> {
         ),
     ];
     let tally = report.tally;
-    push_some(&mut checks, "residues without C-alpha", tally.without_alpha, "dropped, in all chains that were read");
-    push_some(&mut checks, "alternate locations", tally.alternates, "C-alphas dropped: the first location in the file counts");
+    push_some(
+        &mut checks,
+        "residues without C-alpha",
+        tally.without_alpha,
+        "dropped, in all chains that were read",
+    );
+    push_some(
+        &mut checks,
+        "alternate locations",
+        tally.alternates,
+        "C-alphas dropped: the first location in the file counts",
+    );
     push_some(
         &mut checks,
         "modified residues",
         tally.modified,
         "amino acids in HETATM records, dropped (hetatm = \"modified\" keeps them)",
     );
-    push_some(&mut checks, "residues of unknown name", tally.unknown, "with a C-alpha in ATOM records, dropped");
+    push_some(
+        &mut checks,
+        "residues of unknown name",
+        tally.unknown,
+        "with a C-alpha in ATOM records, dropped",
+    );
     checks
 }
 
@@ -77,9 +121,18 @@ fn of_clusters(clusters: &Clusters) -> Vec<DataCheck> {
     let about = format!("of chains that stay in one split: {}", clusters.about);
     let mut checks = vec![
         count("clusters", clusters.keys.len() as u64, &about),
-        count("largest cluster", clusters.largest(), "chains of the cluster that has most"),
+        count(
+            "largest cluster",
+            clusters.largest(),
+            "chains of the cluster that has most",
+        ),
     ];
-    push_some(&mut checks, "left out", clusters.missing(), "chains that the cluster file does not name");
+    push_some(
+        &mut checks,
+        "left out",
+        clusters.missing(),
+        "chains that the cluster file does not name",
+    );
     checks
 }
 
@@ -94,7 +147,13 @@ fn count(name: &str, value: u64, about: &str) -> DataCheck {
 }
 
 fn check(name: &str, value: f64, unit: &str, passed: bool, about: String) -> DataCheck {
-    DataCheck { name: name.into(), value, unit: unit.into(), passed, about }
+    DataCheck {
+        name: name.into(),
+        value,
+        unit: unit.into(),
+        passed,
+        about,
+    }
 }
 
 #[cfg(test)]
@@ -102,15 +161,27 @@ mod tests {
     use super::*;
 
     fn passed(report: &Report, name: &str) -> bool {
-        checks(report, &Clusters::default(), 1, 1).iter().find(|c| c.name == name).unwrap().passed
+        checks(report, &Clusters::default(), 1, 1)
+            .iter()
+            .find(|c| c.name == name)
+            .unwrap()
+            .passed
     }
 
     #[test]
     fn wrong_lengths_and_many_unreadable_files_are_seen() {
-        let report = |median_step, unreadable| Report { files: 100, unreadable, median_step, ..Report::default() };
+        let report = |median_step, unreadable| Report {
+            files: 100,
+            unreadable,
+            median_step,
+            ..Report::default()
+        };
         assert!(passed(&report(Some(3.8), 0), "median C-alpha step"));
         // Nanometres taken for ångström, and no step at all.
-        assert!(!passed(&report(Some(0.38), 0), "median C-alpha step") && !passed(&report(None, 0), "median C-alpha step"));
+        assert!(
+            !passed(&report(Some(0.38), 0), "median C-alpha step")
+                && !passed(&report(None, 0), "median C-alpha step")
+        );
         let name = "files that could not be read";
         assert!(passed(&report(Some(3.8), 1), name) && !passed(&report(Some(3.8), 2), name));
     }

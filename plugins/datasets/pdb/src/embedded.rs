@@ -48,10 +48,18 @@ pub fn sample() -> PluginResult<Sample> {
 
 fn parse(bytes: &[u8]) -> PluginResult<Sample> {
     let mut body = Vec::new();
-    flate2::read::GzDecoder::new(bytes).read_to_end(&mut body).map_err(|e| damaged(&e.to_string()))?;
-    let text = body.strip_prefix(MAGIC).ok_or_else(|| damaged("its magic is missing"))?;
-    let (length, rest) = text.split_first_chunk::<4>().ok_or_else(|| damaged("its header is cut off"))?;
-    let (header, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or_else(|| damaged("its header is cut off"))?;
+    flate2::read::GzDecoder::new(bytes)
+        .read_to_end(&mut body)
+        .map_err(|e| damaged(&e.to_string()))?;
+    let text = body
+        .strip_prefix(MAGIC)
+        .ok_or_else(|| damaged("its magic is missing"))?;
+    let (length, rest) = text
+        .split_first_chunk::<4>()
+        .ok_or_else(|| damaged("its header is cut off"))?;
+    let (header, rest) = rest
+        .split_at_checked(u32::from_le_bytes(*length) as usize)
+        .ok_or_else(|| damaged("its header is cut off"))?;
     let header: Header = serde_json::from_slice(header).map_err(|e| damaged(&e.to_string()))?;
     let residues: usize = header.chains.iter().map(|c| c.sequence.len()).sum();
     if rest.len() != 4 * 3 * residues {
@@ -59,8 +67,16 @@ fn parse(bytes: &[u8]) -> PluginResult<Sample> {
     }
     let mut positions = positions(rest).into_iter();
     let families = header.chains.iter().map(|c| c.family).collect();
-    let chains = header.chains.iter().map(|c| chain_of(c, positions.by_ref())).collect::<PluginResult<_>>()?;
-    Ok(Sample { chains, families, folds: header.chains.into_iter().map(|c| c.fold).collect() })
+    let chains = header
+        .chains
+        .iter()
+        .map(|c| chain_of(c, positions.by_ref()))
+        .collect::<PluginResult<_>>()?;
+    Ok(Sample {
+        chains,
+        families,
+        folds: header.chains.into_iter().map(|c| c.fold).collect(),
+    })
 }
 
 /// Coordinates from planes of differences.
@@ -78,14 +94,30 @@ fn positions(planes: &[u8]) -> Vec<[f64; 3]> {
     positions
 }
 
-fn chain_of(header: &HeaderChain, positions: impl Iterator<Item = [f64; 3]>) -> PluginResult<Chain> {
+fn chain_of(
+    header: &HeaderChain,
+    positions: impl Iterator<Item = [f64; 3]>,
+) -> PluginResult<Chain> {
     let residues = header.sequence.len();
-    let residue_numbers: Vec<i64> = header.pieces.iter().flat_map(|&(first, count)| (first..).take(count)).take(residues + 1).collect();
+    let residue_numbers: Vec<i64> = header
+        .pieces
+        .iter()
+        .flat_map(|&(first, count)| (first..).take(count))
+        .take(residues + 1)
+        .collect();
     if residue_numbers.len() != residues {
-        return Err(damaged(&format!("chain {} has {residues} letters, but other residue numbers", header.id)));
+        return Err(damaged(&format!(
+            "chain {} has {residues} letters, but other residue numbers",
+            header.id
+        )));
     }
     let (id, sequence) = (header.id.clone(), header.sequence.clone());
-    Ok(Chain { id, sequence, positions: positions.take(residues).collect(), residue_numbers })
+    Ok(Chain {
+        id,
+        sequence,
+        positions: positions.take(residues).collect(),
+        residue_numbers,
+    })
 }
 
 fn damaged(what: &str) -> PluginError {
@@ -112,13 +144,30 @@ mod tests {
     fn the_generator_makes_the_chains_of_the_file() {
         let sample = sample().unwrap();
         let plan = generator::plan();
-        assert_eq!(plan.iter().map(|p| p.0).collect::<Vec<_>>(), sample.families);
+        assert_eq!(
+            plan.iter().map(|p| p.0).collect::<Vec<_>>(),
+            sample.families
+        );
         // The second lacks part of a loop; the others are a first and a last chain of a family.
         for number in [0, 157, plan.len() - 1] {
-            let (made, stored) = (generator::generate_chain(generator::SEED, number), &sample.chains[number]);
-            assert_eq!((&made.id, &made.sequence, &made.residue_numbers), (&stored.id, &stored.sequence, &stored.residue_numbers));
-            for (a, b) in made.positions.as_flattened().iter().zip(stored.positions.as_flattened()) {
-                assert!((a - b).abs() <= 0.5 / STEPS + 1e-9, "chain {number}: half a step of the file, and rounding: {a} {b}");
+            let (made, stored) = (
+                generator::generate_chain(generator::SEED, number),
+                &sample.chains[number],
+            );
+            assert_eq!(
+                (&made.id, &made.sequence, &made.residue_numbers),
+                (&stored.id, &stored.sequence, &stored.residue_numbers)
+            );
+            for (a, b) in made
+                .positions
+                .as_flattened()
+                .iter()
+                .zip(stored.positions.as_flattened())
+            {
+                assert!(
+                    (a - b).abs() <= 0.5 / STEPS + 1e-9,
+                    "chain {number}: half a step of the file, and rounding: {a} {b}"
+                );
             }
         }
     }
@@ -130,15 +179,26 @@ mod tests {
             family: 3,
             fold: "test",
             sequence: "GAV".into(),
-            positions: vec![[-1.5, 0.25, 100.0], [2.3, 0.0, -99.125], [2.301, 0.002, 0.0]],
+            positions: vec![
+                [-1.5, 0.25, 100.0],
+                [2.3, 0.0, -99.125],
+                [2.301, 0.002, 0.0],
+            ],
             residue_numbers: vec![-1, 0, 5],
             kinds: vec![generator::Kind::Loop; 3],
         };
-        let sample = parse(&generator::encode(&[trace.clone(), trace.clone()], 1, LEVEL).unwrap()).unwrap();
+        let sample =
+            parse(&generator::encode(&[trace.clone(), trace.clone()], 1, LEVEL).unwrap()).unwrap();
         assert_eq!(sample.families, [3, 3]);
         for chain in &sample.chains {
-            assert_eq!((&chain.sequence, &chain.residue_numbers), (&trace.sequence, &trace.residue_numbers));
-            assert_eq!(chain.positions, trace.positions, "thousandths are exact in the file and nearest in f64");
+            assert_eq!(
+                (&chain.sequence, &chain.residue_numbers),
+                (&trace.sequence, &trace.residue_numbers)
+            );
+            assert_eq!(
+                chain.positions, trace.positions,
+                "thousandths are exact in the file and nearest in f64"
+            );
         }
     }
 }

@@ -136,7 +136,10 @@ pub(crate) struct EntryBuilder {
 
 impl EntryBuilder {
     pub(crate) fn new(take_modified: bool) -> Self {
-        Self { take_modified, ..Self::default() }
+        Self {
+            take_modified,
+            ..Self::default()
+        }
     }
 
     /// Takes note of the residue of an atom of the first model. Atoms of one residue come one after the other.
@@ -149,7 +152,11 @@ impl EntryBuilder {
         current.set(residue);
         current.modified = residue.hetero && residues::is_modified(residue.name);
         let wanted = !residue.hetero || self.take_modified && current.modified;
-        current.letter = if wanted { residues::one_letter(residue.name) } else { None };
+        current.letter = if wanted {
+            residues::one_letter(residue.name)
+        } else {
+            None
+        };
         if current.letter.is_some() {
             self.chain(residue);
         }
@@ -158,7 +165,9 @@ impl EntryBuilder {
 
     /// Adds the C-alpha of the residue of the last atom. `alternate` is its alternate location, empty for none.
     pub(crate) fn alpha(&mut self, alternate: &str, position: [f64; 3]) {
-        let Some(current) = &mut self.current else { return };
+        let Some(current) = &mut self.current else {
+            return;
+        };
         let Some(letter) = current.letter else {
             self.tally.modified += u64::from(current.modified);
             self.tally.unknown += u64::from(!current.hetero);
@@ -166,8 +175,16 @@ impl EntryBuilder {
         };
         let repeated = current.has_alpha;
         current.has_alpha = true;
-        let Some(state) = self.by_name.get(&current.chain).and_then(|&i| self.chains.get_mut(i)) else { return };
-        let is_new = state.seen.insert((current.number, current.insertion.clone()));
+        let Some(state) = self
+            .by_name
+            .get(&current.chain)
+            .and_then(|&i| self.chains.get_mut(i))
+        else {
+            return;
+        };
+        let is_new = state
+            .seen
+            .insert((current.number, current.insertion.clone()));
         // The same number again without an alternate location is another molecule under the same chain id, not a second location.
         if !is_new && (repeated || !alternate.is_empty()) {
             self.tally.alternates += 1;
@@ -184,9 +201,14 @@ impl EntryBuilder {
         let current = self.current.take()?;
         if current.letter.is_some()
             && !current.has_alpha
-            && let Some(state) = self.by_name.get(&current.chain).and_then(|&i| self.chains.get_mut(i))
+            && let Some(state) = self
+                .by_name
+                .get(&current.chain)
+                .and_then(|&i| self.chains.get_mut(i))
         {
-            state.without_alpha.insert((current.number, current.insertion.clone()));
+            state
+                .without_alpha
+                .insert((current.number, current.insertion.clone()));
         }
         Some(current)
     }
@@ -195,9 +217,17 @@ impl EntryBuilder {
         if self.by_name.contains_key(residue.chain) {
             return;
         }
-        self.by_name.insert(residue.chain.to_owned(), self.chains.len());
-        let chain = EntryChain { name: residue.chain.to_owned(), ..EntryChain::default() };
-        self.chains.push(ChainState { chain, entity: residue.entity.to_owned(), ..ChainState::default() });
+        self.by_name
+            .insert(residue.chain.to_owned(), self.chains.len());
+        let chain = EntryChain {
+            name: residue.chain.to_owned(),
+            ..EntryChain::default()
+        };
+        self.chains.push(ChainState {
+            chain,
+            entity: residue.entity.to_owned(),
+            ..ChainState::default()
+        });
     }
 
     /// The entry. Sequences that the file states after its atoms find their chains here.
@@ -205,19 +235,30 @@ impl EntryBuilder {
         self.close();
         let mut chains = Vec::new();
         for mut state in self.chains {
-            self.tally.without_alpha += state.without_alpha.difference(&state.seen.into_iter().collect()).count() as u64;
+            self.tally.without_alpha += state
+                .without_alpha
+                .difference(&state.seen.into_iter().collect())
+                .count() as u64;
             state.chain.stated = self.stated.get(&state.entity).cloned();
             if !state.chain.positions.is_empty() {
                 chains.push(state.chain);
             }
         }
-        Entry { chains, methods: self.methods, resolution: self.resolution, tally: self.tally }
+        Entry {
+            chains,
+            methods: self.methods,
+            resolution: self.resolution,
+            tally: self.tally,
+        }
     }
 }
 
 /// One-letter codes of a stated sequence; what is no known amino acid is `X`.
 pub(crate) fn letters<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    names.into_iter().map(|name| char::from(residues::one_letter(name).unwrap_or(b'X'))).collect()
+    names
+        .into_iter()
+        .map(|name| char::from(residues::one_letter(name).unwrap_or(b'X')))
+        .collect()
 }
 
 /// Whether a coordinate can be used: finite, and within 1e6 Å, far beyond any structure, so that a square stays in the range of f64.
@@ -235,7 +276,14 @@ mod tests {
     fn entry(take_modified: bool, atoms: &[Made<'_>]) -> Entry {
         let mut builder = EntryBuilder::new(take_modified);
         for &(record, number, insertion, name, alphas) in atoms {
-            builder.atom(&Residue { hetero: record == "HETATM", chain: "A", number, insertion, name, entity: "1" });
+            builder.atom(&Residue {
+                hetero: record == "HETATM",
+                chain: "A",
+                number,
+                insertion,
+                name,
+                entity: "1",
+            });
             for &(alternate, x) in alphas {
                 builder.alpha(alternate, [x, 0.0, 0.0]);
             }
@@ -244,31 +292,59 @@ mod tests {
     }
 
     fn trace(entry: &Entry) -> (String, Vec<f64>) {
-        entry.chains.first().map_or_else(Default::default, |c| (c.sequence.clone(), c.positions.iter().map(|p| p[0]).collect()))
+        entry.chains.first().map_or_else(Default::default, |c| {
+            (
+                c.sequence.clone(),
+                c.positions.iter().map(|p| p[0]).collect(),
+            )
+        })
     }
 
     #[test]
     fn the_first_alternate_location_counts_whatever_its_name() {
-        let found = entry(false, &[("ATOM", 1, "", "ALA", &[("B", 1.0), ("A", 2.0)]), ("ATOM", 2, "", "GLY", &[("1", 3.0), ("2", 4.0)])]);
-        assert_eq!((trace(&found), found.tally.alternates), (("AG".into(), vec![1.0, 3.0]), 2));
+        let found = entry(
+            false,
+            &[
+                ("ATOM", 1, "", "ALA", &[("B", 1.0), ("A", 2.0)]),
+                ("ATOM", 2, "", "GLY", &[("1", 3.0), ("2", 4.0)]),
+            ],
+        );
+        assert_eq!(
+            (trace(&found), found.tally.alternates),
+            (("AG".into(), vec![1.0, 3.0]), 2)
+        );
     }
 
     #[test]
     fn two_names_at_one_number_are_one_residue_and_an_insertion_code_is_another() {
         let found = entry(
             false,
-            &[("ATOM", 22, "", "PRO", &[("A", 1.0)]), ("ATOM", 22, "", "SER", &[("B", 2.0)]), ("ATOM", 22, "A", "GLY", &[("", 3.0)])],
+            &[
+                ("ATOM", 22, "", "PRO", &[("A", 1.0)]),
+                ("ATOM", 22, "", "SER", &[("B", 2.0)]),
+                ("ATOM", 22, "A", "GLY", &[("", 3.0)]),
+            ],
         );
-        assert_eq!((trace(&found), found.chains[0].numbers.clone()), (("PG".into(), vec![1.0, 3.0]), vec![22, 22]));
+        assert_eq!(
+            (trace(&found), found.chains[0].numbers.clone()),
+            (("PG".into(), vec![1.0, 3.0]), vec![22, 22])
+        );
     }
 
     #[test]
     fn a_repeated_number_without_alternate_location_is_another_residue() {
         let found = entry(
             false,
-            &[("ATOM", 1, "", "ALA", &[("", 1.0)]), ("ATOM", 2, "", "GLY", &[("", 2.0)]), ("ATOM", 1, "", "ALA", &[("", 9.0)])],
+            &[
+                ("ATOM", 1, "", "ALA", &[("", 1.0)]),
+                ("ATOM", 2, "", "GLY", &[("", 2.0)]),
+                ("ATOM", 1, "", "ALA", &[("", 9.0)]),
+            ],
         );
-        assert_eq!((trace(&found), found.tally.alternates), (("AGA".into(), vec![1.0, 2.0, 9.0]), 0));
+        assert_eq!(
+            (trace(&found), found.tally.alternates),
+            (("AGA".into(), vec![1.0, 2.0, 9.0]), 0)
+        );
     }
 
     #[test]
@@ -281,8 +357,18 @@ mod tests {
             ("ATOM", 5, "", "LIG", &[("", 5.0)]),
         ];
         let (without, with) = (entry(false, atoms), entry(true, atoms));
-        assert_eq!((trace(&without).0, without.tally.modified, without.tally.unknown), ("A".into(), 1, 1));
-        assert_eq!((trace(&with).0, with.tally.modified, with.tally.unknown), ("AM".into(), 0, 1));
+        assert_eq!(
+            (
+                trace(&without).0,
+                without.tally.modified,
+                without.tally.unknown
+            ),
+            ("A".into(), 1, 1)
+        );
+        assert_eq!(
+            (trace(&with).0, with.tally.modified, with.tally.unknown),
+            ("AM".into(), 0, 1)
+        );
     }
 
     #[test]
@@ -296,7 +382,14 @@ mod tests {
                 ("HETATM", 3, "", "HOH", &[]),
             ],
         );
-        assert_eq!((trace(&found).0, found.tally.without_alpha), ("T".into(), 1));
-        assert!(entry(false, &[("ATOM", 1, "", "ALA", &[])]).chains.is_empty());
+        assert_eq!(
+            (trace(&found).0, found.tally.without_alpha),
+            ("T".into(), 1)
+        );
+        assert!(
+            entry(false, &[("ATOM", 1, "", "ALA", &[])])
+                .chains
+                .is_empty()
+        );
     }
 }

@@ -58,7 +58,10 @@ pub(crate) struct Parsed {
 impl Parsed {
     pub(crate) fn new(mut entry: Entry, selection: &Selection) -> Self {
         let chains = std::mem::take(&mut entry.chains);
-        let mut parsed = Self { tally: entry.tally, ..Self::default() };
+        let mut parsed = Self {
+            tally: entry.tally,
+            ..Self::default()
+        };
         for chain in chains {
             match selection.refuses(&entry, &chain) {
                 Some(reason) => parsed.left_out.push(reason),
@@ -81,7 +84,13 @@ pub(crate) struct IndexBuilder<W> {
 impl<W: Write> IndexBuilder<W> {
     pub(crate) fn new(output: W) -> Self {
         let bins = (BREAK_ABOVE / BIN).round() as usize + 1;
-        Self { output, offset: 0, index: Index::default(), seen: HashSet::new(), steps: vec![0; bins] }
+        Self {
+            output,
+            offset: 0,
+            index: Index::default(),
+            seen: HashSet::new(),
+            steps: vec![0; bins],
+        }
     }
 
     /// Adds what was read of a file, or why it was not.
@@ -104,10 +113,17 @@ impl<W: Write> IndexBuilder<W> {
         report.chains += (parsed.kept.len() + parsed.left_out.len()) as u64;
         report.without_chain += u64::from(parsed.kept.is_empty() && parsed.left_out.is_empty());
         report.tally.add(parsed.tally);
-        parsed.left_out.into_iter().for_each(|reason| self.leave_out(reason));
+        parsed
+            .left_out
+            .into_iter()
+            .for_each(|reason| self.leave_out(reason));
         let stem = crate::inputs::stem(name);
         for chain in parsed.kept {
-            let id = if chain.name.is_empty() { stem.clone() } else { format!("{stem}_{}", chain.name) };
+            let id = if chain.name.is_empty() {
+                stem.clone()
+            } else {
+                format!("{stem}_{}", chain.name)
+            };
             self.keep(id, chain)?;
         }
         Ok(())
@@ -118,9 +134,18 @@ impl<W: Write> IndexBuilder<W> {
     /// # Errors
     /// A residue number that does not fit into 32 bits; coordinates cannot be written.
     pub(crate) fn chain(&mut self, chain: Chain, selection: &Selection) -> io::Result<()> {
-        let numbers: Result<Vec<i32>, _> = chain.residue_numbers.iter().map(|&n| i32::try_from(n)).collect();
+        let numbers: Result<Vec<i32>, _> = chain
+            .residue_numbers
+            .iter()
+            .map(|&n| i32::try_from(n))
+            .collect();
         let numbers = numbers.map_err(io::Error::other)?;
-        let entry = EntryChain { sequence: chain.sequence, positions: chain.positions, numbers, ..EntryChain::default() };
+        let entry = EntryChain {
+            sequence: chain.sequence,
+            positions: chain.positions,
+            numbers,
+            ..EntryChain::default()
+        };
         self.index.report.chains += 1;
         match selection.refuses_chain(&entry) {
             Some(reason) => self.leave_out(reason),
@@ -142,7 +167,12 @@ impl<W: Write> IndexBuilder<W> {
         self.output.write_all(&packed)?;
         self.survey(&chain.positions);
         let checksum = checksum(&packed, &chain.sequence);
-        self.index.records.push(Record { id, sequence: chain.sequence, checksum, offset: self.offset });
+        self.index.records.push(Record {
+            id,
+            sequence: chain.sequence,
+            checksum,
+            offset: self.offset,
+        });
         self.offset += packed.len() as u64;
         Ok(())
     }
@@ -150,7 +180,11 @@ impl<W: Write> IndexBuilder<W> {
     fn survey(&mut self, positions: &[[f64; 3]]) {
         self.index.report.residues += positions.len() as u64;
         for step in chain::steps(positions) {
-            match self.steps.get_mut((step / BIN) as usize).filter(|_| step <= BREAK_ABOVE) {
+            match self
+                .steps
+                .get_mut((step / BIN) as usize)
+                .filter(|_| step <= BREAK_ABOVE)
+            {
                 Some(bin) => *bin += 1,
                 None => self.index.report.breaks += 1,
             }
@@ -172,12 +206,18 @@ fn median(bins: &[u64]) -> Option<f64> {
         below += n;
         below >= half && half > 0
     };
-    bins.iter().position(reaches).map(|bin| (bin as f64 + 0.5) * BIN)
+    bins.iter()
+        .position(reaches)
+        .map(|bin| (bin as f64 + 0.5) * BIN)
 }
 
 /// Two chains of one sequence and the same coordinates are one, whatever the files call them and number their residues.
 fn identity(chain: &EntryChain) -> [u8; 32] {
-    Sha256::new().chain_update(&chain.sequence).chain_update(pack(&chain.positions, &[])).finalize().into()
+    Sha256::new()
+        .chain_update(&chain.sequence)
+        .chain_update(pack(&chain.positions, &[]))
+        .finalize()
+        .into()
 }
 
 impl Index {
@@ -190,16 +230,29 @@ impl Index {
         if !self.records.is_empty() {
             return Ok(());
         }
-        let unreadable = || format!("{} could not be read, among them {}", report.unreadable, report.first_unreadable.join("; "));
+        let unreadable = || {
+            format!(
+                "{} could not be read, among them {}",
+                report.unreadable,
+                report.first_unreadable.join("; ")
+            )
+        };
         if report.files == 0 {
             return Err(PluginError::BadData(format!(
                 "{name}: no structure file could be read; {}; fetch the files again, or give mmCIF, PDB or BinaryCIF files",
                 unreadable()
             )));
         }
-        let mut reasons: Vec<String> = report.left_out.iter().map(|(reason, n)| format!("{n} {}", reason.about())).collect();
+        let mut reasons: Vec<String> = report
+            .left_out
+            .iter()
+            .map(|(reason, n)| format!("{n} {}", reason.about()))
+            .collect();
         if report.without_chain > 0 {
-            reasons.push(format!("{} files hold no protein chain", report.without_chain));
+            reasons.push(format!(
+                "{} files hold no protein chain",
+                report.without_chain
+            ));
         }
         if report.unreadable > 0 {
             reasons.push(unreadable());
@@ -219,29 +272,68 @@ mod tests {
     use crate::options::{Options, Settings};
 
     fn chain(x: f64) -> EntryChain {
-        let positions: Vec<[f64; 3]> = (0..60).map(|i| [x, 0.0, 3.8 * f64::from(i) + if i > 30 { 5.0 } else { 0.0 }]).collect();
-        EntryChain { name: "A".into(), sequence: "G".repeat(60), positions, numbers: (1..=60).collect(), stated: None }
+        let positions: Vec<[f64; 3]> = (0..60)
+            .map(|i| [x, 0.0, 3.8 * f64::from(i) + if i > 30 { 5.0 } else { 0.0 }])
+            .collect();
+        EntryChain {
+            name: "A".into(),
+            sequence: "G".repeat(60),
+            positions,
+            numbers: (1..=60).collect(),
+            stated: None,
+        }
     }
 
     fn parsed(chains: Vec<EntryChain>) -> Parsed {
-        let selection = Settings::new(Options { path: Some("x".into()), ..Options::default() }).unwrap().selection;
-        Parsed::new(Entry { chains, ..Entry::default() }, &selection)
+        let selection = Settings::new(Options {
+            path: Some("x".into()),
+            ..Options::default()
+        })
+        .unwrap()
+        .selection;
+        Parsed::new(
+            Entry {
+                chains,
+                ..Entry::default()
+            },
+            &selection,
+        )
     }
 
     #[test]
     fn copies_are_kept_once_and_unreadable_files_are_named() {
         let mut builder = IndexBuilder::new(Vec::new());
-        builder.file("a/1abc.cif.gz", Ok(parsed(vec![chain(0.0), chain(1.0)]))).unwrap();
+        builder
+            .file("a/1abc.cif.gz", Ok(parsed(vec![chain(0.0), chain(1.0)])))
+            .unwrap();
         builder.file("b.pdb", Err("it is empty".into())).unwrap();
         builder.file("c.pdb", Ok(parsed(vec![chain(0.0)]))).unwrap();
         builder.file("d.pdb", Ok(parsed(vec![]))).unwrap();
         let (index, bytes, length) = builder.finish();
-        assert_eq!(index.records.iter().map(|r| r.id.as_str()).collect::<Vec<_>>(), ["1abc_A", "1abc_A"]);
+        assert_eq!(
+            index
+                .records
+                .iter()
+                .map(|r| r.id.as_str())
+                .collect::<Vec<_>>(),
+            ["1abc_A", "1abc_A"]
+        );
         let report = &index.report;
-        assert_eq!((report.files, report.unreadable, report.without_chain, report.chains), (3, 1, 1, 3));
+        assert_eq!(
+            (
+                report.files,
+                report.unreadable,
+                report.without_chain,
+                report.chains
+            ),
+            (3, 1, 1, 3)
+        );
         assert_eq!(report.left_out, BTreeMap::from([(Reason::Duplicate, 1)]));
         assert_eq!(report.first_unreadable, ["b.pdb: it is empty"]);
-        assert_eq!((bytes.len() as u64, index.records[1].offset), (length, length / 2));
+        assert_eq!(
+            (bytes.len() as u64, index.records[1].offset),
+            (length, length / 2)
+        );
         assert_eq!((report.residues, report.breaks), (120, 2));
         // Half a bin.
         let median = report.median_step.unwrap();
@@ -256,7 +348,8 @@ mod tests {
         builder.file("a.pdb", Ok(parsed(vec![short]))).unwrap();
         let message = builder.finish().0.check("set").unwrap_err().to_string();
         assert!(
-            message.contains("none of the 1 chains in 1 files") && message.contains("1 chains not longer than min_length"),
+            message.contains("none of the 1 chains in 1 files")
+                && message.contains("1 chains not longer than min_length"),
             "{message}"
         );
         let mut builder = IndexBuilder::new(Vec::new());

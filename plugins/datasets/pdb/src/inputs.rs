@@ -49,37 +49,74 @@ pub(crate) fn find(path: &str) -> PluginResult<Inputs> {
             std::env::current_dir().map_or_else(|_| "the working directory".into(), |d| d.display().to_string())
         ))
     })?;
-    let stem = path.canonicalize().ok().as_deref().map_or_else(|| stem(&file_name(path)), |p| stem(&file_name(p)));
+    let stem = path
+        .canonicalize()
+        .ok()
+        .as_deref()
+        .map_or_else(|| stem(&file_name(path)), |p| stem(&file_name(p)));
     if metadata.is_dir() {
-        return Ok(Inputs { files: folder(path)?, stem, folder: path.to_owned() });
+        return Ok(Inputs {
+            files: folder(path)?,
+            stem,
+            folder: path.to_owned(),
+        });
     }
     if !metadata.is_file() {
-        return Err(PluginError::BadData(format!("{} is neither a file nor a folder; {READS}", path.display())));
+        return Err(PluginError::BadData(format!(
+            "{} is neither a file nor a folder; {READS}",
+            path.display()
+        )));
     }
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = path
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     let files = match list(path, parent)? {
         Some(files) => files,
-        None => vec![Input { path: path.to_owned(), name: file_name(path) }],
+        None => vec![Input {
+            path: path.to_owned(),
+            name: file_name(path),
+        }],
     };
-    Ok(Inputs { files, stem, folder: parent.to_owned() })
+    Ok(Inputs {
+        files,
+        stem,
+        folder: parent.to_owned(),
+    })
 }
 
 /// All structure files below a folder, by name. Hidden ones are passed over.
 fn folder(path: &Path) -> PluginResult<Vec<Input>> {
-    let visible = |e: &walkdir::DirEntry| e.depth() == 0 || !e.file_name().to_string_lossy().starts_with('.');
-    let relative = |p: &Path| p.strip_prefix(path).unwrap_or(p).to_string_lossy().replace('\\', "/");
+    let visible =
+        |e: &walkdir::DirEntry| e.depth() == 0 || !e.file_name().to_string_lossy().starts_with('.');
+    let relative = |p: &Path| {
+        p.strip_prefix(path)
+            .unwrap_or(p)
+            .to_string_lossy()
+            .replace('\\', "/")
+    };
     let mut files = Vec::new();
     let mut others = 0_u64;
-    for entry in walkdir::WalkDir::new(path).follow_links(true).into_iter().filter_entry(visible) {
+    for entry in walkdir::WalkDir::new(path)
+        .follow_links(true)
+        .into_iter()
+        .filter_entry(visible)
+    {
         match entry {
             Ok(entry) if !entry.file_type().is_file() => {}
             Ok(entry) if has_suffix(&file_name(entry.path())) => {
-                files.push(Input { name: relative(entry.path()), path: entry.into_path() });
+                files.push(Input {
+                    name: relative(entry.path()),
+                    path: entry.into_path(),
+                });
             }
             Ok(_) => others += 1,
             // A link to a structure that is gone counts as a file that cannot be read.
             Err(error) => match error.path() {
-                Some(link) if has_suffix(&file_name(link)) => files.push(Input { name: relative(link), path: link.to_owned() }),
+                Some(link) if has_suffix(&file_name(link)) => files.push(Input {
+                    name: relative(link),
+                    path: link.to_owned(),
+                }),
                 _ => return Err(unreadable_folder(path, &error)),
             },
         }
@@ -114,18 +151,39 @@ fn list(path: &Path, parent: &Path) -> PluginResult<Option<Vec<Input>>> {
         }
         Ok((format, std::fs::metadata(path)?.len(), text))
     };
-    let (format, length, text) = read()
-        .map_err(|e| PluginError::BadData(format!("{}: cannot be read ({e}); check the disk and the permissions", path.display())))?;
+    let (format, length, text) = read().map_err(|e| {
+        PluginError::BadData(format!(
+            "{}: cannot be read ({e}); check the disk and the permissions",
+            path.display()
+        ))
+    })?;
     if format.is_some() {
         return Ok(None);
     }
-    let refuse = |what: &str| Err(PluginError::BadData(format!("{}: {what}; {READS}", path.display())));
+    let refuse = |what: &str| {
+        Err(PluginError::BadData(format!(
+            "{}: {what}; {READS}",
+            path.display()
+        )))
+    };
     if length == 0 {
         return refuse("the file is empty");
     }
-    let Ok(text) = String::from_utf8(text) else { return refuse("its content is neither a structure nor a list of paths") };
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')).collect();
-    let files: Vec<Input> = lines.iter().map(|l| Input { path: parent.join(l), name: (*l).to_owned() }).collect();
+    let Ok(text) = String::from_utf8(text) else {
+        return refuse("its content is neither a structure nor a list of paths");
+    };
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|l| !l.is_empty() && !l.starts_with('#'))
+        .collect();
+    let files: Vec<Input> = lines
+        .iter()
+        .map(|l| Input {
+            path: parent.join(l),
+            name: (*l).to_owned(),
+        })
+        .collect();
     if files.is_empty() {
         return refuse("the list names no file");
     }
@@ -148,7 +206,9 @@ fn shortened(text: &str) -> String {
 fn has_suffix(name: &str) -> bool {
     let lower = name.to_lowercase();
     let plain = lower.strip_suffix(".gz").unwrap_or(&lower);
-    SUFFIXES.iter().any(|s| plain.len() > s.len() && plain.ends_with(s))
+    SUFFIXES
+        .iter()
+        .any(|s| plain.len() > s.len() && plain.ends_with(s))
 }
 
 /// Whether a member of an archive is a structure file. Hidden ones (`._name` of macOS) are not.
@@ -159,7 +219,10 @@ pub(crate) fn is_structure_name(name: &str) -> bool {
 
 /// File name without its folders.
 pub(crate) fn file_name(path: &Path) -> String {
-    path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned())
+    path.file_name().map_or_else(
+        || path.display().to_string(),
+        |n| n.to_string_lossy().into_owned(),
+    )
 }
 
 /// File name without folders and without the endings of its format.
@@ -167,10 +230,16 @@ pub(crate) fn stem(name: &str) -> String {
     let name = name.rsplit('/').next().unwrap_or(name);
     let cut = |name: &str, suffixes: &[&str]| {
         let lower = name.to_ascii_lowercase();
-        let length = suffixes.iter().find(|s| lower.len() > s.len() && lower.ends_with(*s)).map_or(0, |s| s.len());
+        let length = suffixes
+            .iter()
+            .find(|s| lower.len() > s.len() && lower.ends_with(*s))
+            .map_or(0, |s| s.len());
         name[..name.len() - length].to_owned()
     };
-    cut(&cut(name, &[".gz", ".tgz"]), &[&SUFFIXES[..], &[".tar", ".txt", ".list", ".lst"]].concat())
+    cut(
+        &cut(name, &[".gz", ".tgz"]),
+        &[&SUFFIXES[..], &[".tar", ".txt", ".list", ".lst"]].concat(),
+    )
 }
 
 #[cfg(test)]
@@ -194,6 +263,10 @@ mod tests {
     #[test]
     fn members_are_structures_by_their_ending() {
         assert!(is_structure_name("a/1abc.cif.gz") && is_structure_name("1abc.ENT"));
-        assert!(!is_structure_name("a/._1abc.cif") && !is_structure_name("readme.txt") && !is_structure_name(".pdb"));
+        assert!(
+            !is_structure_name("a/._1abc.cif")
+                && !is_structure_name("readme.txt")
+                && !is_structure_name(".pdb")
+        );
     }
 }

@@ -105,16 +105,31 @@ const FEWEST_RESIDUES: u64 = 2;
 impl Settings {
     pub(crate) fn new(options: Options) -> PluginResult<Self> {
         check_fractions(&options)?;
-        let min_length = options.min_length.unwrap_or(if options.path.is_some() { MIN_LENGTH } else { 0 });
+        let min_length = options.min_length.unwrap_or(if options.path.is_some() {
+            MIN_LENGTH
+        } else {
+            0
+        });
         check_lengths(&options, min_length)?;
-        let take_modified = choose("hetatm", &options.hetatm, &[("none", false), ("modified", true)])?;
+        let take_modified = choose(
+            "hetatm",
+            &options.hetatm,
+            &[("none", false), ("modified", true)],
+        )?;
         let experiments = choose(
             "experiments",
             &options.experiments,
-            &[("diffraction-or-em", Experiments::DiffractionOrEm), ("stated", Experiments::Stated), ("any", Experiments::Any)],
+            &[
+                ("diffraction-or-em", Experiments::DiffractionOrEm),
+                ("stated", Experiments::Stated),
+                ("any", Experiments::Any),
+            ],
         )?;
         if options.max_resolution.is_nan() || options.max_resolution <= 0.0 {
-            return Err(bad(format!("max_resolution = {} must be positive; a large number admits all", options.max_resolution)));
+            return Err(bad(format!(
+                "max_resolution = {} must be positive; a large number admits all",
+                options.max_resolution
+            )));
         }
         let selection = Selection {
             take_modified,
@@ -134,28 +149,46 @@ fn bad(what: String) -> PluginError {
 }
 
 fn check_fractions(options: &Options) -> PluginResult<()> {
-    let splits = [("valid_fraction", options.valid_fraction), ("test_fraction", options.test_fraction)];
+    let splits = [
+        ("valid_fraction", options.valid_fraction),
+        ("test_fraction", options.test_fraction),
+    ];
     for (name, value) in splits {
         if !(0.0..1.0).contains(&value) {
-            return Err(bad(format!("{name} = {value} must be at least 0 and below 1")));
+            return Err(bad(format!(
+                "{name} = {value} must be at least 0 and below 1"
+            )));
         }
     }
     let sum = options.valid_fraction + options.test_fraction;
     if sum >= 1.0 {
-        return Err(bad(format!("valid_fraction + test_fraction = {sum} leaves nothing to train on; lower one of them")));
+        return Err(bad(format!(
+            "valid_fraction + test_fraction = {sum} leaves nothing to train on; lower one of them"
+        )));
     }
-    for (name, value) in [("identity", options.identity), ("coverage", options.coverage)] {
+    for (name, value) in [
+        ("identity", options.identity),
+        ("coverage", options.coverage),
+    ] {
         if !(value > 0.0 && value <= 1.0) {
-            return Err(bad(format!("{name} = {value} must be above 0 and at most 1")));
+            return Err(bad(format!(
+                "{name} = {value} must be above 0 and at most 1"
+            )));
         }
     }
     Ok(())
 }
 
 fn check_lengths(options: &Options, min_length: u64) -> PluginResult<()> {
-    let Options { max_length, min_resolved, .. } = options;
+    let Options {
+        max_length,
+        min_resolved,
+        ..
+    } = options;
     if max_length.saturating_sub(min_length) < 2 {
-        return Err(bad(format!("no length lies strictly between min_length = {min_length} and max_length = {max_length}")));
+        return Err(bad(format!(
+            "no length lies strictly between min_length = {min_length} and max_length = {max_length}"
+        )));
     }
     if *min_resolved < FEWEST_RESIDUES {
         return Err(bad(format!(
@@ -163,7 +196,9 @@ fn check_lengths(options: &Options, min_length: u64) -> PluginResult<()> {
         )));
     }
     if min_resolved >= max_length {
-        return Err(bad(format!("min_resolved = {min_resolved} leaves no chain shorter than max_length = {max_length}; lower it")));
+        return Err(bad(format!(
+            "min_resolved = {min_resolved} leaves no chain shorter than max_length = {max_length}; lower it"
+        )));
     }
     Ok(())
 }
@@ -174,7 +209,12 @@ fn choose<T: Copy>(key: &str, value: &str, known: &[(&str, T)]) -> PluginResult<
         .iter()
         .find(|k| k.0 == value)
         .map(|k| k.1)
-        .ok_or_else(|| bad(format!("{key} = \"{value}\" is not known; use one of: {}", names())))
+        .ok_or_else(|| {
+            bad(format!(
+                "{key} = \"{value}\" is not known; use one of: {}",
+                names()
+            ))
+        })
 }
 
 #[cfg(test)]
@@ -190,18 +230,39 @@ mod tests {
     #[test]
     fn wrong_values_are_refused_with_the_key_and_the_remedy() {
         for (text, message) in [
-            (refused(|o| o.experiments = "nmr".into()), "experiments = \"nmr\" is not known; use one of: diffraction-or-em, stated, any"),
-            (refused(|o| o.hetatm = "all".into()), "hetatm = \"all\" is not known; use one of: none, modified"),
-            (refused(|o| o.valid_fraction = -0.1), "valid_fraction = -0.1 must be at least 0"),
-            (refused(|o| o.test_fraction = f64::NAN), "test_fraction = NaN"),
-            (refused(|o| (o.valid_fraction, o.test_fraction) = (0.5, 0.5)), "leaves nothing to train on"),
-            (refused(|o| o.identity = 0.0), "identity = 0 must be above 0"),
+            (
+                refused(|o| o.experiments = "nmr".into()),
+                "experiments = \"nmr\" is not known; use one of: diffraction-or-em, stated, any",
+            ),
+            (
+                refused(|o| o.hetatm = "all".into()),
+                "hetatm = \"all\" is not known; use one of: none, modified",
+            ),
+            (
+                refused(|o| o.valid_fraction = -0.1),
+                "valid_fraction = -0.1 must be at least 0",
+            ),
+            (
+                refused(|o| o.test_fraction = f64::NAN),
+                "test_fraction = NaN",
+            ),
+            (
+                refused(|o| (o.valid_fraction, o.test_fraction) = (0.5, 0.5)),
+                "leaves nothing to train on",
+            ),
+            (
+                refused(|o| o.identity = 0.0),
+                "identity = 0 must be above 0",
+            ),
             (refused(|o| o.coverage = 1.5), "coverage = 1.5"),
             (
                 refused(|o| (o.path, o.max_length) = (Some("x".into()), 51)),
                 "no length lies strictly between min_length = 50 and max_length = 51",
             ),
-            (refused(|o| o.min_resolved = 1), "a single residue is a point"),
+            (
+                refused(|o| o.min_resolved = 1),
+                "a single residue is a point",
+            ),
             (refused(|o| o.min_resolved = 256), "lower it"),
             (refused(|o| o.max_resolution = 0.0), "must be positive"),
         ] {
@@ -212,7 +273,10 @@ mod tests {
     #[test]
     fn defaults_survive_json_and_unknown_keys_do_not() {
         let text = serde_json::to_string(&Options::default()).unwrap();
-        assert_eq!(serde_json::from_str::<Options>(&text).unwrap(), Options::default());
+        assert_eq!(
+            serde_json::from_str::<Options>(&text).unwrap(),
+            Options::default()
+        );
         assert!(serde_json::from_str::<Options>("{\"lenght\": 1}").is_err());
     }
 }

@@ -13,7 +13,8 @@ use crate::{
     store::{Record, Store, hex},
 };
 use equivbench_plugin::{
-    DatasetDescriptor, DatasetPlugin, FieldBuffers, FieldDescriptor, PluginError, PluginResult, SplitDescriptor, field,
+    DatasetDescriptor, DatasetPlugin, FieldBuffers, FieldDescriptor, PluginError, PluginResult,
+    SplitDescriptor, field,
 };
 use sha2::{Digest, Sha256};
 
@@ -57,13 +58,28 @@ impl Pdb {
 
     /// Number of the record of a sample.
     fn number(&self, split: &str, index: u64) -> PluginResult<usize> {
-        let known = || self.splits.iter().map(|s| s.name).collect::<Vec<_>>().join(", ");
+        let known = || {
+            self.splits
+                .iter()
+                .map(|s| s.name)
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
         let found = self.splits.iter().find(|s| s.name == split);
-        let found =
-            found.ok_or_else(|| PluginError::BadRequest(format!("dataset \"pdb\" has no split \"{split}\"; there are: {}", known())))?;
-        let number = usize::try_from(index).ok().and_then(|i| found.records.get(i));
+        let found = found.ok_or_else(|| {
+            PluginError::BadRequest(format!(
+                "dataset \"pdb\" has no split \"{split}\"; there are: {}",
+                known()
+            ))
+        })?;
+        let number = usize::try_from(index)
+            .ok()
+            .and_then(|i| found.records.get(i));
         number.map(|&n| n as usize).ok_or_else(|| {
-            PluginError::BadRequest(format!("split \"{split}\" has {} samples, number {index} was asked for", found.records.len()))
+            PluginError::BadRequest(format!(
+                "split \"{split}\" has {} samples, number {index} was asked for",
+                found.records.len()
+            ))
         })
     }
 }
@@ -71,8 +87,7 @@ impl Pdb {
 impl DatasetPlugin for Pdb {
     type Options = Options;
     const NAME: &'static str = "pdb";
-    const ABOUT: &'static str =
-        "Protein backbones: C-alpha traces of mmCIF, PDB and BinaryCIF files, split by sequence cluster; without a path an embedded sample";
+    const ABOUT: &'static str = "Protein backbones: C-alpha traces of mmCIF, PDB and BinaryCIF files, split by sequence cluster; without a path an embedded sample";
     const TASKS: &'static [&'static str] = &["flow-matching"];
     const EMBEDDED: Option<&'static str> = Some(embedded::NAME);
 
@@ -87,7 +102,13 @@ impl DatasetPlugin for Pdb {
         let clusters = Clusters::new(&index.records, &settings.options, cache.as_ref())?;
         let splits = split::divide(&clusters, &settings.options, seed)?;
         let descriptor = about.descriptor(&index, &clusters, &splits);
-        Ok(Self { records: index.records, store, clusters, splits, descriptor })
+        Ok(Self {
+            records: index.records,
+            store,
+            clusters,
+            splits,
+            descriptor,
+        })
     }
 
     fn describe(&self) -> DatasetDescriptor {
@@ -96,7 +117,11 @@ impl DatasetPlugin for Pdb {
 
     fn points(&self, split: &str, indices: &[u64], out: &mut [u64]) -> PluginResult<()> {
         if indices.len() != out.len() {
-            return Err(PluginError::BadRequest(format!("{} indices, but room for {} counts", indices.len(), out.len())));
+            return Err(PluginError::BadRequest(format!(
+                "{} indices, but room for {} counts",
+                indices.len(),
+                out.len()
+            )));
         }
         for (&index, out) in indices.iter().zip(out) {
             *out = self.records[self.number(split, index)?].residues() as u64;
@@ -104,21 +129,39 @@ impl DatasetPlugin for Pdb {
         Ok(())
     }
 
-    fn samples(&mut self, split: &str, indices: &[u64], out: &mut FieldBuffers<'_>) -> PluginResult<()> {
+    fn samples(
+        &mut self,
+        split: &str,
+        indices: &[u64],
+        out: &mut FieldBuffers<'_>,
+    ) -> PluginResult<()> {
         let mut start = 0;
         for &index in indices {
             let trace = self.store.read(&self.records[self.number(split, index)?])?;
             let rows = start..start + trace.numbers.len();
             if out.wants("positions") {
-                let to = out.f64("positions")?.get_mut(3 * rows.start..3 * rows.end).ok_or_else(|| short("positions"))?;
-                to.iter_mut().zip(trace.positions.as_flattened()).for_each(|(to, x)| *to = x / ANGSTROM_PER_NM);
+                let to = out
+                    .f64("positions")?
+                    .get_mut(3 * rows.start..3 * rows.end)
+                    .ok_or_else(|| short("positions"))?;
+                to.iter_mut()
+                    .zip(trace.positions.as_flattened())
+                    .for_each(|(to, x)| *to = x / ANGSTROM_PER_NM);
             }
             if out.wants("residue_index") {
-                let to = out.i64("residue_index")?.get_mut(rows.clone()).ok_or_else(|| short("residue_index"))?;
-                to.iter_mut().zip(&trace.numbers).for_each(|(to, &n)| *to = i64::from(n));
+                let to = out
+                    .i64("residue_index")?
+                    .get_mut(rows.clone())
+                    .ok_or_else(|| short("residue_index"))?;
+                to.iter_mut()
+                    .zip(&trace.numbers)
+                    .for_each(|(to, &n)| *to = i64::from(n));
             }
             if out.wants("chain_break") {
-                let to = out.i64("chain_break")?.get_mut(rows.clone()).ok_or_else(|| short("chain_break"))?;
+                let to = out
+                    .i64("chain_break")?
+                    .get_mut(rows.clone())
+                    .ok_or_else(|| short("chain_break"))?;
                 to.copy_from_slice(&chain::breaks(&trace.positions));
             }
             start = rows.end;
@@ -128,7 +171,9 @@ impl DatasetPlugin for Pdb {
 }
 
 fn short(field: &str) -> PluginError {
-    PluginError::BadRequest(format!("the buffer of field \"{field}\" is smaller than the samples asked for"))
+    PluginError::BadRequest(format!(
+        "the buffer of field \"{field}\" is smaller than the samples asked for"
+    ))
 }
 
 /// The fields of this plugin.
@@ -167,10 +212,15 @@ fn from_files(path: &str, settings: &Settings) -> PluginResult<(Opened, Option<C
 fn from_sample(settings: &Settings) -> PluginResult<Opened> {
     let mut builder = IndexBuilder::new(Vec::new());
     for chain in embedded::chains()? {
-        builder.chain(chain, &settings.selection).map_err(|e| PluginError::Other(e.to_string()))?;
+        builder
+            .chain(chain, &settings.selection)
+            .map_err(|e| PluginError::Other(e.to_string()))?;
     }
     let (index, bytes, _) = builder.finish();
-    Ok(Opened { index, store: Store::Memory(bytes) })
+    Ok(Opened {
+        index,
+        store: Store::Memory(bytes),
+    })
 }
 
 impl About {
@@ -184,7 +234,10 @@ impl About {
     }
 
     fn descriptor(self, index: &Index, clusters: &Clusters, splits: &[Split]) -> DatasetDescriptor {
-        let train = splits.iter().find(|s| s.name == "train").map_or(0, |s| s.records.len());
+        let train = splits
+            .iter()
+            .find(|s| s.name == "train")
+            .map_or(0, |s| s.records.len());
         DatasetDescriptor {
             name: self.name,
             source: self.source,
@@ -195,7 +248,11 @@ impl About {
             fields: fields(),
             splits: splits
                 .iter()
-                .map(|s| SplitDescriptor { name: s.name.into(), samples: s.records.len() as u64, groups: s.clusters })
+                .map(|s| SplitDescriptor {
+                    name: s.name.into(),
+                    samples: s.records.len() as u64,
+                    groups: s.clusters,
+                })
                 .collect(),
             checks: checks::checks(&index.report, clusters, index.records.len(), train),
             ..DatasetDescriptor::default()
@@ -211,7 +268,10 @@ fn content_hash(records: &[Record], splits: &[Split]) -> String {
     let mut hasher = Sha256::new().chain_update(SERVED);
     for split in splits {
         hasher.update(format!("{} {}\n", split.name, split.records.len()));
-        split.records.iter().for_each(|&r| hasher.update(&records[r as usize].checksum));
+        split
+            .records
+            .iter()
+            .for_each(|&r| hasher.update(&records[r as usize].checksum));
     }
     hex(&hasher.finalize())
 }

@@ -41,9 +41,17 @@ pub(crate) struct Stamp {
 
 /// Size and time of the last change of a file; zeros if it is not there.
 pub(crate) fn quick_stamp(path: &Path) -> (u64, u64) {
-    let Ok(metadata) = std::fs::metadata(path) else { return (0, 0) };
-    let since = metadata.modified().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok());
-    (metadata.len(), since.map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)))
+    let Ok(metadata) = std::fs::metadata(path) else {
+        return (0, 0);
+    };
+    let since = metadata
+        .modified()
+        .ok()
+        .and_then(|t| t.duration_since(UNIX_EPOCH).ok());
+    (
+        metadata.len(),
+        since.map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)),
+    )
 }
 
 /// SHA-256 of a file; empty if it cannot be read. Its bytes count as progress.
@@ -83,7 +91,10 @@ struct Hashing<'a, R> {
 
 impl<'a, R: Read> Hashing<'a, R> {
     fn new(inner: R, progress: &'a Progress) -> Self {
-        Self { inner: Counting { inner, progress }, hasher: Sha256::new() }
+        Self {
+            inner: Counting { inner, progress },
+            hasher: Sha256::new(),
+        }
     }
 }
 
@@ -105,11 +116,19 @@ enum Outcome {
 ///
 /// # Errors
 /// The builder cannot write. Files that cannot be read are no errors: the builder counts them.
-pub(crate) fn read_all<W: Write>(files: &[Input], selection: &Selection, builder: &mut IndexBuilder<W>) -> io::Result<Vec<Stamp>> {
+pub(crate) fn read_all<W: Write>(
+    files: &[Input],
+    selection: &Selection,
+    builder: &mut IndexBuilder<W>,
+) -> io::Result<Vec<Stamp>> {
     let mut stamps = Vec::with_capacity(files.len());
     let progress = Progress::new("bytes of structure files read", bytes_of(files));
     for batch in files.chunks(FILES_AT_ONCE) {
-        let read: Vec<(Outcome, Stamp)> = batch.par_iter().with_max_len(1).map(|file| read_file(file, selection, &progress)).collect();
+        let read: Vec<(Outcome, Stamp)> = batch
+            .par_iter()
+            .with_max_len(1)
+            .map(|file| read_file(file, selection, &progress))
+            .collect();
         for (file, (outcome, stamp)) in batch.iter().zip(read) {
             match outcome {
                 Outcome::Entry(result) => builder.file(&file.name, result)?,
@@ -124,7 +143,12 @@ pub(crate) fn read_all<W: Write>(files: &[Input], selection: &Selection, builder
 fn read_file(file: &Input, selection: &Selection, progress: &Progress) -> (Outcome, Stamp) {
     // Taken before reading, so that a change while reading is seen later.
     let (bytes, modified_ns) = quick_stamp(&file.path);
-    let mut stamp = Stamp { name: file.name.clone(), bytes, modified_ns, sha256: String::new() };
+    let mut stamp = Stamp {
+        name: file.name.clone(),
+        bytes,
+        modified_ns,
+        sha256: String::new(),
+    };
     let opened = match File::open(&file.path) {
         Ok(opened) => opened,
         Err(error) => return (Outcome::Entry(Err(formats::unreadable(&error))), stamp),
@@ -147,19 +171,39 @@ fn parse(reader: &mut dyn BufRead, selection: &Selection) -> Outcome {
 }
 
 /// Reads the structures of a tar archive. If it breaks off, what came before counts, and the archive counts as unreadable once.
-fn read_archive<W: Write>(file: &Input, selection: &Selection, builder: &mut IndexBuilder<W>) -> io::Result<()> {
-    let mut members = Members { batch: Vec::new(), bytes: 0 };
+fn read_archive<W: Write>(
+    file: &Input,
+    selection: &Selection,
+    builder: &mut IndexBuilder<W>,
+) -> io::Result<()> {
+    let mut members = Members {
+        batch: Vec::new(),
+        bytes: 0,
+    };
     let mut found = 0;
     let result = for_each_member(&file.path, |name, content| {
         found += 1;
         members.push(format!("{}/{name}", file.name), content);
-        if members.bytes < MEMBER_BYTES_AT_ONCE { Ok(()) } else { members.flush(selection, builder) }
+        if members.bytes < MEMBER_BYTES_AT_ONCE {
+            Ok(())
+        } else {
+            members.flush(selection, builder)
+        }
     });
     members.flush(selection, builder)?;
     match result {
         Err(Broken::Output(error)) => Err(error),
-        Err(Broken::Archive(error)) => builder.file(&file.name, Err(format!("the archive breaks off ({})", formats::unreadable(&error)))),
-        Ok(()) if found == 0 => builder.file(&file.name, Err("the archive holds no structure file".into())),
+        Err(Broken::Archive(error)) => builder.file(
+            &file.name,
+            Err(format!(
+                "the archive breaks off ({})",
+                formats::unreadable(&error)
+            )),
+        ),
+        Ok(()) if found == 0 => builder.file(
+            &file.name,
+            Err("the archive holds no structure file".into()),
+        ),
         Ok(()) => Ok(()),
     }
 }
@@ -181,7 +225,11 @@ impl Members {
         self.batch.push((name, content));
     }
 
-    fn flush<W: Write>(&mut self, selection: &Selection, builder: &mut IndexBuilder<W>) -> io::Result<()> {
+    fn flush<W: Write>(
+        &mut self,
+        selection: &Selection,
+        builder: &mut IndexBuilder<W>,
+    ) -> io::Result<()> {
         let read = |(name, content): (String, Result<Vec<u8>, String>)| {
             let outcome = content.map(|bytes| parse(&mut &bytes[..], selection));
             let result = match outcome {
@@ -191,13 +239,22 @@ impl Members {
             };
             (name, result)
         };
-        let batch: Vec<_> = std::mem::take(&mut self.batch).into_par_iter().with_max_len(1).map(read).collect();
+        let batch: Vec<_> = std::mem::take(&mut self.batch)
+            .into_par_iter()
+            .with_max_len(1)
+            .map(read)
+            .collect();
         self.bytes = 0;
-        batch.into_iter().try_for_each(|(name, result)| builder.file(&name, result))
+        batch
+            .into_iter()
+            .try_for_each(|(name, result)| builder.file(&name, result))
     }
 }
 
-fn for_each_member(path: &Path, mut visit: impl FnMut(String, Result<Vec<u8>, String>) -> io::Result<()>) -> Result<(), Broken> {
+fn for_each_member(
+    path: &Path,
+    mut visit: impl FnMut(String, Result<Vec<u8>, String>) -> io::Result<()>,
+) -> Result<(), Broken> {
     let progress = Progress::new("bytes of an archive read", quick_stamp(path).0);
     let mut archive = tar::Archive::new(unpacked(path, &progress).map_err(Broken::Archive)?);
     for member in archive.entries().map_err(Broken::Archive)? {
@@ -223,7 +280,17 @@ fn for_each_member(path: &Path, mut visit: impl FnMut(String, Result<Vec<u8>, St
 
 /// The bytes of an archive, whether it is compressed or not.
 fn unpacked<'a>(path: &Path, progress: &'a Progress) -> io::Result<Box<dyn Read + 'a>> {
-    let mut reader = BufReader::with_capacity(BUFFER, Counting { inner: File::open(path)?, progress });
+    let mut reader = BufReader::with_capacity(
+        BUFFER,
+        Counting {
+            inner: File::open(path)?,
+            progress,
+        },
+    );
     let compressed = reader.fill_buf()?.starts_with(&[0x1f, 0x8b]);
-    Ok(if compressed { Box::new(MultiGzDecoder::new(reader)) } else { Box::new(reader) })
+    Ok(if compressed {
+        Box::new(MultiGzDecoder::new(reader))
+    } else {
+        Box::new(reader)
+    })
 }

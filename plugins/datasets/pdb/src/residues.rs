@@ -95,8 +95,15 @@ const MODIFIED: [(&str, u8); 42] = [
 
 /// One-letter code of a residue name, `None` for what is no amino acid here. Selenocysteine, pyrrolysine and unknown residues are `X`.
 pub(crate) fn one_letter(name: &str) -> Option<u8> {
-    let find = |table: &[(&str, u8)]| table.iter().find(|(n, _)| *n == name).map(|(_, letter)| *letter);
-    find(&STANDARD).or_else(|| find(&MODIFIED)).map(|letter| if is_standard(letter) { letter } else { b'X' })
+    let find = |table: &[(&str, u8)]| {
+        table
+            .iter()
+            .find(|(n, _)| *n == name)
+            .map(|(_, letter)| *letter)
+    };
+    find(&STANDARD)
+        .or_else(|| find(&MODIFIED))
+        .map(|letter| if is_standard(letter) { letter } else { b'X' })
 }
 
 /// Whether the residue is a modified one: what the option `hetatm = "modified"` adds.
@@ -115,14 +122,25 @@ mod tests {
 
     #[test]
     fn there_are_twenty_standard_letters() {
-        assert_eq!((0..=u8::MAX).filter(|&c| is_standard(c)).map(char::from).collect::<String>(), "ACDEFGHIKLMNPQRSTVWY");
+        assert_eq!(
+            (0..=u8::MAX)
+                .filter(|&c| is_standard(c))
+                .map(char::from)
+                .collect::<String>(),
+            "ACDEFGHIKLMNPQRSTVWY"
+        );
     }
 
     #[test]
     fn names_have_the_letter_of_their_parent() {
-        for (name, letter) in
-            [("HIE", Some(b'H')), ("MSE", Some(b'M')), ("SEC", Some(b'X')), ("UNK", Some(b'X')), ("HOH", None), ("CA", None)]
-        {
+        for (name, letter) in [
+            ("HIE", Some(b'H')),
+            ("MSE", Some(b'M')),
+            ("SEC", Some(b'X')),
+            ("UNK", Some(b'X')),
+            ("HOH", None),
+            ("CA", None),
+        ] {
             assert_eq!(one_letter(name), letter, "{name}");
         }
         assert!(is_modified("MSE") && !is_modified("MET"));

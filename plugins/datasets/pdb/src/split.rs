@@ -23,12 +23,23 @@ const MOST_TEST: usize = 10;
 ///
 /// # Errors
 /// Too few clusters.
-pub(crate) fn divide(clusters: &Clusters, options: &Options, seed: u64) -> PluginResult<Vec<Split>> {
+pub(crate) fn divide(
+    clusters: &Clusters,
+    options: &Options,
+    seed: u64,
+) -> PluginResult<Vec<Split>> {
     let sizes = sizes(clusters.keys.len(), options)?;
     let draws = Draws::new(DOMAIN, seed);
     let part = groups::parts(&draws.order("cluster", &clusters.keys), sizes);
-    let mut splits: Vec<Split> =
-        NAMES.iter().zip(sizes).map(|(&name, n)| Split { name, records: Vec::new(), clusters: n as u64 }).collect();
+    let mut splits: Vec<Split> = NAMES
+        .iter()
+        .zip(sizes)
+        .map(|(&name, n)| Split {
+            name,
+            records: Vec::new(),
+            clusters: n as u64,
+        })
+        .collect();
     for (record, cluster) in clusters.of_record.iter().enumerate() {
         if let Some(part) = cluster.and_then(|cluster| part[cluster as usize]) {
             splits[part].records.push(record as u32);
@@ -46,9 +57,19 @@ pub(crate) fn divide(clusters: &Clusters, options: &Options, seed: u64) -> Plugi
 fn sizes(clusters: usize, options: &Options) -> PluginResult<[usize; 3]> {
     let part = |fraction: f64, least: u64, most: usize| match fraction {
         0.0 => 0,
-        _ => ((clusters as f64 * fraction) as usize).max(usize::try_from(least).unwrap_or(usize::MAX).min(clusters / most)).max(1),
+        _ => ((clusters as f64 * fraction) as usize)
+            .max(
+                usize::try_from(least)
+                    .unwrap_or(usize::MAX)
+                    .min(clusters / most),
+            )
+            .max(1),
     };
-    let valid = part(options.valid_fraction, options.min_valid_clusters, MOST_VALID);
+    let valid = part(
+        options.valid_fraction,
+        options.min_valid_clusters,
+        MOST_VALID,
+    );
     let test = part(options.test_fraction, options.min_test_clusters, MOST_TEST);
     match clusters.checked_sub(valid + test) {
         Some(train) if train > 0 => Ok([train, valid, test]),
@@ -74,31 +95,67 @@ mod tests {
     }
 
     fn counts(splits: &[Split]) -> Vec<(&str, usize, u64)> {
-        splits.iter().map(|s| (s.name, s.records.len(), s.clusters)).collect()
+        splits
+            .iter()
+            .map(|s| (s.name, s.records.len(), s.clusters))
+            .collect()
     }
 
     #[test]
     fn no_cluster_is_in_two_splits_and_nothing_is_lost() {
         let all = clusters(100, 7);
         let splits = divide(&all, &Options::default(), 3).unwrap();
-        assert_eq!(counts(&splits), [("train", 504, 72), ("valid", 140, 20), ("test", 56, 8)]);
-        let sets: Vec<HashSet<_>> = splits.iter().map(|s| s.records.iter().map(|&r| all.of_record[r as usize]).collect()).collect();
-        assert!(sets[0].is_disjoint(&sets[1]) && sets[0].is_disjoint(&sets[2]) && sets[1].is_disjoint(&sets[2]));
+        assert_eq!(
+            counts(&splits),
+            [("train", 504, 72), ("valid", 140, 20), ("test", 56, 8)]
+        );
+        let sets: Vec<HashSet<_>> = splits
+            .iter()
+            .map(|s| {
+                s.records
+                    .iter()
+                    .map(|&r| all.of_record[r as usize])
+                    .collect()
+            })
+            .collect();
+        assert!(
+            sets[0].is_disjoint(&sets[1])
+                && sets[0].is_disjoint(&sets[2])
+                && sets[1].is_disjoint(&sets[2])
+        );
         assert_eq!(sets.iter().map(HashSet::len).sum::<usize>(), 100);
     }
 
     #[test]
     fn large_sets_have_the_fractions_of_the_paper() {
-        assert_eq!(sizes(30_000, &Options::default()).unwrap(), [29_400, 570, 30]);
+        assert_eq!(
+            sizes(30_000, &Options::default()).unwrap(),
+            [29_400, 570, 30]
+        );
         assert_eq!(sizes(1000, &Options::default()).unwrap(), [968, 24, 8]);
         assert_eq!(sizes(3, &Options::default()).unwrap(), [1, 1, 1]);
-        assert_eq!(sizes(1, &Options { valid_fraction: 0.0, test_fraction: 0.0, ..Options::default() }).unwrap(), [1, 0, 0]);
+        assert_eq!(
+            sizes(
+                1,
+                &Options {
+                    valid_fraction: 0.0,
+                    test_fraction: 0.0,
+                    ..Options::default()
+                }
+            )
+            .unwrap(),
+            [1, 0, 0]
+        );
     }
 
     #[test]
     fn too_few_clusters_say_what_to_do() {
         let message = sizes(2, &Options::default()).unwrap_err().to_string();
-        assert!(message.contains("2 cluster(s)") && message.contains("valid_fraction or test_fraction to 0"), "{message}");
+        assert!(
+            message.contains("2 cluster(s)")
+                && message.contains("valid_fraction or test_fraction to 0"),
+            "{message}"
+        );
     }
 
     #[test]
@@ -118,7 +175,16 @@ mod tests {
         let few = clusters(20, 1);
         let many = clusters(21, 1);
         let key = |c: &Clusters| {
-            let s = divide(c, &Options { min_valid_clusters: 1, min_test_clusters: 1, ..Options::default() }, 9).unwrap();
+            let s = divide(
+                c,
+                &Options {
+                    min_valid_clusters: 1,
+                    min_test_clusters: 1,
+                    ..Options::default()
+                },
+                9,
+            )
+            .unwrap();
             c.keys[s[2].records[0] as usize].clone()
         };
         assert!(key(&few) == key(&many) || key(&many) == "cluster 20");

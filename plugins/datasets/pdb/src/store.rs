@@ -39,22 +39,42 @@ pub(crate) struct Trace {
 
 /// The bytes of a chain: all coordinates, then all numbers, little-endian.
 pub(crate) fn pack(positions: &[[f64; 3]], numbers: &[i32]) -> Vec<u8> {
-    let coordinates = positions.as_flattened().iter().flat_map(|x| x.to_le_bytes());
-    coordinates.chain(numbers.iter().flat_map(|n| n.to_le_bytes())).collect()
+    let coordinates = positions
+        .as_flattened()
+        .iter()
+        .flat_map(|x| x.to_le_bytes());
+    coordinates
+        .chain(numbers.iter().flat_map(|n| n.to_le_bytes()))
+        .collect()
 }
 
 fn unpack(bytes: &[u8], residues: usize) -> Trace {
     let (coordinates, numbers) = bytes.split_at(bytes.len().min(24 * residues));
-    let axis = |chunk: &[[u8; 8]]| std::array::from_fn(|k| chunk.get(k).map_or(f64::NAN, |b| f64::from_le_bytes(*b)));
+    let axis = |chunk: &[[u8; 8]]| {
+        std::array::from_fn(|k| chunk.get(k).map_or(f64::NAN, |b| f64::from_le_bytes(*b)))
+    };
     Trace {
-        positions: coordinates.as_chunks::<8>().0.chunks_exact(3).map(axis).collect(),
-        numbers: numbers.as_chunks::<4>().0.iter().map(|b| i32::from_le_bytes(*b)).collect(),
+        positions: coordinates
+            .as_chunks::<8>()
+            .0
+            .chunks_exact(3)
+            .map(axis)
+            .collect(),
+        numbers: numbers
+            .as_chunks::<4>()
+            .0
+            .iter()
+            .map(|b| i32::from_le_bytes(*b))
+            .collect(),
     }
 }
 
 /// Hexadecimal SHA-256 of a chain.
 pub(crate) fn checksum(packed: &[u8], sequence: &str) -> String {
-    hex(&Sha256::new().chain_update(packed).chain_update(sequence).finalize())
+    hex(&Sha256::new()
+        .chain_update(packed)
+        .chain_update(sequence)
+        .finalize())
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
@@ -78,7 +98,9 @@ impl Store {
     /// # Errors
     /// The cache file cannot be read or was changed.
     pub(crate) fn read(&mut self, record: &Record) -> PluginResult<Trace> {
-        let bytes = self.bytes(record).map_err(|e| damaged(record, &e.to_string()))?;
+        let bytes = self
+            .bytes(record)
+            .map_err(|e| damaged(record, &e.to_string()))?;
         if checksum(&bytes, &record.sequence) != record.checksum {
             return Err(damaged(record, "its checksum differs"));
         }
@@ -89,8 +111,12 @@ impl Store {
         let length = BYTES_PER_RESIDUE * record.residues();
         match self {
             Self::Memory(bytes) => {
-                let place = usize::try_from(record.offset).ok().and_then(|from| bytes.get(from..from.checked_add(length)?));
-                place.map(<[u8]>::to_vec).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+                let place = usize::try_from(record.offset)
+                    .ok()
+                    .and_then(|from| bytes.get(from..from.checked_add(length)?));
+                place
+                    .map(<[u8]>::to_vec)
+                    .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
             }
             Self::File { file, start } => {
                 let mut bytes = vec![0; length];
@@ -116,15 +142,29 @@ mod tests {
 
     #[test]
     fn chains_come_back_bit_for_bit_and_damage_is_seen() {
-        let trace = Trace { positions: vec![[0.1, -2.0, 1e-3], [12.345, 0.0, -0.0]], numbers: vec![-5, i32::MAX] };
+        let trace = Trace {
+            positions: vec![[0.1, -2.0, 1e-3], [12.345, 0.0, -0.0]],
+            numbers: vec![-5, i32::MAX],
+        };
         let packed = pack(&trace.positions, &trace.numbers);
-        let record = Record { id: "x_A".into(), sequence: "AG".into(), checksum: checksum(&packed, "AG"), offset: 3 };
+        let record = Record {
+            id: "x_A".into(),
+            sequence: "AG".into(),
+            checksum: checksum(&packed, "AG"),
+            offset: 3,
+        };
         let bytes = [&[1, 2, 3][..], &packed].concat();
         assert_eq!(Store::Memory(bytes.clone()).read(&record).unwrap(), trace);
         for at in 3..bytes.len() {
             let mut wrong = bytes.clone();
             wrong[at] ^= 1;
-            assert!(Store::Memory(wrong).read(&record).unwrap_err().to_string().contains("chain x_A"));
+            assert!(
+                Store::Memory(wrong)
+                    .read(&record)
+                    .unwrap_err()
+                    .to_string()
+                    .contains("chain x_A")
+            );
         }
         assert!(Store::Memory(bytes[..20].to_vec()).read(&record).is_err());
     }

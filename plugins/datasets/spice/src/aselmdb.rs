@@ -65,9 +65,21 @@ impl Array {
 }
 
 impl AseLmdb {
-    pub(crate) fn open(path: &Path, source: u32, settings: &Settings, catalogue: &mut Catalogue) -> PluginResult<Self> {
+    pub(crate) fn open(
+        path: &Path,
+        source: u32,
+        settings: &Settings,
+        catalogue: &mut Catalogue,
+    ) -> PluginResult<Self> {
         let name = file_name(path);
-        let wrong = |what: String| bad_data(&name, "", format!("it cannot be read as LMDB ({what})"), DAMAGED);
+        let wrong = |what: String| {
+            bad_data(
+                &name,
+                "",
+                format!("it cannot be read as LMDB ({what})"),
+                DAMAGED,
+            )
+        };
         let mut lmdb = Lmdb::open(path).map_err(wrong)?;
         let entries: Entries = lmdb.entries().map_err(wrong)?.into_iter().collect();
         let rows = row_places(&name, &mut lmdb, &entries)?;
@@ -76,8 +88,14 @@ impl AseLmdb {
         let mut this = Self {
             name,
             units: settings.units(),
-            energy_key: options.energy_key.clone().unwrap_or_else(|| "energy".into()),
-            forces_key: options.forces_key.clone().unwrap_or_else(|| "forces".into()),
+            energy_key: options
+                .energy_key
+                .clone()
+                .unwrap_or_else(|| "energy".into()),
+            forces_key: options
+                .forces_key
+                .clone()
+                .unwrap_or_else(|| "forces".into()),
             ignore_pbc: options.ignore_pbc,
             lmdb,
             rows: Vec::new(),
@@ -89,9 +107,21 @@ impl AseLmdb {
         Ok(this)
     }
 
-    fn index(&mut self, rows: &[(u64, Value)], source: u32, settings: &Settings, catalogue: &mut Catalogue) -> PluginResult<()> {
-        let raw: Vec<(u64, Vec<u8>)> = rows.iter().map(|&(id, v)| Ok((id, self.bytes(id, v)?))).collect::<PluginResult<_>>()?;
-        let parsed: Vec<PluginResult<Parsed>> = raw.par_iter().map(|(id, bytes)| self.parse(*id, bytes)).collect();
+    fn index(
+        &mut self,
+        rows: &[(u64, Value)],
+        source: u32,
+        settings: &Settings,
+        catalogue: &mut Catalogue,
+    ) -> PluginResult<()> {
+        let raw: Vec<(u64, Vec<u8>)> = rows
+            .iter()
+            .map(|&(id, v)| Ok((id, self.bytes(id, v)?)))
+            .collect::<PluginResult<_>>()?;
+        let parsed: Vec<PluginResult<Parsed>> = raw
+            .par_iter()
+            .map(|(id, bytes)| self.parse(*id, bytes))
+            .collect();
         for (&row, parsed) in rows.iter().zip(parsed) {
             let parsed = match parsed? {
                 Parsed::Row(parsed) => parsed,
@@ -113,12 +143,20 @@ impl AseLmdb {
                     continue;
                 }
             };
-            if !settings.limits.admit(parsed.conformation.forces.iter().copied()) {
+            if !settings
+                .limits
+                .admit(parsed.conformation.forces.iter().copied())
+            {
                 catalogue.skip(Skip::Force, 1);
                 continue;
             }
             let atoms = parsed.conformation.species.len() as u32;
-            catalogue.frames.push(Frame { source, molecule, atoms, place: self.rows.len() as u64 });
+            catalogue.frames.push(Frame {
+                source,
+                molecule,
+                atoms,
+                place: self.rows.len() as u64,
+            });
             self.rows.push(row);
             if let Some(memory) = &mut self.memory {
                 memory.push(parsed.conformation);
@@ -128,29 +166,50 @@ impl AseLmdb {
     }
 
     fn bytes(&mut self, id: u64, value: Value) -> PluginResult<Vec<u8>> {
-        self.lmdb.value(value).map_err(|what| bad_data(&self.name, &format!("row {id}"), what, DAMAGED))
+        self.lmdb
+            .value(value)
+            .map_err(|what| bad_data(&self.name, &format!("row {id}"), what, DAMAGED))
     }
 
     fn parse(&self, id: u64, bytes: &[u8]) -> PluginResult<Parsed> {
         let row: Row = self.json(id, bytes)?;
-        let species = row.numbers.values().map(|v| v.into_iter().map(|z| z as u8).collect::<Vec<u8>>());
+        let species = row
+            .numbers
+            .values()
+            .map(|v| v.into_iter().map(|z| z as u8).collect::<Vec<u8>>());
         let species = species
             .filter(|s| s.iter().all(|z| (1..=118).contains(z)))
             .ok_or_else(|| self.wrong(id, "\"numbers\" is no list of elements"))?;
         if species.len() < 2 {
             return Ok(Parsed::Skip(Skip::OneAtom));
         }
-        let periodic = row.pbc.as_ref().and_then(Array::values).is_some_and(|p| p.iter().any(|&p| p != 0.0));
+        let periodic = row
+            .pbc
+            .as_ref()
+            .and_then(Array::values)
+            .is_some_and(|p| p.iter().any(|&p| p != 0.0));
         if periodic && !self.ignore_pbc {
             return Ok(Parsed::Skip(Skip::Periodic));
         }
         let info = |key: &str| {
-            row.data.get("info").and_then(|i| i.get(key)).or_else(|| row.key_value_pairs.get(key)).or_else(|| row.data.get(key))
+            row.data
+                .get("info")
+                .and_then(|i| i.get(key))
+                .or_else(|| row.key_value_pairs.get(key))
+                .or_else(|| row.data.get(key))
         };
-        let Some(forces) = row.rest.get(&self.forces_key).or_else(|| info(&self.forces_key)) else {
+        let Some(forces) = row
+            .rest
+            .get(&self.forces_key)
+            .or_else(|| info(&self.forces_key))
+        else {
             return Ok(Parsed::Skip(Skip::NoForces));
         };
-        let Some(energy) = row.rest.get(&self.energy_key).or_else(|| info(&self.energy_key)) else {
+        let Some(energy) = row
+            .rest
+            .get(&self.energy_key)
+            .or_else(|| info(&self.energy_key))
+        else {
             return Ok(Parsed::Skip(Skip::NoEnergy));
         };
         let energy = energy
@@ -160,46 +219,105 @@ impl AseLmdb {
             .ok_or_else(|| self.wrong(id, "the energy is no finite number"))?;
         let forces = Array::deserialize(forces).ok().and_then(|a| a.values());
         let conformation = Conformation {
-            positions: self.vectors(id, "positions", row.positions.values(), species.len(), self.units.length)?,
-            forces: self.vectors(id, &self.forces_key, forces, species.len(), self.units.force)?,
+            positions: self.vectors(
+                id,
+                "positions",
+                row.positions.values(),
+                species.len(),
+                self.units.length,
+            )?,
+            forces: self.vectors(
+                id,
+                &self.forces_key,
+                forces,
+                species.len(),
+                self.units.force,
+            )?,
             energy: energy * self.units.energy,
             species,
         };
         let text = |key: &str| info(key).and_then(|v| v.as_str()).map(ToOwned::to_owned);
         let charge = info("charge").and_then(Json::as_f64);
-        Ok(Parsed::Row(Box::new(ParsedRow { conformation, smiles: text("smiles").or_else(|| text("SMILES")), charge })))
+        Ok(Parsed::Row(Box::new(ParsedRow {
+            conformation,
+            smiles: text("smiles").or_else(|| text("SMILES")),
+            charge,
+        })))
     }
 
     fn json(&self, id: u64, bytes: &[u8]) -> PluginResult<Row> {
         let mut text = Vec::new();
-        if let Err(e) = ZlibDecoder::new(bytes).take(MAX_ROW_BYTES).read_to_end(&mut text) {
+        if let Err(e) = ZlibDecoder::new(bytes)
+            .take(MAX_ROW_BYTES)
+            .read_to_end(&mut text)
+        {
             let remedy = match bytes.first() {
-                Some(0x80) => "the row is a Python pickle (OCP's LMDB): convert the data with ASE to .aselmdb or extended XYZ",
+                Some(0x80) => {
+                    "the row is a Python pickle (OCP's LMDB): convert the data with ASE to .aselmdb or extended XYZ"
+                }
                 _ => DAMAGED,
             };
-            return Err(bad_data(&self.name, &format!("row {id}"), format!("it cannot be decompressed ({e})"), remedy));
+            return Err(bad_data(
+                &self.name,
+                &format!("row {id}"),
+                format!("it cannot be decompressed ({e})"),
+                remedy,
+            ));
         }
-        let what = |e| format!("it is no row of ASE ({e}; JSON with NaN or Infinity is not accepted)");
-        serde_json::from_slice(&text).map_err(|e| bad_data(&self.name, &format!("row {id}"), what(e), "write the row again with ASE"))
+        let what =
+            |e| format!("it is no row of ASE ({e}; JSON with NaN or Infinity is not accepted)");
+        serde_json::from_slice(&text).map_err(|e| {
+            bad_data(
+                &self.name,
+                &format!("row {id}"),
+                what(e),
+                "write the row again with ASE",
+            )
+        })
     }
 
-    fn vectors(&self, id: u64, name: &str, values: Option<Vec<f64>>, atoms: usize, factor: f64) -> PluginResult<Vec<f64>> {
+    fn vectors(
+        &self,
+        id: u64,
+        name: &str,
+        values: Option<Vec<f64>>,
+        atoms: usize,
+        factor: f64,
+    ) -> PluginResult<Vec<f64>> {
         match values {
-            Some(v) if v.len() == 3 * atoms && v.iter().all(|&x| is_usable(x)) => Ok(v.into_iter().map(|x| x * factor).collect()),
-            Some(v) => Err(self.wrong(id, &format!("\"{name}\" should hold {} finite numbers, it holds {}", 3 * atoms, v.len()))),
+            Some(v) if v.len() == 3 * atoms && v.iter().all(|&x| is_usable(x)) => {
+                Ok(v.into_iter().map(|x| x * factor).collect())
+            }
+            Some(v) => Err(self.wrong(
+                id,
+                &format!(
+                    "\"{name}\" should hold {} finite numbers, it holds {}",
+                    3 * atoms,
+                    v.len()
+                ),
+            )),
             None => Err(self.wrong(id, &format!("\"{name}\" is no array of numbers"))),
         }
     }
 
     fn wrong(&self, id: u64, what: &str) -> PluginError {
-        bad_data(&self.name, &format!("row {id}"), what, "write the row again with ASE, or leave it out")
+        bad_data(
+            &self.name,
+            &format!("row {id}"),
+            what,
+            "write the row again with ASE, or leave it out",
+        )
     }
 }
 
 /// A number that was written as an array of one element.
 fn single(value: &Json) -> Option<f64> {
     let values = Array::deserialize(value).ok()?.values()?;
-    if let [one] = values[..] { Some(one) } else { None }
+    if let [one] = values[..] {
+        Some(one)
+    } else {
+        None
+    }
 }
 
 enum Parsed {
@@ -218,12 +336,26 @@ type Entries = HashMap<Vec<u8>, Value>;
 /// Rows 1..nextid in order of their numbers (keys are text, so "10" lies before "2"), without the deleted ones.
 fn row_places(name: &str, lmdb: &mut Lmdb, entries: &Entries) -> PluginResult<Vec<(u64, Value)>> {
     let mut json = |key: &str| -> PluginResult<Option<Json>> {
-        let Some(&value) = entries.get(key.as_bytes()) else { return Ok(None) };
-        let bytes = lmdb.value(value).map_err(|what| bad_data(name, &format!("key {key}"), what, DAMAGED))?;
+        let Some(&value) = entries.get(key.as_bytes()) else {
+            return Ok(None);
+        };
+        let bytes = lmdb
+            .value(value)
+            .map_err(|what| bad_data(name, &format!("key {key}"), what, DAMAGED))?;
         let mut text = Vec::new();
-        let read = ZlibDecoder::new(&bytes[..]).take(MAX_ROW_BYTES).read_to_end(&mut text).map_err(|e| e.to_string());
+        let read = ZlibDecoder::new(&bytes[..])
+            .take(MAX_ROW_BYTES)
+            .read_to_end(&mut text)
+            .map_err(|e| e.to_string());
         let parsed = read.and_then(|_| serde_json::from_slice(&text).map_err(|e| e.to_string()));
-        parsed.map(Some).map_err(|e| bad_data(name, &format!("key {key}"), format!("it cannot be read ({e})"), DAMAGED))
+        parsed.map(Some).map_err(|e| {
+            bad_data(
+                name,
+                &format!("key {key}"),
+                format!("it cannot be read ({e})"),
+                DAMAGED,
+            )
+        })
     };
     let Some(next) = json("nextid")? else {
         return Err(bad_data(
@@ -233,13 +365,28 @@ fn row_places(name: &str, lmdb: &mut Lmdb, entries: &Entries) -> PluginResult<Ve
             "convert it: OCP's pickles and DeePMD's frames can be written as .aselmdb or extended XYZ with ASE or dpdata",
         ));
     };
-    let next = next.as_u64().ok_or_else(|| bad_data(name, "key nextid", "it is no number", DAMAGED))?;
-    let deleted: HashSet<u64> =
-        json("deleted_ids")?.and_then(|d| Some(d.as_array()?.iter().filter_map(Json::as_u64).collect())).unwrap_or_default();
+    let next = next
+        .as_u64()
+        .ok_or_else(|| bad_data(name, "key nextid", "it is no number", DAMAGED))?;
+    let deleted: HashSet<u64> = json("deleted_ids")?
+        .and_then(|d| Some(d.as_array()?.iter().filter_map(Json::as_u64).collect()))
+        .unwrap_or_default();
     let mut rows = Vec::new();
-    for id in (1..next.min(entries.len() as u64 + deleted.len() as u64 + 1)).filter(|id| !deleted.contains(id)) {
+    for id in (1..next.min(entries.len() as u64 + deleted.len() as u64 + 1))
+        .filter(|id| !deleted.contains(id))
+    {
         let place = entries.get(id.to_string().as_bytes());
-        rows.push((id, *place.ok_or_else(|| bad_data(name, &format!("row {id}"), "it is missing, though nextid counts it", DAMAGED))?));
+        rows.push((
+            id,
+            *place.ok_or_else(|| {
+                bad_data(
+                    name,
+                    &format!("row {id}"),
+                    "it is missing, though nextid counts it",
+                    DAMAGED,
+                )
+            })?,
+        ));
     }
     Ok(rows)
 }
@@ -260,7 +407,10 @@ impl Source for AseLmdb {
     }
 
     fn about(&self) -> String {
-        format!("{}: ASE LMDB, forces from {}, energy from {}", self.name, self.forces_key, self.energy_key)
+        format!(
+            "{}: ASE LMDB, forces from {}, energy from {}",
+            self.name, self.forces_key, self.energy_key
+        )
     }
 
     fn units(&self) -> Units {
@@ -275,7 +425,9 @@ mod tests {
     #[test]
     fn rows_that_stay_on_disk_are_read_as_those_in_memory() {
         let mut bytes = Vec::new();
-        flate2::read::GzDecoder::new(&include_bytes!("../tests/fixtures/rows.aselmdb.gz")[..]).read_to_end(&mut bytes).unwrap();
+        flate2::read::GzDecoder::new(&include_bytes!("../tests/fixtures/rows.aselmdb.gz")[..])
+            .read_to_end(&mut bytes)
+            .unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rows.aselmdb");
         std::fs::write(&path, bytes).unwrap();
@@ -286,10 +438,21 @@ mod tests {
             let mut rows = AseLmdb::open(&path, 0, &settings, &mut catalogue).unwrap();
             assert_eq!(rows.memory.is_none(), small_file_bytes == 0);
             let mut into = Conformation::default();
-            catalogue.frames.iter().map(|f| rows.read(f.place, &mut into).map(|()| into.clone()).unwrap()).collect::<Vec<_>>()
+            catalogue
+                .frames
+                .iter()
+                .map(|f| {
+                    rows.read(f.place, &mut into)
+                        .map(|()| into.clone())
+                        .unwrap()
+                })
+                .collect::<Vec<_>>()
         };
         let (memory, disk) = (read(u64::MAX), read(0));
-        assert_eq!(memory.iter().map(|c| c.energy).collect::<Vec<_>>(), [-11.0, -13.0, -14.0, -16.0, -17.0]);
+        assert_eq!(
+            memory.iter().map(|c| c.energy).collect::<Vec<_>>(),
+            [-11.0, -13.0, -14.0, -16.0, -17.0]
+        );
         assert_eq!(memory, disk);
     }
 }

@@ -45,9 +45,13 @@ pub(crate) enum Skip {
 impl Skip {
     pub(crate) const fn about(self) -> &'static str {
         match self {
-            Self::EmptyGroup => "groups without conformations (all were above the force limit of the downloader)",
+            Self::EmptyGroup => {
+                "groups without conformations (all were above the force limit of the downloader)"
+            }
             Self::OneAtom => "conformations of a single atom (reference energies; nothing rotates)",
-            Self::Periodic => "periodic frames; the model takes molecules (ignore_pbc = true keeps them, without their cell)",
+            Self::Periodic => {
+                "periodic frames; the model takes molecules (ignore_pbc = true keeps them, without their cell)"
+            }
             Self::NoForces => "frames without forces (forces_key names them)",
             Self::NoEnergy => "frames without energy (energy_key names it)",
             Self::Subset => "conformations of other subsets (option subset)",
@@ -88,7 +92,11 @@ impl Catalogue {
     ///
     /// # Errors
     /// A filter asks for what the file does not tell.
-    pub(crate) fn admit(&mut self, identity: &Identity<'_>, settings: &Settings) -> PluginResult<Result<u32, Skip>> {
+    pub(crate) fn admit(
+        &mut self,
+        identity: &Identity<'_>,
+        settings: &Settings,
+    ) -> PluginResult<Result<u32, Skip>> {
         if identity.species.len() < 2 {
             return Ok(Err(Skip::OneAtom));
         }
@@ -97,15 +105,27 @@ impl Catalogue {
         {
             self.subsets.insert(subset.to_owned());
         }
-        if settings.options.subset.as_deref().is_some_and(|wanted| !subset_matches(identity.subset.unwrap_or(""), wanted)) {
+        if settings
+            .options
+            .subset
+            .as_deref()
+            .is_some_and(|wanted| !subset_matches(identity.subset.unwrap_or(""), wanted))
+        {
             return Ok(Err(Skip::Subset));
         }
-        if settings.elements.as_ref().is_some_and(|keep| !identity.species.iter().all(|z| keep.contains(z))) {
+        if settings
+            .elements
+            .as_ref()
+            .is_some_and(|keep| !identity.species.iter().all(|z| keep.contains(z)))
+        {
             return Ok(Err(Skip::Elements));
         }
         let (key, charge) = self.key_and_charge(identity);
         if settings.options.neutral_only {
-            let charge = identity.charge.or(charge.map(f64::from)).ok_or_else(|| unknown_charge(&key))?;
+            let charge = identity
+                .charge
+                .or(charge.map(f64::from))
+                .ok_or_else(|| unknown_charge(&key))?;
             if charge.abs() > 1e-6 {
                 return Ok(Err(Skip::Charged));
             }
@@ -123,7 +143,9 @@ impl Catalogue {
         if let Some((key, charge)) = self.by_smiles.get(text) {
             return (key.clone(), Some(*charge));
         }
-        let Ok(graph) = smiles::parse(text) else { return (smiles::without_maps(text), None) };
+        let Ok(graph) = smiles::parse(text) else {
+            return (smiles::without_maps(text), None);
+        };
         let known = (graph.key(), graph.charge());
         self.by_smiles.insert(text.to_owned(), known.clone());
         (known.0, Some(known.1))
@@ -153,16 +175,29 @@ impl Catalogue {
         if !self.frames.is_empty() {
             return Ok(());
         }
-        let reasons: Vec<String> = self.skipped.iter().map(|(why, n)| format!("{n} {}", why.about())).collect();
+        let reasons: Vec<String> = self
+            .skipped
+            .iter()
+            .map(|(why, n)| format!("{n} {}", why.about()))
+            .collect();
         let mut message = format!("{files}: no conformation can be used");
         if !reasons.is_empty() {
             message += &format!("; left out: {}", reasons.join("; "));
         }
         if settings.options.subset.is_some() {
             let subsets: Vec<&str> = self.subsets.iter().take(12).map(String::as_str).collect();
-            message += &format!(". Subsets there: {}", if subsets.is_empty() { "none is named".into() } else { subsets.join(", ") });
+            message += &format!(
+                ". Subsets there: {}",
+                if subsets.is_empty() {
+                    "none is named".into()
+                } else {
+                    subsets.join(", ")
+                }
+            );
         }
-        Err(PluginError::BadData(message + ". Change the filter that removed them, or give other data"))
+        Err(PluginError::BadData(
+            message + ". Change the filter that removed them, or give other data",
+        ))
     }
 }
 
@@ -174,12 +209,18 @@ fn unknown_charge(key: &str) -> PluginError {
 
 /// Whether a subset's name begins with what is wanted; a version at the end of the wish (`v1.2`) does not count.
 fn subset_matches(subset: &str, wanted: &str) -> bool {
-    subset.to_lowercase().starts_with(without_version(&wanted.trim().to_lowercase()))
+    subset
+        .to_lowercase()
+        .starts_with(without_version(&wanted.trim().to_lowercase()))
 }
 
 fn without_version(name: &str) -> &str {
     match name.rsplit_once(" v") {
-        Some((head, version)) if !version.is_empty() && version.chars().all(|c| c.is_ascii_digit() || c == '.') => head,
+        Some((head, version))
+            if !version.is_empty() && version.chars().all(|c| c.is_ascii_digit() || c == '.') =>
+        {
+            head
+        }
         _ => name,
     }
 }
@@ -189,9 +230,20 @@ mod tests {
     use super::*;
     use crate::options::Options;
 
-    fn admit(catalogue: &mut Catalogue, smiles: &str, subset: &str, species: &[u8], options: &Options) -> Result<u32, Skip> {
+    fn admit(
+        catalogue: &mut Catalogue,
+        smiles: &str,
+        subset: &str,
+        species: &[u8],
+        options: &Options,
+    ) -> Result<u32, Skip> {
         let settings = Settings::new(options.clone()).unwrap();
-        let identity = Identity { smiles: Some(smiles), subset: Some(subset), species, ..Identity::default() };
+        let identity = Identity {
+            smiles: Some(smiles),
+            subset: Some(subset),
+            species,
+            ..Identity::default()
+        };
         catalogue.admit(&identity, &settings).unwrap()
     }
 
@@ -199,9 +251,18 @@ mod tests {
     fn one_molecule_in_two_subsets_is_one_molecule() {
         let mut catalogue = Catalogue::default();
         let options = Options::default();
-        let first = admit(&mut catalogue, "[O:1]([H:2])[H:3]", "A", &[8, 1, 1], &options);
+        let first = admit(
+            &mut catalogue,
+            "[O:1]([H:2])[H:3]",
+            "A",
+            &[8, 1, 1],
+            &options,
+        );
         let second = admit(&mut catalogue, "[H:1][O:2][H:3]", "B", &[1, 8, 1], &options);
-        assert_eq!((first, second, catalogue.molecules.len()), (Ok(0), Ok(0), 1));
+        assert_eq!(
+            (first, second, catalogue.molecules.len()),
+            (Ok(0), Ok(0), 1)
+        );
     }
 
     #[test]
@@ -210,13 +271,36 @@ mod tests {
         let mut with = |smiles, species: &[u8], change: fn(&mut Options)| {
             let mut options = Options::default();
             change(&mut options);
-            admit(&mut catalogue, smiles, "SPICE PubChem Set 6 Single Points Dataset v1.2", species, &options)
+            admit(
+                &mut catalogue,
+                smiles,
+                "SPICE PubChem Set 6 Single Points Dataset v1.2",
+                species,
+                &options,
+            )
         };
-        assert_eq!(with("[OH-]", &[8, 1], |o| o.neutral_only = true), Err(Skip::Charged));
-        assert_eq!(with("Cl", &[17, 1], |o| o.elements = vec!["H".into(), "C".into()]), Err(Skip::Elements));
-        assert_eq!(with("Cl", &[17, 1], |o| o.subset = Some("SPICE DES".into())), Err(Skip::Subset));
-        assert_eq!(with("Cl", &[17, 1], |o| o.subset = Some("SPICE PubChem Set 6 Single Points Dataset v1.3".into())), Ok(0));
-        assert_eq!(with("Cl", &[17, 1], |o| o.subset = Some("spice pubchem".into())), Ok(0));
+        assert_eq!(
+            with("[OH-]", &[8, 1], |o| o.neutral_only = true),
+            Err(Skip::Charged)
+        );
+        assert_eq!(
+            with("Cl", &[17, 1], |o| o.elements =
+                vec!["H".into(), "C".into()]),
+            Err(Skip::Elements)
+        );
+        assert_eq!(
+            with("Cl", &[17, 1], |o| o.subset = Some("SPICE DES".into())),
+            Err(Skip::Subset)
+        );
+        assert_eq!(
+            with("Cl", &[17, 1], |o| o.subset =
+                Some("SPICE PubChem Set 6 Single Points Dataset v1.3".into())),
+            Ok(0)
+        );
+        assert_eq!(
+            with("Cl", &[17, 1], |o| o.subset = Some("spice pubchem".into())),
+            Ok(0)
+        );
         assert_eq!(with("[Na+]", &[11], |_| ()), Err(Skip::OneAtom));
     }
 

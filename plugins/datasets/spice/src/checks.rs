@@ -34,19 +34,29 @@ const MIN_BONDS: f64 = 50.0;
 
 impl Survey {
     pub(crate) fn new() -> Self {
-        Self { closest: f64::INFINITY, ..Self::default() }
+        Self {
+            closest: f64::INFINITY,
+            ..Self::default()
+        }
     }
 
     pub(crate) fn add(&mut self, conformation: &Conformation) {
-        let Conformation { species, positions, forces, .. } = conformation;
+        let Conformation {
+            species,
+            positions,
+            forces,
+            ..
+        } = conformation;
         self.conformations += 1;
         self.components += forces.len() as u64;
         self.force_square += forces.iter().map(|f| f * f).sum::<f64>();
         let sum: [f64; 3] = std::array::from_fn(|k| forces.iter().skip(k).step_by(3).sum());
         self.worst_force_sum = self.worst_force_sum.max(norm(sum));
         for a in 0..species.len() {
-            let nearest =
-                (0..species.len()).filter(|&b| b != a).map(|b| (norm(between(positions, a, b)), b)).min_by(|x, y| x.0.total_cmp(&y.0));
+            let nearest = (0..species.len())
+                .filter(|&b| b != a)
+                .map(|b| (norm(between(positions, a, b)), b))
+                .min_by(|x, y| x.0.total_cmp(&y.0));
             let Some((d, b)) = nearest else { continue };
             self.closest = self.closest.min(d);
             if species[a] == 1 && species[b] > 1 && d < LONGEST_XH_BOND && d > 0.0 {
@@ -65,7 +75,9 @@ impl Survey {
     /// Correlation of bond length and force along the bond within each kind of X-H bond: a stretched bond pulls back.
     fn bond_correlation(&self) -> Option<f64> {
         let kinds = self.bonds.values().filter(|b| b.n >= MIN_BONDS);
-        let (dd, ff, df) = kinds.map(BondForce::centred).fold((0.0, 0.0, 0.0), |s, c| (s.0 + c.0, s.1 + c.1, s.2 + c.2));
+        let (dd, ff, df) = kinds
+            .map(BondForce::centred)
+            .fold((0.0, 0.0, 0.0), |s, c| (s.0 + c.0, s.1 + c.1, s.2 + c.2));
         (dd > 0.0 && ff > 0.0).then(|| df / (dd * ff).sqrt())
     }
 
@@ -126,33 +138,62 @@ impl BondForce {
 
     fn centred(&self) -> (f64, f64, f64) {
         let product = |xy: f64, x: f64, y: f64| xy - x * y / self.n;
-        (product(self.dd, self.d, self.d), product(self.ff, self.f, self.f), product(self.df, self.d, self.f))
+        (
+            product(self.dd, self.d, self.d),
+            product(self.ff, self.f, self.f),
+            product(self.df, self.d, self.f),
+        )
     }
 }
 
 /// Counts: what is there and what was left out.
 pub(crate) fn counts(catalogue: &Catalogue, by_frame: bool) -> Vec<DataCheck> {
-    let formulas = !catalogue.molecules.is_empty() && catalogue.molecules.iter().all(|m| !m.contains(' '));
+    let formulas =
+        !catalogue.molecules.is_empty() && catalogue.molecules.iter().all(|m| !m.contains(' '));
     let about = match (by_frame, formulas) {
         (true, _) => {
             "too few molecules to keep apart (or split_by = \"frame\"): splits are contiguous blocks of frames, so neighbours in time lie on both sides of a border"
         }
-        (false, true) => "no SMILES: molecules are told apart by name or formula; isomers stay in one split",
+        (false, true) => {
+            "no SMILES: molecules are told apart by name or formula; isomers stay in one split"
+        }
         (false, false) => {
             "told apart by the graph of their SMILES: whatever the subset or the order of atoms, a molecule lies in one split only"
         }
     };
-    let mut checks = vec![check("molecules", catalogue.molecules.len() as f64, "", true, about.into())];
+    let mut checks = vec![check(
+        "molecules",
+        catalogue.molecules.len() as f64,
+        "",
+        true,
+        about.into(),
+    )];
     for (why, n) in &catalogue.skipped {
         checks.push(check("left out", *n as f64, "", true, why.about().into()));
     }
-    let names: Vec<&str> = catalogue.elements.iter().map(|&z| elements::symbol(z)).collect();
-    checks.push(check("elements", names.len() as f64, "", true, names.join(" ")));
+    let names: Vec<&str> = catalogue
+        .elements
+        .iter()
+        .map(|&z| elements::symbol(z))
+        .collect();
+    checks.push(check(
+        "elements",
+        names.len() as f64,
+        "",
+        true,
+        names.join(" "),
+    ));
     checks
 }
 
 pub(crate) fn check(name: &str, value: f64, unit: &str, passed: bool, about: String) -> DataCheck {
-    DataCheck { name: name.into(), value, unit: unit.into(), passed, about }
+    DataCheck {
+        name: name.into(),
+        value,
+        unit: unit.into(),
+        passed,
+        about,
+    }
 }
 
 fn between(v: &[f64], a: usize, b: usize) -> [f64; 3] {
@@ -184,24 +225,41 @@ mod tests {
     }
 
     fn passed(survey: &Survey, name: &str) -> bool {
-        survey.checks().iter().find(|c| c.name.contains(name)).unwrap().passed
+        survey
+            .checks()
+            .iter()
+            .find(|c| c.name.contains(name))
+            .unwrap()
+            .passed
     }
 
     #[test]
     fn a_wrong_sign_is_seen() {
-        assert!(passed(&springs(1.0, 1.0), "correlation") && !passed(&springs(-1.0, 1.0), "correlation"));
+        assert!(
+            passed(&springs(1.0, 1.0), "correlation")
+                && !passed(&springs(-1.0, 1.0), "correlation")
+        );
     }
 
     #[test]
     fn a_wrong_unit_is_seen() {
-        assert!(passed(&springs(1.0, 1.0), "RMS") && !passed(&springs(1.0, 23.0), "RMS") && !passed(&springs(1.0, 1.0 / 51.0), "RMS"));
+        assert!(
+            passed(&springs(1.0, 1.0), "RMS")
+                && !passed(&springs(1.0, 23.0), "RMS")
+                && !passed(&springs(1.0, 1.0 / 51.0), "RMS")
+        );
     }
 
     #[test]
     fn a_net_force_and_a_short_distance_are_seen() {
         let mut survey = springs(1.0, 1.0);
         assert!(passed(&survey, "sum") && passed(&survey, "distance"));
-        survey.add(&Conformation { species: vec![8, 1], positions: vec![0.0, 0.0, 0.0, 0.1, 0.0, 0.0], forces: vec![1.0; 6], energy: 0.0 });
+        survey.add(&Conformation {
+            species: vec![8, 1],
+            positions: vec![0.0, 0.0, 0.0, 0.1, 0.0, 0.0],
+            forces: vec![1.0; 6],
+            energy: 0.0,
+        });
         assert!(!passed(&survey, "sum") && !passed(&survey, "distance"));
     }
 }

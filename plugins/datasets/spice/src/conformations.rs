@@ -60,11 +60,25 @@ impl ConformationGroup {
     pub fn bonds_hold(&self, conformation: usize) -> bool {
         let atoms = self.species.len();
         let x = &self.positions[3 * atoms * conformation..3 * atoms * (conformation + 1)];
-        let distance = |a: usize, b: usize| (0..3).map(|k| (x[3 * a + k] - x[3 * b + k]).powi(2)).sum::<f64>().sqrt();
-        let limit = |a: usize, b: usize| LONGEST_BOND * (covalent_radius(self.species[a]) + covalent_radius(self.species[b]));
+        let distance = |a: usize, b: usize| {
+            (0..3)
+                .map(|k| (x[3 * a + k] - x[3 * b + k]).powi(2))
+                .sum::<f64>()
+                .sqrt()
+        };
+        let limit = |a: usize, b: usize| {
+            LONGEST_BOND * (covalent_radius(self.species[a]) + covalent_radius(self.species[b]))
+        };
         let heavy: Vec<usize> = (0..atoms).filter(|&a| self.species[a] > 1).collect();
-        let apart = |&a: &usize| heavy.iter().all(|&b| b <= a || distance(a, b) >= CLOSEST_HEAVY_ATOMS);
-        self.bonds.iter().all(|&(a, b)| distance(a, b) <= limit(a, b)) && heavy.iter().all(apart)
+        let apart = |&a: &usize| {
+            heavy
+                .iter()
+                .all(|&b| b <= a || distance(a, b) >= CLOSEST_HEAVY_ATOMS)
+        };
+        self.bonds
+            .iter()
+            .all(|&(a, b)| distance(a, b) <= limit(a, b))
+            && heavy.iter().all(apart)
     }
 }
 
@@ -72,7 +86,10 @@ impl ConformationGroup {
 ///
 /// # Errors
 /// A file that is damaged or of another layout, a SMILES whose map numbers do not name the rows, numbers that are not finite.
-pub fn for_each_group(path: &Path, mut visit: impl FnMut(ConformationGroup)) -> PluginResult<usize> {
+pub fn for_each_group(
+    path: &Path,
+    mut visit: impl FnMut(ConformationGroup),
+) -> PluginResult<usize> {
     let file = Hdf5::open(path)?;
     let root = file.root()?;
     let mut empty = 0;
@@ -92,7 +109,9 @@ pub fn for_each_group(path: &Path, mut visit: impl FnMut(ConformationGroup)) -> 
 pub fn check_bonds(path: &Path) -> PluginResult<BondReport> {
     let mut report = BondReport::default();
     let empty = for_each_group(path, |group| {
-        let bad = (0..group.conformations()).filter(|&c| !group.bonds_hold(c)).count();
+        let bad = (0..group.conformations())
+            .filter(|&c| !group.bonds_hold(c))
+            .count();
         report.groups += 1;
         report.conformations += group.conformations();
         report.bad_conformations += bad;
@@ -104,24 +123,57 @@ pub fn check_bonds(path: &Path) -> PluginResult<BondReport> {
 
 fn read(group: &Molecule<'_>, name: &str) -> PluginResult<Option<ConformationGroup>> {
     const REMEDY: &str = "this is not a conformation file of the SPICE repository";
-    let missing = |what: &str| group.wrong(format!("dataset \"{what}\" is missing; there are: {}", group.dataset_names()), REMEDY);
-    let dataset = group.dataset("conformations")?.ok_or_else(|| missing("conformations"))?;
+    let missing = |what: &str| {
+        group.wrong(
+            format!(
+                "dataset \"{what}\" is missing; there are: {}",
+                group.dataset_names()
+            ),
+            REMEDY,
+        )
+    };
+    let dataset = group
+        .dataset("conformations")?
+        .ok_or_else(|| missing("conformations"))?;
     if dataset.ndim() < 3 || dataset.shape()[0] == 0 {
         return Ok(None);
     }
     let smiles = group.text("smiles")?.ok_or_else(|| missing("smiles"))?;
     let mapped = smiles::parse(&smiles).and_then(|graph| graph.by_map());
-    let (species, bonds) = mapped.map_err(|what| group.wrong(what, "rows cannot be given elements without a mapped SMILES"))?;
+    let (species, bonds) = mapped.map_err(|what| {
+        group.wrong(
+            what,
+            "rows cannot be given elements without a mapped SMILES",
+        )
+    })?;
     if dataset.shape()[1..] != [species.len() as u64, 3] {
-        return Err(group.wrong(format!("conformations {:?} do not fit {} atoms of the SMILES", dataset.shape(), species.len()), REMEDY));
+        return Err(group.wrong(
+            format!(
+                "conformations {:?} do not fit {} atoms of the SMILES",
+                dataset.shape(),
+                species.len()
+            ),
+            REMEDY,
+        ));
     }
-    let unit = group.attribute(&dataset, "units").unwrap_or_else(|| "nanometers".into());
+    let unit = group
+        .attribute(&dataset, "units")
+        .unwrap_or_else(|| "nanometers".into());
     let factor = units::length(&unit).map_err(|e| group.wrong(e, REMEDY))?;
     let mut positions = group.floats("conformations", &dataset)?;
     positions.iter_mut().for_each(|x| *x *= factor);
     if let Some(i) = positions.iter().position(|&x| !is_usable(x)) {
         let place = i / (3 * species.len());
-        return Err(group.wrong(format!("conformation {place} holds a number that is not finite"), "remove it from the file"));
+        return Err(group.wrong(
+            format!("conformation {place} holds a number that is not finite"),
+            "remove it from the file",
+        ));
     }
-    Ok(Some(ConformationGroup { name: name.to_owned(), smiles, species, bonds, positions }))
+    Ok(Some(ConformationGroup {
+        name: name.to_owned(),
+        smiles,
+        species,
+        bonds,
+        positions,
+    }))
 }

@@ -26,9 +26,19 @@ pub(crate) struct ContentHash {
 impl ContentHash {
     pub(crate) fn new(settings: &Settings) -> Self {
         // The path is where the data lie, not what they are.
-        let options = serde_json::to_vec(&Options { path: None, ..settings.options.clone() }).unwrap_or_default();
-        let hasher = Sha256::new().chain_update(READER_VERSION).chain_update((options.len() as u64).to_le_bytes()).chain_update(options);
-        Self { hasher, small_file_bytes: settings.small_file_bytes }
+        let options = serde_json::to_vec(&Options {
+            path: None,
+            ..settings.options.clone()
+        })
+        .unwrap_or_default();
+        let hasher = Sha256::new()
+            .chain_update(READER_VERSION)
+            .chain_update((options.len() as u64).to_le_bytes())
+            .chain_update(options);
+        Self {
+            hasher,
+            small_file_bytes: settings.small_file_bytes,
+        }
     }
 
     pub(crate) fn bytes(&mut self, bytes: &[u8]) {
@@ -38,7 +48,14 @@ impl ContentHash {
 
     pub(crate) fn file(&mut self, path: &Path) -> PluginResult<()> {
         let result = self.read_file(path);
-        result.map_err(|e| bad_data(&file_name(path), "", format!("it cannot be read ({e})"), "check the disk and the permissions"))
+        result.map_err(|e| {
+            bad_data(
+                &file_name(path),
+                "",
+                format!("it cannot be read ({e})"),
+                "check the disk and the permissions",
+            )
+        })
     }
 
     fn read_file(&mut self, path: &Path) -> std::io::Result<()> {
@@ -57,7 +74,9 @@ impl ContentHash {
         block.truncate(BLOCK.min(size as usize));
         let last = size - block.len() as u64;
         for i in 0..SAMPLED_BLOCKS {
-            file.seek(SeekFrom::Start((last as u128 * u128::from(i) / u128::from(SAMPLED_BLOCKS - 1)) as u64))?;
+            file.seek(SeekFrom::Start(
+                (last as u128 * u128::from(i) / u128::from(SAMPLED_BLOCKS - 1)) as u64,
+            ))?;
             file.read_exact(&mut block)?;
             self.hasher.update(&block);
         }
@@ -78,7 +97,11 @@ impl ContentHash {
     }
 
     pub(crate) fn finish(self) -> String {
-        self.hasher.finalize().iter().map(|b| format!("{b:02x}")).collect()
+        self.hasher
+            .finalize()
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect()
     }
 }
 

@@ -47,19 +47,40 @@ struct HeaderMolecule {
 }
 
 impl Embedded {
-    pub(crate) fn open(source: u32, settings: &Settings, catalogue: &mut Catalogue) -> PluginResult<Self> {
+    pub(crate) fn open(
+        source: u32,
+        settings: &Settings,
+        catalogue: &mut Catalogue,
+    ) -> PluginResult<Self> {
         Self::parse(BYTES, source, settings, catalogue)
     }
 
-    fn parse(bytes: &[u8], source: u32, settings: &Settings, catalogue: &mut Catalogue) -> PluginResult<Self> {
+    fn parse(
+        bytes: &[u8],
+        source: u32,
+        settings: &Settings,
+        catalogue: &mut Catalogue,
+    ) -> PluginResult<Self> {
         let mut body = Vec::new();
-        flate2::read::GzDecoder::new(bytes).read_to_end(&mut body).map_err(|e| damaged(&e.to_string()))?;
-        let text = body.strip_prefix(b"EQBSPICE").ok_or_else(|| damaged("its magic is missing"))?;
-        let (length, rest) = text.split_first_chunk::<4>().ok_or_else(|| damaged("its header is cut off"))?;
-        let (header, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or_else(|| damaged("its header is cut off"))?;
+        flate2::read::GzDecoder::new(bytes)
+            .read_to_end(&mut body)
+            .map_err(|e| damaged(&e.to_string()))?;
+        let text = body
+            .strip_prefix(b"EQBSPICE")
+            .ok_or_else(|| damaged("its magic is missing"))?;
+        let (length, rest) = text
+            .split_first_chunk::<4>()
+            .ok_or_else(|| damaged("its header is cut off"))?;
+        let (header, rest) = rest
+            .split_at_checked(u32::from_le_bytes(*length) as usize)
+            .ok_or_else(|| damaged("its header is cut off"))?;
         let header: Header = serde_json::from_slice(header).map_err(|e| damaged(&e.to_string()))?;
         let count: usize = header.molecules.iter().map(|m| m.conformations).sum();
-        let numbers: usize = header.molecules.iter().map(|m| 3 * m.conformations * m.atomic_numbers.len()).sum();
+        let numbers: usize = header
+            .molecules
+            .iter()
+            .map(|m| 3 * m.conformations * m.atomic_numbers.len())
+            .sum();
         if rest.len() != 8 * numbers + 8 * count {
             return Err(damaged("its arrays are cut off"));
         }
@@ -67,13 +88,25 @@ impl Embedded {
             level: header.level_of_theory,
             units: settings.units_or(Units::ATOMIC),
             sign: -1.0,
-            positions: planes(&rest[..4 * numbers]).map(f32::from_le_bytes).collect(),
-            gradient: planes(&rest[4 * numbers..8 * numbers]).map(f32::from_le_bytes).collect(),
-            energies: planes(&rest[8 * numbers..]).map(f64::from_le_bytes).collect(),
+            positions: planes(&rest[..4 * numbers])
+                .map(f32::from_le_bytes)
+                .collect(),
+            gradient: planes(&rest[4 * numbers..8 * numbers])
+                .map(f32::from_le_bytes)
+                .collect(),
+            energies: planes(&rest[8 * numbers..])
+                .map(f64::from_le_bytes)
+                .collect(),
             molecules: Vec::new(),
             conformations: Vec::new(),
         };
-        sample.index(&header.molecules, &header.subset, source, settings, catalogue)?;
+        sample.index(
+            &header.molecules,
+            &header.subset,
+            source,
+            settings,
+            catalogue,
+        )?;
         Ok(sample)
     }
 
@@ -99,12 +132,19 @@ impl Embedded {
             for _ in 0..molecule.conformations {
                 let place = self.conformations.len();
                 self.conformations.push((i as u32, atom));
-                let forces = self.gradient[3 * atom..3 * (atom + atoms)].iter().map(|&g| f64::from(g) * self.units.force);
+                let forces = self.gradient[3 * atom..3 * (atom + atoms)]
+                    .iter()
+                    .map(|&g| f64::from(g) * self.units.force);
                 atom += atoms;
                 match admitted {
                     Err(why) => catalogue.skip(why, 1),
                     Ok(_) if !settings.limits.admit(forces) => catalogue.skip(Skip::Force, 1),
-                    Ok(molecule) => catalogue.frames.push(Frame { source, molecule, atoms: atoms as u32, place: place as u64 }),
+                    Ok(molecule) => catalogue.frames.push(Frame {
+                        source,
+                        molecule,
+                        atoms: atoms as u32,
+                        place: place as u64,
+                    }),
                 }
             }
             self.molecules.push(molecule.atomic_numbers.clone());
@@ -120,7 +160,12 @@ fn planes<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> + '_ {
 }
 
 fn damaged(what: &str) -> PluginError {
-    bad_data(FILE, "", what, "the plugin was built from a damaged checkout; fetch data/spice-mini.bin.gz again and rebuild")
+    bad_data(
+        FILE,
+        "",
+        what,
+        "the plugin was built from a damaged checkout; fetch data/spice-mini.bin.gz again and rebuild",
+    )
 }
 
 impl Source for Embedded {
@@ -133,8 +178,16 @@ impl Source for Embedded {
             out.clear();
             out.extend(values.iter().map(|&x| f64::from(x) * factor));
         };
-        scale(&self.positions[range.clone()], self.units.length, &mut into.positions);
-        scale(&self.gradient[range], self.sign * self.units.force, &mut into.forces);
+        scale(
+            &self.positions[range.clone()],
+            self.units.length,
+            &mut into.positions,
+        );
+        scale(
+            &self.gradient[range],
+            self.sign * self.units.force,
+            &mut into.forces,
+        );
         into.energy = self.energies[place as usize] * self.units.energy;
         Ok(())
     }
@@ -144,7 +197,9 @@ impl Source for Embedded {
     }
 
     fn about(&self) -> String {
-        format!("{FILE}: forces from the negative of the GFN2-xTB gradient, energy is the formation energy")
+        format!(
+            "{FILE}: forces from the negative of the GFN2-xTB gradient, energy is the formation energy"
+        )
     }
 
     fn units(&self) -> Units {
@@ -160,13 +215,19 @@ mod tests {
     fn a_damaged_sample_is_an_error_at_every_length() {
         let settings = Settings::new(crate::Options::default()).unwrap();
         for length in (0..BYTES.len()).step_by(BYTES.len() / 40) {
-            assert!(Embedded::parse(&BYTES[..length], 0, &settings, &mut Catalogue::default()).is_err(), "{length}");
+            assert!(
+                Embedded::parse(&BYTES[..length], 0, &settings, &mut Catalogue::default()).is_err(),
+                "{length}"
+            );
         }
         assert!(Embedded::parse(BYTES, 0, &settings, &mut Catalogue::default()).is_ok());
     }
 
     #[test]
     fn planes_are_put_back_together() {
-        assert_eq!(planes::<2>(&[1, 2, 3, 10, 20, 30]).collect::<Vec<_>>(), [[1, 10], [2, 20], [3, 30]]);
+        assert_eq!(
+            planes::<2>(&[1, 2, 3, 10, 20, 30]).collect::<Vec<_>>(),
+            [[1, 10], [2, 20], [3, 30]]
+        );
     }
 }

@@ -59,7 +59,11 @@ impl Hdf5 {
     pub(crate) fn open(path: &Path) -> PluginResult<Self> {
         let name = file_name(path);
         let file = fenced(&name, "", || open_raw(path))?;
-        Ok(Self { path: path.to_owned(), name, file })
+        Ok(Self {
+            path: path.to_owned(),
+            name,
+            file,
+        })
     }
 
     /// Forgets everything the library has cached: headers of a release with 114,000 groups would fill the memory.
@@ -89,7 +93,11 @@ impl Hdf5 {
     pub(crate) fn group<'a>(&'a self, root: &Group, name: &'a str) -> PluginResult<Molecule<'a>> {
         let place = format!("group \"{name}\"");
         let group = fenced(&self.name, &place, || root.group(name))?;
-        Ok(Molecule { file: &self.name, place, group })
+        Ok(Molecule {
+            file: &self.name,
+            place,
+            group,
+        })
     }
 }
 
@@ -117,14 +125,20 @@ impl Molecule<'_> {
             |_| "(unreadable)".into(),
             |(_, mut datasets)| {
                 datasets.sort();
-                if datasets.is_empty() { "none".into() } else { datasets.join(", ") }
+                if datasets.is_empty() {
+                    "none".into()
+                } else {
+                    datasets.join(", ")
+                }
             },
         )
     }
 
     /// The single text of a dataset; `None` if it is not there.
     pub(crate) fn text(&self, name: &str) -> PluginResult<Option<String>> {
-        let Some(dataset) = self.dataset(name)? else { return Ok(None) };
+        let Some(dataset) = self.dataset(name)? else {
+            return Ok(None);
+        };
         let text = fenced_raw(|| dataset.read_strings()).map_err(|e| self.damaged(name, e))?;
         Ok(text.into_iter().next())
     }
@@ -132,9 +146,15 @@ impl Molecule<'_> {
     /// Floats of either width, in file order.
     pub(crate) fn numbers(&self, name: &str, dataset: &Dataset) -> PluginResult<Numbers> {
         let read = || match dataset.dtype() {
-            Datatype::FloatingPoint { size: 4, .. } => Ok(Numbers::F32(row_major(dataset.read_array()?))),
-            Datatype::FloatingPoint { size: 8, .. } => Ok(Numbers::F64(row_major(dataset.read_array()?))),
-            other => Err(Error::InvalidData(format!("floats of 32 or 64 bits were expected, not {other:?}"))),
+            Datatype::FloatingPoint { size: 4, .. } => {
+                Ok(Numbers::F32(row_major(dataset.read_array()?)))
+            }
+            Datatype::FloatingPoint { size: 8, .. } => {
+                Ok(Numbers::F64(row_major(dataset.read_array()?)))
+            }
+            other => Err(Error::InvalidData(format!(
+                "floats of 32 or 64 bits were expected, not {other:?}"
+            ))),
         };
         fenced_raw(read).map_err(|e| self.damaged(name, e))
     }
@@ -152,26 +172,51 @@ impl Molecule<'_> {
         let read = || -> Result<Vec<i64>, Error> {
             macro_rules! integers {
                 ($type:ty) => {
-                    Ok(dataset.read_array::<$type>()?.into_iter().map(|z| z as i64).collect())
+                    Ok(dataset
+                        .read_array::<$type>()?
+                        .into_iter()
+                        .map(|z| z as i64)
+                        .collect())
                 };
             }
             match dataset.dtype() {
-                Datatype::FixedPoint { size: 1, signed: false, .. } => integers!(u8),
+                Datatype::FixedPoint {
+                    size: 1,
+                    signed: false,
+                    ..
+                } => integers!(u8),
                 Datatype::FixedPoint { size: 1, .. } => integers!(i8),
-                Datatype::FixedPoint { size: 2, signed: false, .. } => integers!(u16),
+                Datatype::FixedPoint {
+                    size: 2,
+                    signed: false,
+                    ..
+                } => integers!(u16),
                 Datatype::FixedPoint { size: 2, .. } => integers!(i16),
-                Datatype::FixedPoint { size: 4, signed: false, .. } => integers!(u32),
+                Datatype::FixedPoint {
+                    size: 4,
+                    signed: false,
+                    ..
+                } => integers!(u32),
                 Datatype::FixedPoint { size: 4, .. } => integers!(i32),
-                Datatype::FixedPoint { size: 8, signed: false, .. } => integers!(u64),
+                Datatype::FixedPoint {
+                    size: 8,
+                    signed: false,
+                    ..
+                } => integers!(u64),
                 Datatype::FixedPoint { size: 8, .. } => integers!(i64),
-                other => Err(Error::InvalidData(format!("integers were expected, not {other:?}"))),
+                other => Err(Error::InvalidData(format!(
+                    "integers were expected, not {other:?}"
+                ))),
             }
         };
         let numbers = fenced_raw(read).map_err(|e| self.damaged("atomic_numbers", e))?;
         let valid = |z: i64| u8::try_from(z).ok().filter(|z| (1..=118).contains(z));
         let bad = numbers.iter().position(|&z| valid(z).is_none());
         if let Some(i) = bad {
-            return Err(self.wrong(format!("atomic_numbers[{i}] = {} is no element", numbers[i]), DAMAGED));
+            return Err(self.wrong(
+                format!("atomic_numbers[{i}] = {} is no element", numbers[i]),
+                DAMAGED,
+            ));
         }
         Ok(numbers.into_iter().filter_map(valid).collect())
     }
@@ -205,8 +250,10 @@ fn row_major<T: Clone>(array: ArrayD<T>) -> Vec<T> {
 }
 
 fn open_raw(path: &Path) -> Result<Hdf5File, Error> {
-    let options =
-        OpenOptions::default().with_max_read_bytes(MAX_READ_BYTES).with_max_chunk_bytes(MAX_CHUNK_BYTES).with_chunk_cache_bytes(0);
+    let options = OpenOptions::default()
+        .with_max_read_bytes(MAX_READ_BYTES)
+        .with_max_chunk_bytes(MAX_CHUNK_BYTES)
+        .with_chunk_cache_bytes(0);
     Hdf5File::open_with_options(path, options)
 }
 
@@ -233,7 +280,14 @@ fn fenced_raw<T>(call: impl FnOnce() -> Result<T, Error>) -> Result<T, Failure> 
 }
 
 fn fenced<T>(file: &str, place: &str, call: impl FnOnce() -> Result<T, Error>) -> PluginResult<T> {
-    fenced_raw(call).map_err(|e| bad_data(file, place, format!("it cannot be read as HDF5 ({e})"), DAMAGED))
+    fenced_raw(call).map_err(|e| {
+        bad_data(
+            file,
+            place,
+            format!("it cannot be read as HDF5 ({e})"),
+            DAMAGED,
+        )
+    })
 }
 
 fn is_missing(error: &Error) -> bool {
@@ -258,8 +312,18 @@ mod tests {
         part.slice_axis_inplace(Axis(0), Slice::from(1..3));
         let mut strided = whole.clone();
         strided.slice_axis_inplace(Axis(1), Slice::from(0..2));
-        for array in [whole.clone(), transposed, part, strided, ArrayD::from_elem(vec![0, 3], 1), ArrayD::from_elem(vec![], 7)] {
-            assert_eq!(row_major(array.clone()), array.iter().copied().collect::<Vec<_>>());
+        for array in [
+            whole.clone(),
+            transposed,
+            part,
+            strided,
+            ArrayD::from_elem(vec![0, 3], 1),
+            ArrayD::from_elem(vec![], 7),
+        ] {
+            assert_eq!(
+                row_major(array.clone()),
+                array.iter().copied().collect::<Vec<_>>()
+            );
         }
     }
 }

@@ -51,10 +51,19 @@ impl Lmdb {
         let first = Meta::parse(&first)?;
         let page_bytes = first.page_bytes;
         // The other meta page may be the younger one; if it is damaged the first stands.
-        let second = read_at(&mut file, page_bytes as u64, 4096).ok().and_then(|page| Meta::parse(&page).ok());
-        let newest = second.filter(|m| m.transaction > first.transaction && m.page_bytes == page_bytes).unwrap_or(first);
+        let second = read_at(&mut file, page_bytes as u64, 4096)
+            .ok()
+            .and_then(|page| Meta::parse(&page).ok());
+        let newest = second
+            .filter(|m| m.transaction > first.transaction && m.page_bytes == page_bytes)
+            .unwrap_or(first);
         let root = (newest.root != u64::MAX).then_some(newest.root);
-        Ok(Self { file, page_bytes, pages: length / page_bytes as u64, root })
+        Ok(Self {
+            file,
+            page_bytes,
+            pages: length / page_bytes as u64,
+            root,
+        })
     }
 
     /// All keys in order, each with the place of its value.
@@ -72,18 +81,32 @@ impl Lmdb {
         read_at(&mut self.file, value.offset, value.bytes as usize)
     }
 
-    fn walk(&mut self, number: u64, depth: usize, visited: &mut u64, out: &mut Vec<(Vec<u8>, Value)>) -> Result<()> {
+    fn walk(
+        &mut self,
+        number: u64,
+        depth: usize,
+        visited: &mut u64,
+        out: &mut Vec<(Vec<u8>, Value)>,
+    ) -> Result<()> {
         *visited += 1;
         if depth > MAX_DEPTH || *visited > self.pages {
             return Err("the tree of pages has a loop".into());
         }
         let page = self.page(number)?;
         let flags = u16_at(&page, 10).unwrap_or(0);
-        let nodes = usize::from(u16_at(&page, 12).unwrap_or(0)).checked_sub(HEADER).ok_or_else(|| broken(number))? / 2;
+        let nodes = usize::from(u16_at(&page, 12).unwrap_or(0))
+            .checked_sub(HEADER)
+            .ok_or_else(|| broken(number))?
+            / 2;
         for i in 0..nodes {
             let at = usize::from(u16_at(&page, HEADER + 2 * i).ok_or_else(|| broken(number))?);
             if flags & BRANCH != 0 {
-                self.walk(child(&page, at).ok_or_else(|| broken(number))?, depth + 1, visited, out)?;
+                self.walk(
+                    child(&page, at).ok_or_else(|| broken(number))?,
+                    depth + 1,
+                    visited,
+                    out,
+                )?;
             } else if flags & LEAF != 0 {
                 out.push(self.leaf(&page, number, at)?);
             } else {
@@ -97,14 +120,26 @@ impl Lmdb {
         let field = |offset| u16_at(page, at + offset).ok_or_else(|| broken(number));
         let bytes = u32::from(field(0)?) | u32::from(field(2)?) << 16;
         let (flags, key_bytes) = (field(4)?, usize::from(field(6)?));
-        let key = page.get(at + 8..at + 8 + key_bytes).ok_or_else(|| broken(number))?.to_vec();
+        let key = page
+            .get(at + 8..at + 8 + key_bytes)
+            .ok_or_else(|| broken(number))?
+            .to_vec();
         let data = at + 8 + key_bytes;
         if flags & NESTED != 0 {
-            return Err(format!("page {number} holds a database inside the database, so this is not a flat key-value file"));
+            return Err(format!(
+                "page {number} holds a database inside the database, so this is not a flat key-value file"
+            ));
         }
         if flags & BIG_DATA == 0 {
-            page.get(data..data + bytes as usize).ok_or_else(|| broken(number))?;
-            return Ok((key, Value { offset: number * self.page_bytes as u64 + data as u64, bytes }));
+            page.get(data..data + bytes as usize)
+                .ok_or_else(|| broken(number))?;
+            return Ok((
+                key,
+                Value {
+                    offset: number * self.page_bytes as u64 + data as u64,
+                    bytes,
+                },
+            ));
         }
         let first = u64_at(page, data).ok_or_else(|| broken(number))?;
         let header = self.page_header(first)?;
@@ -113,14 +148,20 @@ impl Lmdb {
         }
         let offset = first * self.page_bytes as u64 + HEADER as u64;
         if offset + u64::from(bytes) > self.pages * self.page_bytes as u64 {
-            return Err(format!("a value of {bytes} bytes reaches beyond the end of the file"));
+            return Err(format!(
+                "a value of {bytes} bytes reaches beyond the end of the file"
+            ));
         }
         Ok((key, Value { offset, bytes }))
     }
 
     fn page(&mut self, number: u64) -> Result<Vec<u8>> {
         self.check(number)?;
-        read_at(&mut self.file, number * self.page_bytes as u64, self.page_bytes)
+        read_at(
+            &mut self.file,
+            number * self.page_bytes as u64,
+            self.page_bytes,
+        )
     }
 
     fn page_header(&mut self, number: u64) -> Result<Vec<u8>> {
@@ -129,7 +170,14 @@ impl Lmdb {
     }
 
     fn check(&self, number: u64) -> Result<()> {
-        if number < self.pages { Ok(()) } else { Err(format!("page {number} lies beyond the end of the file ({} pages)", self.pages)) }
+        if number < self.pages {
+            Ok(())
+        } else {
+            Err(format!(
+                "page {number} lies beyond the end of the file ({} pages)",
+                self.pages
+            ))
+        }
     }
 }
 
@@ -149,7 +197,9 @@ impl Meta {
         }
         let version = u32_at(page, 20).ok_or_else(short)?;
         if version != 1 {
-            return Err(format!("its LMDB data version is {version}, only 1 is known"));
+            return Err(format!(
+                "its LMDB data version is {version}, only 1 is known"
+            ));
         }
         let page_bytes = u32_at(page, 40).ok_or_else(short)? as usize;
         if !page_bytes.is_power_of_two() || !(512..=65536).contains(&page_bytes) {
@@ -157,7 +207,11 @@ impl Meta {
         }
         let root = u64_at(page, 128).ok_or_else(short)?;
         let transaction = u64_at(page, 144).ok_or_else(short)?;
-        Ok(Self { page_bytes, root, transaction })
+        Ok(Self {
+            page_bytes,
+            root,
+            transaction,
+        })
     }
 }
 
@@ -196,7 +250,9 @@ mod tests {
 
     fn deep() -> (tempfile::TempDir, std::path::PathBuf, Vec<u8>) {
         let mut bytes = Vec::new();
-        flate2::read::GzDecoder::new(&include_bytes!("../tests/fixtures/deep.lmdb.gz")[..]).read_to_end(&mut bytes).unwrap();
+        flate2::read::GzDecoder::new(&include_bytes!("../tests/fixtures/deep.lmdb.gz")[..])
+            .read_to_end(&mut bytes)
+            .unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("deep.lmdb");
         std::fs::write(&path, &bytes).unwrap();
@@ -210,11 +266,18 @@ mod tests {
         let mut lmdb = Lmdb::open(&path).unwrap();
         let entries = lmdb.entries().unwrap();
         assert_eq!(entries.len(), 3428);
-        assert!(entries.windows(2).all(|w| w[0].0 < w[1].0), "keys come in order");
+        assert!(
+            entries.windows(2).all(|w| w[0].0 < w[1].0),
+            "keys come in order"
+        );
         for (key, value) in entries {
             let i: usize = String::from_utf8(key).unwrap().parse().unwrap();
             assert_ne!(i % 7, 0, "deleted in the second transaction");
-            let length = if i.is_multiple_of(100) { 9000 } else { 200 + i % 100 };
+            let length = if i.is_multiple_of(100) {
+                9000
+            } else {
+                200 + i % 100
+            };
             assert_eq!(lmdb.value(value).unwrap(), vec![(i % 251) as u8; length]);
         }
     }
@@ -235,7 +298,9 @@ mod tests {
             std::fs::write(&path, &flipped).unwrap();
             let _ = Lmdb::open(&path).and_then(|mut l| {
                 let entries = l.entries()?;
-                entries.into_iter().try_for_each(|(_, v)| l.value(v).map(drop))
+                entries
+                    .into_iter()
+                    .try_for_each(|(_, v)| l.value(v).map(drop))
             });
         }
     }

@@ -18,7 +18,12 @@ struct Entry<V> {
 
 impl<V> Lru<V> {
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { entries: HashMap::new(), capacity, bytes: 0, clock: 0 }
+        Self {
+            entries: HashMap::new(),
+            capacity,
+            bytes: 0,
+            clock: 0,
+        }
     }
 
     /// Marks an entry as used; says whether it is there.
@@ -37,7 +42,14 @@ impl<V> Lru<V> {
     pub(crate) fn insert(&mut self, key: u32, value: V, bytes: usize) {
         self.clock += 1;
         self.bytes += bytes;
-        if let Some(old) = self.entries.insert(key, Entry { value, bytes, used: self.clock }) {
+        if let Some(old) = self.entries.insert(
+            key,
+            Entry {
+                value,
+                bytes,
+                used: self.clock,
+            },
+        ) {
             self.bytes -= old.bytes;
         }
         if self.bytes > self.capacity {
@@ -46,7 +58,12 @@ impl<V> Lru<V> {
     }
 
     fn evict(&mut self, keep: u32) {
-        let mut ages: Vec<(u64, u32)> = self.entries.iter().map(|(k, e)| (e.used, *k)).filter(|a| a.1 != keep).collect();
+        let mut ages: Vec<(u64, u32)> = self
+            .entries
+            .iter()
+            .map(|(k, e)| (e.used, *k))
+            .filter(|a| a.1 != keep)
+            .collect();
         ages.sort_unstable();
         for (_, key) in ages {
             if self.bytes <= self.capacity / 4 * 3 {

@@ -126,7 +126,10 @@ impl ForceLimits {
 
     /// Whether forces `[atoms, 3]` in eV/Å stay within the limits.
     pub(crate) fn admit(self, forces: impl Iterator<Item = f64>) -> bool {
-        let (component, norm) = (self.component.unwrap_or(f64::INFINITY), self.norm.unwrap_or(f64::INFINITY));
+        let (component, norm) = (
+            self.component.unwrap_or(f64::INFINITY),
+            self.norm.unwrap_or(f64::INFINITY),
+        );
         let mut square = 0.0;
         for (i, f) in forces.enumerate() {
             square = if i % 3 == 0 { f * f } else { square + f * f };
@@ -141,32 +144,64 @@ impl ForceLimits {
 impl Settings {
     pub(crate) fn new(options: Options) -> PluginResult<Self> {
         check_fractions(&options)?;
-        let positive = [("max_gradient_component", options.max_gradient_component), ("max_force_norm", options.max_force_norm)];
-        if let Some((name, value)) = positive.into_iter().find_map(|(n, v)| v.filter(|v| *v <= 0.0 || v.is_nan()).map(|v| (n, v))) {
-            return Err(bad(format!("{name} = {value} must be positive; leave it out to keep all conformations")));
+        let positive = [
+            ("max_gradient_component", options.max_gradient_component),
+            ("max_force_norm", options.max_force_norm),
+        ];
+        if let Some((name, value)) = positive
+            .into_iter()
+            .find_map(|(n, v)| v.filter(|v| *v <= 0.0 || v.is_nan()).map(|v| (n, v)))
+        {
+            return Err(bad(format!(
+                "{name} = {value} must be positive; leave it out to keep all conformations"
+            )));
         }
         if options.max_train_samples == Some(0) {
-            return Err(bad("max_train_samples = 0 leaves nothing to train on; leave it out to use all".into()));
+            return Err(bad(
+                "max_train_samples = 0 leaves nothing to train on; leave it out to use all".into(),
+            ));
         }
         Ok(Self {
             split_by: choose(
                 "split_by",
                 &options.split_by,
-                &[("auto", SplitBy::Auto), ("molecule", SplitBy::Molecule), ("frame", SplitBy::Frame)],
+                &[
+                    ("auto", SplitBy::Auto),
+                    ("molecule", SplitBy::Molecule),
+                    ("frame", SplitBy::Frame),
+                ],
             )?,
             normalisation: choose(
                 "normaliser",
                 &options.normaliser,
-                &[("auto", Normalisation::Auto), ("spice", Normalisation::Spice), ("data", Normalisation::Data)],
+                &[
+                    ("auto", Normalisation::Auto),
+                    ("spice", Normalisation::Spice),
+                    ("data", Normalisation::Data),
+                ],
             )?,
             elements: parse_elements(&options.elements)?,
             limits: ForceLimits {
-                component: options.max_gradient_component.map(|g| g * Units::ATOMIC.force),
+                component: options
+                    .max_gradient_component
+                    .map(|g| g * Units::ATOMIC.force),
                 norm: options.max_force_norm,
             },
-            length: options.length_unit.as_deref().map(units::length).transpose()?,
-            energy: options.energy_unit.as_deref().map(units::energy).transpose()?,
-            force: options.force_unit.as_deref().map(units::force).transpose()?,
+            length: options
+                .length_unit
+                .as_deref()
+                .map(units::length)
+                .transpose()?,
+            energy: options
+                .energy_unit
+                .as_deref()
+                .map(units::energy)
+                .transpose()?,
+            force: options
+                .force_unit
+                .as_deref()
+                .map(units::force)
+                .transpose()?,
             small_file_bytes: SMALL_FILE_BYTES,
             options,
         })
@@ -175,7 +210,11 @@ impl Settings {
     /// Units of a file that says nothing about them.
     pub(crate) fn units(&self) -> Units {
         let (length, energy) = (self.length.unwrap_or(1.0), self.energy.unwrap_or(1.0));
-        Units { length, energy, force: self.force.unwrap_or(energy / length) }
+        Units {
+            length,
+            energy,
+            force: self.force.unwrap_or(energy / length),
+        }
     }
 
     /// Units of a file that names its own; options go first.
@@ -193,20 +232,27 @@ fn bad(what: String) -> PluginError {
 }
 
 fn check_fractions(options: &Options) -> PluginResult<()> {
-    let fractions =
-        [("train_fraction", options.train_fraction), ("valid_fraction", options.valid_fraction), ("test_fraction", options.test_fraction)];
+    let fractions = [
+        ("train_fraction", options.train_fraction),
+        ("valid_fraction", options.valid_fraction),
+        ("test_fraction", options.test_fraction),
+    ];
     for (name, value) in fractions {
         if !(0.0..=1.0).contains(&value) {
             return Err(bad(format!("{name} = {value} must lie between 0 and 1")));
         }
     }
     if options.train_fraction == 0.0 {
-        return Err(bad("train_fraction = 0 leaves nothing to train on; the default is 0.9".into()));
+        return Err(bad(
+            "train_fraction = 0 leaves nothing to train on; the default is 0.9".into(),
+        ));
     }
     let sum: f64 = fractions.iter().map(|f| f.1).sum();
     // Room for the rounding of three decimal fractions.
     if sum > 1.0 + 1e-9 {
-        return Err(bad(format!("train_fraction + valid_fraction + test_fraction = {sum} is more than 1; lower one of them")));
+        return Err(bad(format!(
+            "train_fraction + valid_fraction + test_fraction = {sum} is more than 1; lower one of them"
+        )));
     }
     Ok(())
 }
@@ -217,7 +263,12 @@ fn choose<T: Copy>(key: &str, value: &str, known: &[(&str, T)]) -> PluginResult<
         .iter()
         .find(|k| k.0 == value)
         .map(|k| k.1)
-        .ok_or_else(|| bad(format!("{key} = \"{value}\" is not known; use one of: {}", names())))
+        .ok_or_else(|| {
+            bad(format!(
+                "{key} = \"{value}\" is not known; use one of: {}",
+                names()
+            ))
+        })
 }
 
 fn parse_elements(symbols: &[String]) -> PluginResult<Option<Vec<u8>>> {
@@ -225,9 +276,17 @@ fn parse_elements(symbols: &[String]) -> PluginResult<Option<Vec<u8>>> {
         return Ok(None);
     }
     let parse = |s: &String| {
-        elements::atomic_number(s.trim()).ok_or_else(|| bad(format!("elements: \"{s}\" is not an element symbol, e.g. \"Cl\"")))
+        elements::atomic_number(s.trim()).ok_or_else(|| {
+            bad(format!(
+                "elements: \"{s}\" is not an element symbol, e.g. \"Cl\""
+            ))
+        })
     };
-    symbols.iter().map(parse).collect::<PluginResult<_>>().map(Some)
+    symbols
+        .iter()
+        .map(parse)
+        .collect::<PluginResult<_>>()
+        .map(Some)
 }
 
 #[cfg(test)]
@@ -243,14 +302,38 @@ mod tests {
     #[test]
     fn wrong_values_are_refused_with_the_key_and_the_remedy() {
         for (text, message) in [
-            (refused(|o| o.split_by = "frames".into()), "split_by = \"frames\" is not known; use one of: auto, molecule, frame"),
-            (refused(|o| o.train_fraction = 0.95), "more than 1; lower one of them"),
-            (refused(|o| o.valid_fraction = -0.1), "valid_fraction = -0.1 must lie between 0 and 1"),
-            (refused(|o| o.test_fraction = f64::NAN), "test_fraction = NaN"),
-            (refused(|o| o.train_fraction = 0.0), "leaves nothing to train on"),
-            (refused(|o| o.energy_unit = Some("cal".into())), "energy unit \"cal\" is not known"),
-            (refused(|o| o.elements = vec!["cl".into()]), "not an element symbol"),
-            (refused(|o| o.max_force_norm = Some(0.0)), "must be positive"),
+            (
+                refused(|o| o.split_by = "frames".into()),
+                "split_by = \"frames\" is not known; use one of: auto, molecule, frame",
+            ),
+            (
+                refused(|o| o.train_fraction = 0.95),
+                "more than 1; lower one of them",
+            ),
+            (
+                refused(|o| o.valid_fraction = -0.1),
+                "valid_fraction = -0.1 must lie between 0 and 1",
+            ),
+            (
+                refused(|o| o.test_fraction = f64::NAN),
+                "test_fraction = NaN",
+            ),
+            (
+                refused(|o| o.train_fraction = 0.0),
+                "leaves nothing to train on",
+            ),
+            (
+                refused(|o| o.energy_unit = Some("cal".into())),
+                "energy unit \"cal\" is not known",
+            ),
+            (
+                refused(|o| o.elements = vec!["cl".into()]),
+                "not an element symbol",
+            ),
+            (
+                refused(|o| o.max_force_norm = Some(0.0)),
+                "must be positive",
+            ),
         ] {
             assert!(text.contains(message), "{text}");
         }
@@ -258,7 +341,11 @@ mod tests {
 
     #[test]
     fn the_force_unit_follows_from_energy_and_length() {
-        let options = Options { energy_unit: Some("kcal/mol".into()), length_unit: Some("bohr".into()), ..Options::default() };
+        let options = Options {
+            energy_unit: Some("kcal/mol".into()),
+            length_unit: Some("bohr".into()),
+            ..Options::default()
+        };
         let units = Settings::new(options).unwrap().units();
         assert_eq!(units.force, units::KCAL_PER_MOL / units::BOHR);
     }
@@ -274,7 +361,10 @@ mod tests {
     #[test]
     fn defaults_survive_json_and_unknown_keys_do_not() {
         let text = serde_json::to_string(&Options::default()).unwrap();
-        assert_eq!(serde_json::from_str::<Options>(&text).unwrap(), Options::default());
+        assert_eq!(
+            serde_json::from_str::<Options>(&text).unwrap(),
+            Options::default()
+        );
         assert!(serde_json::from_str::<Options>("{\"fractions\": 1}").is_err());
     }
 }

@@ -62,14 +62,30 @@ struct Found {
 }
 
 impl Release {
-    pub(crate) fn open(path: &Path, source: u32, settings: &Settings, catalogue: &mut Catalogue) -> PluginResult<Self> {
+    pub(crate) fn open(
+        path: &Path,
+        source: u32,
+        settings: &Settings,
+        catalogue: &mut Catalogue,
+    ) -> PluginResult<Self> {
         let file = Hdf5::open(path)?;
         let names = file.group_names()?;
         let options = &settings.options;
         let keys = Keys {
-            energy: options.energy_key.clone().unwrap_or_else(|| "formation_energy".into()),
-            force: options.forces_key.clone().or_else(|| options.gradient_key.clone()).unwrap_or_else(|| "dft_total_gradient".into()),
-            sign: if options.forces_key.is_some() { 1.0 } else { -1.0 },
+            energy: options
+                .energy_key
+                .clone()
+                .unwrap_or_else(|| "formation_energy".into()),
+            force: options
+                .forces_key
+                .clone()
+                .or_else(|| options.gradient_key.clone())
+                .unwrap_or_else(|| "dft_total_gradient".into()),
+            sign: if options.forces_key.is_some() {
+                1.0
+            } else {
+                -1.0
+            },
         };
         let level = file.root_text("level_of_theory")?;
         let mut release = Self {
@@ -106,28 +122,55 @@ impl Release {
         Ok(())
     }
 
-    fn attributes(&self, names: &[String], settings: &Settings) -> PluginResult<(Units, Option<String>)> {
+    fn attributes(
+        &self,
+        names: &[String],
+        settings: &Settings,
+    ) -> PluginResult<(Units, Option<String>)> {
         let root = self.file.root()?;
         for name in names {
             let group = self.file.group(&root, name)?;
-            let Some(positions) = group.dataset("conformations")? else { continue };
+            let Some(positions) = group.dataset("conformations")? else {
+                continue;
+            };
             if positions.ndim() != 3 {
                 continue;
             }
             let forces = self.labels(&group, &self.keys.force)?;
             let energies = self.labels(&group, &self.keys.energy)?;
-            let unit = |option: &Option<String>, dataset, fallback, parse: fn(&str) -> PluginResult<f64>, key| match (
-                option,
-                group.attribute(dataset, "units"),
-            ) {
-                (None, Some(text)) => parse(&text).map_err(|e| group.wrong(e, &format!("say what it is with {key}"))),
-                _ => Ok(fallback),
-            };
+            let unit =
+                |option: &Option<String>,
+                 dataset,
+                 fallback,
+                 parse: fn(&str) -> PluginResult<f64>,
+                 key| match (option, group.attribute(dataset, "units")) {
+                    (None, Some(text)) => parse(&text)
+                        .map_err(|e| group.wrong(e, &format!("say what it is with {key}"))),
+                    _ => Ok(fallback),
+                };
             let options = &settings.options;
             let units = settings.units_or(Units {
-                length: unit(&options.length_unit, &positions, Units::ATOMIC.length, units::length, "length_unit")?,
-                energy: unit(&options.energy_unit, &energies, Units::ATOMIC.energy, units::energy, "energy_unit")?,
-                force: unit(&options.force_unit, &forces, Units::ATOMIC.force, units::force, "force_unit")?,
+                length: unit(
+                    &options.length_unit,
+                    &positions,
+                    Units::ATOMIC.length,
+                    units::length,
+                    "length_unit",
+                )?,
+                energy: unit(
+                    &options.energy_unit,
+                    &energies,
+                    Units::ATOMIC.energy,
+                    units::energy,
+                    "energy_unit",
+                )?,
+                force: unit(
+                    &options.force_unit,
+                    &forces,
+                    Units::ATOMIC.force,
+                    units::force,
+                    "force_unit",
+                )?,
             });
             return Ok((units, group.attribute(&forces, "level_of_theory")));
         }
@@ -139,23 +182,43 @@ impl Release {
         if let Some(dataset) = group.dataset(key)? {
             return Ok(dataset);
         }
-        let unlabelled = group.dataset(&self.keys.energy)?.is_none() && group.dataset(&self.keys.force)?.is_none();
-        if unlabelled && group.dataset("smiles")?.is_some() && group.dataset("atomic_numbers")?.is_none() {
+        let unlabelled = group.dataset(&self.keys.energy)?.is_none()
+            && group.dataset(&self.keys.force)?.is_none();
+        if unlabelled
+            && group.dataset("smiles")?.is_some()
+            && group.dataset("atomic_numbers")?.is_none()
+        {
             return Err(group.wrong(
                 "the file holds conformations only and has no energies/forces, so nothing can be learnt from it",
                 "label it first (data/generators/label_xtb.py of this plugin does it with GFN2-xTB), or give a release file",
             ));
         }
-        let which = if key == self.keys.energy { "energy_key" } else { "gradient_key (or forces_key)" };
+        let which = if key == self.keys.energy {
+            "energy_key"
+        } else {
+            "gradient_key (or forces_key)"
+        };
         Err(group.wrong(
             format!("dataset \"{key}\" is missing"),
-            &format!("choose one of those that are there with {which}: {}", group.dataset_names()),
+            &format!(
+                "choose one of those that are there with {which}: {}",
+                group.dataset_names()
+            ),
         ))
     }
 
-    fn index(&mut self, names: &[String], source: u32, settings: &Settings, catalogue: &mut Catalogue) -> PluginResult<()> {
+    fn index(
+        &mut self,
+        names: &[String],
+        source: u32,
+        settings: &Settings,
+        catalogue: &mut Catalogue,
+    ) -> PluginResult<()> {
         let root = self.file.root()?;
-        let found: Vec<PluginResult<Option<Found>>> = names.par_iter().map(|name| self.look(&self.file.group(&root, name)?)).collect();
+        let found: Vec<PluginResult<Option<Found>>> = names
+            .par_iter()
+            .map(|name| self.look(&self.file.group(&root, name)?))
+            .collect();
         for (name, found) in names.iter().zip(found) {
             let Some(found) = found? else {
                 catalogue.skip(Skip::EmptyGroup, 1);
@@ -177,13 +240,26 @@ impl Release {
             };
             let group = self.groups.len() as u64;
             for row in 0..found.conformations {
-                if found.admitted.as_ref().is_some_and(|admitted| !admitted[row]) {
+                if found
+                    .admitted
+                    .as_ref()
+                    .is_some_and(|admitted| !admitted[row])
+                {
                     catalogue.skip(Skip::Force, 1);
                     continue;
                 }
-                catalogue.frames.push(Frame { source, molecule, atoms: found.species.len() as u32, place: group << 32 | row as u64 });
+                catalogue.frames.push(Frame {
+                    source,
+                    molecule,
+                    atoms: found.species.len() as u32,
+                    place: group << 32 | row as u64,
+                });
             }
-            self.groups.push(GroupIndex { name: name.clone(), conformations: found.conformations, species: found.species });
+            self.groups.push(GroupIndex {
+                name: name.clone(),
+                conformations: found.conformations,
+                species: found.species,
+            });
         }
         Ok(())
     }
@@ -192,7 +268,10 @@ impl Release {
     fn look(&self, group: &Molecule<'_>) -> PluginResult<Option<Found>> {
         let Some(positions) = group.dataset("conformations")? else {
             return Err(group.wrong(
-                format!("dataset \"conformations\" is missing; there are: {}", group.dataset_names()),
+                format!(
+                    "dataset \"conformations\" is missing; there are: {}",
+                    group.dataset_names()
+                ),
                 "this is not a SPICE file; give a SPICE release file, extended XYZ or .aselmdb",
             ));
         };
@@ -203,7 +282,10 @@ impl Release {
         let energies = self.labels(group, &self.keys.energy)?;
         let forces = self.labels(group, &self.keys.force)?;
         let Some(numbers) = group.dataset("atomic_numbers")? else {
-            return Err(group.wrong("dataset \"atomic_numbers\" is missing", "this is not a SPICE release file"));
+            return Err(group.wrong(
+                "dataset \"atomic_numbers\" is missing",
+                "this is not a SPICE release file",
+            ));
         };
         let species = group.atomic_numbers(&numbers)?;
         let count: u64 = energies.shape().iter().product();
@@ -220,7 +302,11 @@ impl Release {
                 "the file is damaged or not in SPICE's layout",
             ));
         }
-        let admitted = if self.limits.any() { Some(self.within_limits(group, &forces, 3 * species.len())?) } else { None };
+        let admitted = if self.limits.any() {
+            Some(self.within_limits(group, &forces, 3 * species.len())?)
+        } else {
+            None
+        };
         Ok(Some(Found {
             species,
             smiles: group.text("smiles")?,
@@ -230,18 +316,37 @@ impl Release {
         }))
     }
 
-    fn within_limits(&self, group: &Molecule<'_>, forces: &hdf5_reader::Dataset, row: usize) -> PluginResult<Vec<bool>> {
+    fn within_limits(
+        &self,
+        group: &Molecule<'_>,
+        forces: &hdf5_reader::Dataset,
+        row: usize,
+    ) -> PluginResult<Vec<bool>> {
         let values = group.floats(&self.keys.force, forces)?;
-        Ok(values.chunks(row.max(1)).map(|r| self.limits.admit(r.iter().map(|f| f * self.units.force))).collect())
+        Ok(values
+            .chunks(row.max(1))
+            .map(|r| self.limits.admit(r.iter().map(|f| f * self.units.force)))
+            .collect())
     }
 
     /// Reads the coordinates of a group and refuses what is not finite.
     fn load(&self, root: &hdf5_reader::group::Group, index: &GroupIndex) -> PluginResult<Arrays> {
         let group = self.file.group(root, &index.name)?;
-        let missing = |name: &str| group.wrong(format!("dataset \"{name}\" is missing"), "the file changed while it was open");
-        let positions = group.dataset("conformations")?.ok_or_else(|| missing("conformations"))?;
-        let forces = group.dataset(&self.keys.force)?.ok_or_else(|| missing(&self.keys.force))?;
-        let energies = group.dataset(&self.keys.energy)?.ok_or_else(|| missing(&self.keys.energy))?;
+        let missing = |name: &str| {
+            group.wrong(
+                format!("dataset \"{name}\" is missing"),
+                "the file changed while it was open",
+            )
+        };
+        let positions = group
+            .dataset("conformations")?
+            .ok_or_else(|| missing("conformations"))?;
+        let forces = group
+            .dataset(&self.keys.force)?
+            .ok_or_else(|| missing(&self.keys.force))?;
+        let energies = group
+            .dataset(&self.keys.energy)?
+            .ok_or_else(|| missing(&self.keys.energy))?;
         let arrays = Arrays {
             positions: group.numbers("conformations", &positions)?,
             forces: group.numbers(&self.keys.force, &forces)?,
@@ -249,9 +354,18 @@ impl Release {
         };
         let row = 3 * index.species.len();
         let bad = [
-            ("conformations", arrays.positions.first_unusable().map(|i| i / row)),
-            (self.keys.force.as_str(), arrays.forces.first_unusable().map(|i| i / row)),
-            (self.keys.energy.as_str(), arrays.energies.iter().position(|&e| !is_usable(e))),
+            (
+                "conformations",
+                arrays.positions.first_unusable().map(|i| i / row),
+            ),
+            (
+                self.keys.force.as_str(),
+                arrays.forces.first_unusable().map(|i| i / row),
+            ),
+            (
+                self.keys.energy.as_str(),
+                arrays.energies.iter().position(|&e| !is_usable(e)),
+            ),
         ];
         if let Some((name, conformation)) = bad.into_iter().find_map(|(n, c)| Some((n, c?))) {
             return Err(group.wrong(
@@ -264,8 +378,14 @@ impl Release {
             Numbers::F32(v) => v.len(),
             Numbers::F64(v) => v.len(),
         };
-        if lengths(&arrays.positions) != values || lengths(&arrays.forces) != values || arrays.energies.len() != index.conformations {
-            return Err(group.wrong("an array changed its shape since the file was opened", "do not write to a file that is in use"));
+        if lengths(&arrays.positions) != values
+            || lengths(&arrays.forces) != values
+            || arrays.energies.len() != index.conformations
+        {
+            return Err(group.wrong(
+                "an array changed its shape since the file was opened",
+                "do not write to a file that is in use",
+            ));
         }
         Ok(arrays)
     }
@@ -273,7 +393,11 @@ impl Release {
 
 impl Source for Release {
     fn prepare(&mut self, places: &[u64]) -> PluginResult<()> {
-        let mut wanted: Vec<u32> = places.iter().map(|p| (p >> 32) as u32).filter(|g| !self.cache.touch(*g)).collect();
+        let mut wanted: Vec<u32> = places
+            .iter()
+            .map(|p| (p >> 32) as u32)
+            .filter(|g| !self.cache.touch(*g))
+            .collect();
         wanted.sort_unstable();
         wanted.dedup();
         if wanted.is_empty() {
@@ -285,10 +409,14 @@ impl Source for Release {
         }
         self.opened += wanted.len();
         let root = self.file.root()?;
-        let loaded: Vec<_> = wanted.par_iter().map(|&g| self.load(&root, &self.groups[g as usize])).collect();
+        let loaded: Vec<_> = wanted
+            .par_iter()
+            .map(|&g| self.load(&root, &self.groups[g as usize]))
+            .collect();
         for (group, arrays) in wanted.into_iter().zip(loaded) {
             let arrays = arrays?;
-            let bytes = arrays.positions.bytes() + arrays.forces.bytes() + 8 * arrays.energies.len();
+            let bytes =
+                arrays.positions.bytes() + arrays.forces.bytes() + 8 * arrays.energies.len();
             self.cache.insert(group, Arc::new(arrays), bytes);
         }
         Ok(())
@@ -308,8 +436,12 @@ impl Source for Release {
         let row = 3 * index.species.len();
         let range = conformation * row..(conformation + 1) * row;
         into.species.clone_from(&index.species);
-        arrays.positions.scaled(range.clone(), self.units.length, &mut into.positions);
-        arrays.forces.scaled(range, self.keys.sign * self.units.force, &mut into.forces);
+        arrays
+            .positions
+            .scaled(range.clone(), self.units.length, &mut into.positions);
+        arrays
+            .forces
+            .scaled(range, self.keys.sign * self.units.force, &mut into.forces);
         into.energy = arrays.energies[conformation] * self.units.energy;
         Ok(())
     }
@@ -328,7 +460,10 @@ impl Source for Release {
         } else {
             format!("forces from {}", self.keys.force)
         };
-        format!("{}: HDF5, {forces}, energy from {}", self.file.name, self.keys.energy)
+        format!(
+            "{}: HDF5, {forces}, energy from {}",
+            self.file.name, self.keys.energy
+        )
     }
 
     fn units(&self) -> Units {

@@ -39,8 +39,19 @@ pub(crate) trait Source: Send {
     fn units(&self) -> Units;
 }
 
-const SUFFIXES: [&str; 9] = [".hdf5", ".h5", ".xyz", ".extxyz", ".xyz.gz", ".extxyz.gz", ".aselmdb", ".hdf", ".lmdb"];
-const READS: &str = "this plugin reads SPICE release HDF5, extended XYZ (also .gz) and ASE LMDB (.aselmdb)";
+const SUFFIXES: [&str; 9] = [
+    ".hdf5",
+    ".h5",
+    ".xyz",
+    ".extxyz",
+    ".xyz.gz",
+    ".extxyz.gz",
+    ".aselmdb",
+    ".hdf",
+    ".lmdb",
+];
+const READS: &str =
+    "this plugin reads SPICE release HDF5, extended XYZ (also .gz) and ASE LMDB (.aselmdb)";
 
 /// The files that a path names: itself, a folder's, or several separated by commas.
 ///
@@ -49,7 +60,11 @@ const READS: &str = "this plugin reads SPICE release HDF5, extended XYZ (also .g
 pub(crate) fn expand(path: &str) -> PluginResult<Vec<PathBuf>> {
     let parts: Vec<&str> = match Path::new(path).exists() {
         true => vec![path],
-        false => path.split(',').map(str::trim).filter(|p| !p.is_empty()).collect(),
+        false => path
+            .split(',')
+            .map(str::trim)
+            .filter(|p| !p.is_empty())
+            .collect(),
     };
     let mut files = Vec::new();
     for part in parts {
@@ -61,11 +76,20 @@ pub(crate) fn expand(path: &str) -> PluginResult<Vec<PathBuf>> {
         }
     }
     if files.is_empty() {
-        return Err(PluginError::BadRequest("[dataset] path is empty; name a file, or leave path out for the embedded sample".into()));
+        return Err(PluginError::BadRequest(
+            "[dataset] path is empty; name a file, or leave path out for the embedded sample"
+                .into(),
+        ));
     }
     let mut seen = std::collections::HashSet::new();
-    if let Some(twice) = files.iter().find(|f| !seen.insert(f.canonicalize().unwrap_or_else(|_| f.to_path_buf()))) {
-        return Err(PluginError::BadRequest(format!("[dataset] path names {} twice; name it once", twice.display())));
+    if let Some(twice) = files
+        .iter()
+        .find(|f| !seen.insert(f.canonicalize().unwrap_or_else(|_| f.to_path_buf())))
+    {
+        return Err(PluginError::BadRequest(format!(
+            "[dataset] path names {} twice; name it once",
+            twice.display()
+        )));
     }
     Ok(files)
 }
@@ -74,17 +98,28 @@ fn folder(path: &Path) -> PluginResult<Vec<PathBuf>> {
     let entries = std::fs::read_dir(path).map_err(|e| unreadable(path, &e))?;
     let mut files: Vec<PathBuf> = entries
         .filter_map(|e| Some(e.ok()?.path()))
-        .filter(|p| p.is_file() && SUFFIXES.iter().any(|s| file_name(p).to_lowercase().ends_with(s)))
+        .filter(|p| {
+            p.is_file()
+                && SUFFIXES
+                    .iter()
+                    .any(|s| file_name(p).to_lowercase().ends_with(s))
+        })
         .collect();
     files.sort();
     if !files.is_empty() {
         return Ok(files);
     }
     let remedy = match path.join("data.mdb").exists() {
-        true => "it is an LMDB environment of DeePMD or OCP, not fairchem's .aselmdb: convert it, e.g. with dpdata or ASE",
+        true => {
+            "it is an LMDB environment of DeePMD or OCP, not fairchem's .aselmdb: convert it, e.g. with dpdata or ASE"
+        }
         false => READS,
     };
-    Err(PluginError::BadData(format!("{}: the folder holds no file that ends in {}; {remedy}", path.display(), SUFFIXES.join(", "))))
+    Err(PluginError::BadData(format!(
+        "{}: the folder holds no file that ends in {}; {remedy}",
+        path.display(),
+        SUFFIXES.join(", ")
+    )))
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> PluginError {
@@ -96,7 +131,10 @@ fn unreadable(path: &Path, error: &std::io::Error) -> PluginError {
 }
 
 fn here() -> String {
-    std::env::current_dir().map_or_else(|_| "the working directory".into(), |d| d.display().to_string())
+    std::env::current_dir().map_or_else(
+        |_| "the working directory".into(),
+        |d| d.display().to_string(),
+    )
 }
 
 /// File name without the suffixes of its format.
@@ -105,7 +143,10 @@ pub(crate) fn file_stem(path: &Path) -> String {
     let lower = name.to_lowercase();
     let mut suffixes = SUFFIXES;
     suffixes.sort_by_key(|s| std::cmp::Reverse(s.len()));
-    let length = suffixes.iter().find(|s| lower.ends_with(*s)).map_or(0, |s| s.len());
+    let length = suffixes
+        .iter()
+        .find(|s| lower.ends_with(*s))
+        .map_or(0, |s| s.len());
     name[..name.len() - length].to_owned()
 }
 
@@ -113,16 +154,28 @@ pub(crate) fn file_stem(path: &Path) -> String {
 ///
 /// # Errors
 /// A foreign format (with the way to convert it), damage, or what the reader of the format refuses.
-pub(crate) fn open(path: &Path, number: u32, settings: &Settings, catalogue: &mut Catalogue) -> PluginResult<Box<dyn Source>> {
+pub(crate) fn open(
+    path: &Path,
+    number: u32,
+    settings: &Settings,
+    catalogue: &mut Catalogue,
+) -> PluginResult<Box<dyn Source>> {
     let name = file_name(path);
     let head = read_head(path)?;
     match sniff(&head) {
         Some(Format::Hdf5) => Ok(Box::new(Release::open(path, number, settings, catalogue)?)),
         Some(Format::Lmdb) => Ok(Box::new(AseLmdb::open(path, number, settings, catalogue)?)),
-        Some(Format::Text) => Ok(Box::new(ExtendedXyz::open(path, number, settings, catalogue)?)),
+        Some(Format::Text) => Ok(Box::new(ExtendedXyz::open(
+            path, number, settings, catalogue,
+        )?)),
         Some(Format::Foreign(what, remedy)) => Err(bad_data(&name, "", what, remedy)),
         None if head.is_empty() => Err(bad_data(&name, "", "the file is empty", "fetch it again")),
-        None => Err(bad_data(&name, "", "the format is not known from its first bytes", READS)),
+        None => Err(bad_data(
+            &name,
+            "",
+            "the format is not known from its first bytes",
+            READS,
+        )),
     }
 }
 
@@ -136,14 +189,19 @@ enum Format {
 
 fn read_head(path: &Path) -> PluginResult<Vec<u8>> {
     let mut head = Vec::new();
-    File::open(path).and_then(|f| f.take(4096).read_to_end(&mut head)).map_err(|e| unreadable(path, &e))?;
+    File::open(path)
+        .and_then(|f| f.take(4096).read_to_end(&mut head))
+        .map_err(|e| unreadable(path, &e))?;
     Ok(head)
 }
 
 fn sniff(head: &[u8]) -> Option<Format> {
     const HDF5: &[u8] = b"\x89HDF\r\n\x1a\n";
     // A user block may move the superblock to 512, 1024, ...
-    if [0, 512, 1024, 2048].into_iter().any(|at| head.get(at..).is_some_and(|h| h.starts_with(HDF5))) {
+    if [0, 512, 1024, 2048]
+        .into_iter()
+        .any(|at| head.get(at..).is_some_and(|h| h.starts_with(HDF5)))
+    {
         return Some(Format::Hdf5);
     }
     if lmdb::has_magic(head) {
@@ -151,13 +209,18 @@ fn sniff(head: &[u8]) -> Option<Format> {
     }
     match head {
         [0x1f, 0x8b, ..] => Some(sniff_gzip(head)),
-        h if h.starts_with(b"SQLite format 3") => {
-            Some(Format::Foreign("it is an ASE database in SQLite", "write it as extended XYZ: ase convert file.db file.extxyz"))
-        }
-        h if h.starts_with(b"PK\x03\x04") => {
-            Some(Format::Foreign("it is a zip or npz archive", "unpack it, or write it as extended XYZ with ASE"))
-        }
-        [0x80, 2..=5, ..] => Some(Format::Foreign("it is a Python pickle", "write it as extended XYZ with ASE")),
+        h if h.starts_with(b"SQLite format 3") => Some(Format::Foreign(
+            "it is an ASE database in SQLite",
+            "write it as extended XYZ: ase convert file.db file.extxyz",
+        )),
+        h if h.starts_with(b"PK\x03\x04") => Some(Format::Foreign(
+            "it is a zip or npz archive",
+            "unpack it, or write it as extended XYZ with ASE",
+        )),
+        [0x80, 2..=5, ..] => Some(Format::Foreign(
+            "it is a Python pickle",
+            "write it as extended XYZ with ASE",
+        )),
         _ => starts_with_count(head).then_some(Format::Text),
     }
 }
@@ -165,9 +228,14 @@ fn sniff(head: &[u8]) -> Option<Format> {
 fn sniff_gzip(head: &[u8]) -> Format {
     let mut inner = Vec::new();
     // The head ends in the middle of the stream; what comes before that is enough.
-    let _ = BufReader::new(flate2::read::GzDecoder::new(head)).take(1024).read_to_end(&mut inner);
+    let _ = BufReader::new(flate2::read::GzDecoder::new(head))
+        .take(1024)
+        .read_to_end(&mut inner);
     if inner.starts_with(b"\x89HDF") {
-        return Format::Foreign("it is a compressed HDF5 file, which cannot be read in parts", "decompress it first: gunzip FILE");
+        return Format::Foreign(
+            "it is a compressed HDF5 file, which cannot be read in parts",
+            "decompress it first: gunzip FILE",
+        );
     }
     if inner.is_empty() || starts_with_count(&inner) {
         return Format::Text;
@@ -194,13 +262,21 @@ mod tests {
         assert_eq!(sniff(b"\x89HDF\r\n\x1a\n...."), Some(Format::Hdf5));
         assert_eq!(sniff(b"12\nProperties=species"), Some(Format::Text));
         assert_eq!(sniff(b"hello"), None);
-        assert!(matches!(sniff(b"SQLite format 3\0"), Some(Format::Foreign(..))));
+        assert!(matches!(
+            sniff(b"SQLite format 3\0"),
+            Some(Format::Foreign(..))
+        ));
         assert!(matches!(sniff(b"PK\x03\x04"), Some(Format::Foreign(..))));
     }
 
     #[test]
     fn stems_lose_the_suffix_of_the_format_only() {
-        for (name, stem) in [("a/SPICE-2.0.1.hdf5", "SPICE-2.0.1"), ("3BPA.xyz.gz", "3BPA"), ("plain", "plain"), ("x.EXTXYZ", "x")] {
+        for (name, stem) in [
+            ("a/SPICE-2.0.1.hdf5", "SPICE-2.0.1"),
+            ("3BPA.xyz.gz", "3BPA"),
+            ("plain", "plain"),
+            ("x.EXTXYZ", "x"),
+        ] {
             assert_eq!(file_stem(Path::new(name)), stem);
         }
     }
@@ -208,7 +284,15 @@ mod tests {
     #[test]
     fn a_missing_file_is_named() {
         let message = expand("no/such.hdf5").unwrap_err().to_string();
-        assert!(message.starts_with("no/such.hdf5: cannot be opened"), "{message}");
-        assert!(expand(" , ").unwrap_err().to_string().contains("path is empty"));
+        assert!(
+            message.starts_with("no/such.hdf5: cannot be opened"),
+            "{message}"
+        );
+        assert!(
+            expand(" , ")
+                .unwrap_err()
+                .to_string()
+                .contains("path is empty")
+        );
     }
 }

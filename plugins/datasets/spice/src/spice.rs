@@ -11,14 +11,20 @@ use crate::{
 };
 use equivbench_dataset_tools::file_name;
 use equivbench_plugin::{
-    DataCheck, DatasetDescriptor, DatasetPlugin, FieldBuffers, FieldDescriptor, Normaliser, PluginError, PluginResult, SplitDescriptor,
-    field,
+    DataCheck, DatasetDescriptor, DatasetPlugin, FieldBuffers, FieldDescriptor, Normaliser,
+    PluginError, PluginResult, SplitDescriptor, field,
 };
 use std::{collections::BTreeMap, path::PathBuf};
 
 /// EScAIP's normalisation of SPICE (its public configuration): forces / 1.0758, (energy + 140.80) / 69.17.
-const SPICE_FORCES: Normaliser = Normaliser { mean: 0.0, scale: 1.075_799_982_214_481_3 };
-const SPICE_ENERGY: Normaliser = Normaliser { mean: -140.803_565_190_357_92, scale: 69.166_716_932_850_4 };
+const SPICE_FORCES: Normaliser = Normaliser {
+    mean: 0.0,
+    scale: 1.075_799_982_214_481_3,
+};
+const SPICE_ENERGY: Normaliser = Normaliser {
+    mean: -140.803_565_190_357_92,
+    scale: 69.166_716_932_850_4,
+};
 /// Small files with at most this many atoms are surveyed completely.
 const SURVEYED_ATOMS: u64 = 1_000_000;
 /// Conformations that are surveyed of larger ones, so that a release of two million opens fast.
@@ -57,13 +63,29 @@ impl Spice {
     }
 
     fn frame(&self, split: &str, index: u64) -> PluginResult<Frame> {
-        let known = || self.splits.splits.iter().map(|s| s.name).collect::<Vec<_>>().join(", ");
+        let known = || {
+            self.splits
+                .splits
+                .iter()
+                .map(|s| s.name)
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
         let found = self.splits.splits.iter().find(|s| s.name == split);
-        let found =
-            found.ok_or_else(|| PluginError::BadRequest(format!("dataset \"spice\" has no split \"{split}\"; there are: {}", known())))?;
-        let frame = usize::try_from(index).ok().and_then(|i| found.frames.get(i));
+        let found = found.ok_or_else(|| {
+            PluginError::BadRequest(format!(
+                "dataset \"spice\" has no split \"{split}\"; there are: {}",
+                known()
+            ))
+        })?;
+        let frame = usize::try_from(index)
+            .ok()
+            .and_then(|i| found.frames.get(i));
         let frame = frame.ok_or_else(|| {
-            PluginError::BadRequest(format!("split \"{split}\" has {} samples, number {index} was asked for", found.frames.len()))
+            PluginError::BadRequest(format!(
+                "split \"{split}\" has {} samples, number {index} was asked for",
+                found.frames.len()
+            ))
         })?;
         Ok(self.catalogue.frames[*frame as usize])
     }
@@ -73,7 +95,11 @@ impl Spice {
     }
 }
 
-fn read(sources: &mut [Box<dyn Source>], frame: Frame, into: &mut Conformation) -> PluginResult<()> {
+fn read(
+    sources: &mut [Box<dyn Source>],
+    frame: Frame,
+    into: &mut Conformation,
+) -> PluginResult<()> {
     sources[frame.source as usize].read(frame.place, into)?;
     if into.species.len() == frame.atoms as usize {
         return Ok(());
@@ -84,7 +110,11 @@ fn read(sources: &mut [Box<dyn Source>], frame: Frame, into: &mut Conformation) 
 /// Lets every source load what a batch of frames needs.
 fn prepare(sources: &mut [Box<dyn Source>], frames: &[Frame]) -> PluginResult<()> {
     for (number, source) in sources.iter_mut().enumerate() {
-        let places: Vec<u64> = frames.iter().filter(|f| f.source as usize == number).map(|f| f.place).collect();
+        let places: Vec<u64> = frames
+            .iter()
+            .filter(|f| f.source as usize == number)
+            .map(|f| f.place)
+            .collect();
         if !places.is_empty() {
             source.prepare(&places)?;
         }
@@ -93,7 +123,11 @@ fn prepare(sources: &mut [Box<dyn Source>], frames: &[Frame]) -> PluginResult<()
 }
 
 /// Reads frames in order and shows each to `visit`.
-fn visit(sources: &mut [Box<dyn Source>], frames: &[Frame], mut visit: impl FnMut(&Conformation)) -> PluginResult<()> {
+fn visit(
+    sources: &mut [Box<dyn Source>],
+    frames: &[Frame],
+    mut visit: impl FnMut(&Conformation),
+) -> PluginResult<()> {
     let mut scratch = Conformation::default();
     for frames in frames.chunks(READ_AT_ONCE) {
         prepare(sources, frames)?;
@@ -120,8 +154,7 @@ fn spread(frames: &[Frame], count: usize) -> Vec<Frame> {
 impl DatasetPlugin for Spice {
     type Options = Options;
     const NAME: &'static str = "spice";
-    const ABOUT: &'static str =
-        "Molecules with forces: SPICE release HDF5, extended XYZ, ASE LMDB; without a path an embedded sample labelled with GFN2-xTB";
+    const ABOUT: &'static str = "Molecules with forces: SPICE release HDF5, extended XYZ, ASE LMDB; without a path an embedded sample labelled with GFN2-xTB";
     const EMBEDDED: Option<&'static str> = Some(embedded::NAME);
 
     fn open(options: Options, seed: u64) -> PluginResult<Self> {
@@ -135,7 +168,13 @@ impl DatasetPlugin for Spice {
         }
         let survey = opened.survey(&catalogue)?;
         let descriptor = opened.describe(&settings, &catalogue, &splits, &survey)?;
-        Ok(Self { catalogue, sources: opened.sources, splits, scratch: Conformation::default(), descriptor })
+        Ok(Self {
+            catalogue,
+            sources: opened.sources,
+            splits,
+            scratch: Conformation::default(),
+            descriptor,
+        })
     }
 
     fn describe(&self) -> DatasetDescriptor {
@@ -144,7 +183,11 @@ impl DatasetPlugin for Spice {
 
     fn points(&self, split: &str, indices: &[u64], out: &mut [u64]) -> PluginResult<()> {
         if indices.len() != out.len() {
-            return Err(PluginError::BadRequest(format!("{} indices, but room for {} counts", indices.len(), out.len())));
+            return Err(PluginError::BadRequest(format!(
+                "{} indices, but room for {} counts",
+                indices.len(),
+                out.len()
+            )));
         }
         for (&index, out) in indices.iter().zip(out) {
             *out = u64::from(self.frame(split, index)?.atoms);
@@ -152,8 +195,16 @@ impl DatasetPlugin for Spice {
         Ok(())
     }
 
-    fn samples(&mut self, split: &str, indices: &[u64], out: &mut FieldBuffers<'_>) -> PluginResult<()> {
-        let frames: Vec<Frame> = indices.iter().map(|&i| self.frame(split, i)).collect::<PluginResult<_>>()?;
+    fn samples(
+        &mut self,
+        split: &str,
+        indices: &[u64],
+        out: &mut FieldBuffers<'_>,
+    ) -> PluginResult<()> {
+        let frames: Vec<Frame> = indices
+            .iter()
+            .map(|&i| self.frame(split, i))
+            .collect::<PluginResult<_>>()?;
         prepare(&mut self.sources, &frames)?;
         let wanted = Wanted::of(out);
         let mut atom = 0;
@@ -176,31 +227,58 @@ struct Wanted {
 
 impl Wanted {
     fn of(out: &FieldBuffers<'_>) -> Self {
-        Self { species: out.wants("species"), positions: out.wants("positions"), forces: out.wants("forces"), energy: out.wants("energy") }
+        Self {
+            species: out.wants("species"),
+            positions: out.wants("positions"),
+            forces: out.wants("forces"),
+            energy: out.wants("energy"),
+        }
     }
 
-    fn write(&self, from: &Conformation, sample: usize, atom: usize, out: &mut FieldBuffers<'_>) -> PluginResult<()> {
+    fn write(
+        &self,
+        from: &Conformation,
+        sample: usize,
+        atom: usize,
+        out: &mut FieldBuffers<'_>,
+    ) -> PluginResult<()> {
         let atoms = from.species.len();
         let rows = 3 * atom..3 * (atom + atoms);
         if self.species {
-            let numbers = out.i64("species")?.get_mut(atom..atom + atoms).ok_or_else(|| short("species"))?;
-            numbers.iter_mut().zip(&from.species).for_each(|(to, &z)| *to = i64::from(z));
+            let numbers = out
+                .i64("species")?
+                .get_mut(atom..atom + atoms)
+                .ok_or_else(|| short("species"))?;
+            numbers
+                .iter_mut()
+                .zip(&from.species)
+                .for_each(|(to, &z)| *to = i64::from(z));
         }
         if self.positions {
-            out.f64("positions")?.get_mut(rows.clone()).ok_or_else(|| short("positions"))?.copy_from_slice(&from.positions);
+            out.f64("positions")?
+                .get_mut(rows.clone())
+                .ok_or_else(|| short("positions"))?
+                .copy_from_slice(&from.positions);
         }
         if self.forces {
-            out.f64("forces")?.get_mut(rows).ok_or_else(|| short("forces"))?.copy_from_slice(&from.forces);
+            out.f64("forces")?
+                .get_mut(rows)
+                .ok_or_else(|| short("forces"))?
+                .copy_from_slice(&from.forces);
         }
         if self.energy {
-            *out.f64("energy")?.get_mut(sample).ok_or_else(|| short("energy"))? = from.energy;
+            *out.f64("energy")?
+                .get_mut(sample)
+                .ok_or_else(|| short("energy"))? = from.energy;
         }
         Ok(())
     }
 }
 
 fn short(field: &str) -> PluginError {
-    PluginError::BadRequest(format!("the buffer of field \"{field}\" is smaller than the samples asked for"))
+    PluginError::BadRequest(format!(
+        "the buffer of field \"{field}\" is smaller than the samples asked for"
+    ))
 }
 
 /// The fields of every dataset of this plugin.
@@ -231,7 +309,14 @@ impl Opened {
             hash.bytes(embedded::BYTES);
             let source = Embedded::open(0, settings, catalogue)?;
             let (files, stem) = (embedded::FILE.to_owned(), "spice-mini".to_owned());
-            return Ok(Self { sources: vec![Box::new(source)], hash, files, stem, small: true, embedded: true });
+            return Ok(Self {
+                sources: vec![Box::new(source)],
+                hash,
+                files,
+                stem,
+                small: true,
+                embedded: true,
+            });
         };
         let paths = source::expand(path)?;
         let (mut sources, mut small) = (Vec::new(), true);
@@ -240,7 +325,14 @@ impl Opened {
             hash.file(path)?;
             small &= std::fs::metadata(path).is_ok_and(|m| m.len() <= settings.small_file_bytes);
         }
-        Ok(Self { sources, hash, files: names(&paths, file_name), stem: names(&paths, source::file_stem), small, embedded: false })
+        Ok(Self {
+            sources,
+            hash,
+            files: names(&paths, file_name),
+            stem: names(&paths, source::file_stem),
+            small,
+            embedded: false,
+        })
     }
 
     /// Looks at all of the data if they are small, at a sample otherwise. Small files are read completely in any case, so that a
@@ -252,7 +344,11 @@ impl Opened {
             visit(&mut self.sources, &catalogue.frames, |c| survey.add(c))?;
             return Ok(survey);
         }
-        visit(&mut self.sources, &spread(&catalogue.frames, SURVEYED), |c| survey.add(c))?;
+        visit(
+            &mut self.sources,
+            &spread(&catalogue.frames, SURVEYED),
+            |c| survey.add(c),
+        )?;
         if self.small {
             visit(&mut self.sources, &catalogue.frames, |_| ())?;
         }
@@ -268,7 +364,8 @@ impl Opened {
     ) -> PluginResult<DatasetDescriptor> {
         let provenance = self.provenance(catalogue);
         let hash = std::mem::replace(&mut self.hash, ContentHash::new(settings)).finish();
-        let (normalisers, normalisation) = self.normalisers(settings, catalogue, splits, provenance.is_spice)?;
+        let (normalisers, normalisation) =
+            self.normalisers(settings, catalogue, splits, provenance.is_spice)?;
         let mut checks = self.about_sources();
         checks.extend(checks::counts(catalogue, splits.by_frame));
         checks.extend(survey.checks());
@@ -284,7 +381,11 @@ impl Opened {
             splits: splits
                 .splits
                 .iter()
-                .map(|s| SplitDescriptor { name: s.name.into(), samples: s.frames.len() as u64, groups: s.groups })
+                .map(|s| SplitDescriptor {
+                    name: s.name.into(),
+                    samples: s.frames.len() as u64,
+                    groups: s.groups,
+                })
                 .collect(),
             normalisers,
             checks,
@@ -299,7 +400,12 @@ impl Opened {
                 u.force,
                 "eV/angstrom",
                 true,
-                format!("{}; one unit of length is {} angstrom, one of energy {} eV", s.about(), u.length, u.energy),
+                format!(
+                    "{}; one unit of length is {} angstrom, one of energy {} eV",
+                    s.about(),
+                    u.length,
+                    u.energy
+                ),
             )
         };
         self.sources.iter().map(|s| line(s.as_ref())).collect()
@@ -309,20 +415,36 @@ impl Opened {
         let unknown = || "not stated in the file".to_owned();
         if self.embedded {
             let level = self.sources[0].level().unwrap_or_default().to_owned();
-            return Provenance { name: embedded::NAME.into(), licence: "CC0-1.0".into(), level, is_spice: false };
+            return Provenance {
+                name: embedded::NAME.into(),
+                licence: "CC0-1.0".into(),
+                level,
+                is_spice: false,
+            };
         }
-        let levels: std::collections::BTreeSet<&str> = self.sources.iter().filter_map(|s| s.level()).collect();
+        let levels: std::collections::BTreeSet<&str> =
+            self.sources.iter().filter_map(|s| s.level()).collect();
         if !levels.is_empty() {
-            let short: Vec<&str> = levels.iter().map(|l| l.split([' ', ',']).next().unwrap_or(l)).collect();
+            let short: Vec<&str> = levels
+                .iter()
+                .map(|l| l.split([' ', ',']).next().unwrap_or(l))
+                .collect();
             let all = self.sources.iter().all(|s| s.level().is_some());
             let rest = if all { "" } else { " and unknown" };
             let level = levels.iter().copied().collect::<Vec<_>>().join(" | ") + rest;
-            return Provenance { name: format!("{} ({}{rest})", self.stem, short.join(", ")), licence: unknown(), level, is_spice: false };
+            return Provenance {
+                name: format!("{} ({}{rest})", self.stem, short.join(", ")),
+                licence: unknown(),
+                level,
+                is_spice: false,
+            };
         }
         let subsets = &catalogue.subsets;
         let spice = self.sources.iter().all(|s| s.is_release())
             && !subsets.is_empty()
-            && subsets.iter().all(|s| s.starts_with("SPICE ") && !s.to_lowercase().contains("xtb"));
+            && subsets
+                .iter()
+                .all(|s| s.starts_with("SPICE ") && !s.to_lowercase().contains("xtb"));
         match spice {
             true => Provenance {
                 name: format!("{} (wB97M-D3BJ)", self.stem),
@@ -341,22 +463,45 @@ impl Opened {
         splits: &Splits,
         is_spice: bool,
     ) -> PluginResult<(BTreeMap<String, Normaliser>, DataCheck)> {
-        let constants = settings.normalisation == Normalisation::Spice || settings.normalisation == Normalisation::Auto && is_spice;
+        let constants = settings.normalisation == Normalisation::Spice
+            || settings.normalisation == Normalisation::Auto && is_spice;
         let (forces, energy, about) = match constants {
-            true => (SPICE_FORCES, SPICE_ENERGY, "scale of the forces; the constants of EScAIP on SPICE".to_owned()),
+            true => (
+                SPICE_FORCES,
+                SPICE_ENERGY,
+                "scale of the forces; the constants of EScAIP on SPICE".to_owned(),
+            ),
             false => {
-                let frames: Vec<Frame> = splits.splits[0].frames.iter().take(NORMALISED).map(|&f| catalogue.frames[f as usize]).collect();
+                let frames: Vec<Frame> = splits.splits[0]
+                    .frames
+                    .iter()
+                    .take(NORMALISED)
+                    .map(|&f| catalogue.frames[f as usize])
+                    .collect();
                 let (forces, energy) = from_data(&mut self.sources, &frames)?;
-                (forces, energy, format!("scale of the forces: RMS of a component over {} training conformations", frames.len()))
+                (
+                    forces,
+                    energy,
+                    format!(
+                        "scale of the forces: RMS of a component over {} training conformations",
+                        frames.len()
+                    ),
+                )
             }
         };
         let check = check("normaliser", forces.scale, "eV/angstrom", true, about);
-        Ok((BTreeMap::from([("forces".to_owned(), forces), ("energy".to_owned(), energy)]), check))
+        Ok((
+            BTreeMap::from([("forces".to_owned(), forces), ("energy".to_owned(), energy)]),
+            check,
+        ))
     }
 }
 
 /// RMS of a force component; mean and standard deviation of the energy. A scale is 1 where the data give none (one conformation, zero forces).
-fn from_data(sources: &mut [Box<dyn Source>], frames: &[Frame]) -> PluginResult<(Normaliser, Normaliser)> {
+fn from_data(
+    sources: &mut [Box<dyn Source>],
+    frames: &[Frame],
+) -> PluginResult<(Normaliser, Normaliser)> {
     let (mut square, mut components, mut energies) = (0.0, 0, Vec::new());
     visit(sources, frames, |c| {
         square += c.forces.iter().map(|f| f * f).sum::<f64>();
@@ -368,7 +513,16 @@ fn from_data(sources: &mut [Box<dyn Source>], frames: &[Frame]) -> PluginResult<
     let mean = energies.iter().sum::<f64>() / n;
     let variance = energies.iter().map(|e| (e - mean).powi(2)).sum::<f64>() / n;
     let rms = (square / components.max(1) as f64).sqrt();
-    Ok((Normaliser { mean: 0.0, scale: positive(rms) }, Normaliser { mean, scale: positive(variance.sqrt()) }))
+    Ok((
+        Normaliser {
+            mean: 0.0,
+            scale: positive(rms),
+        },
+        Normaliser {
+            mean,
+            scale: positive(variance.sqrt()),
+        },
+    ))
 }
 
 struct Provenance {
@@ -393,11 +547,19 @@ mod tests {
 
     #[test]
     fn a_spread_takes_every_frame_of_few_and_all_residues_of_many() {
-        let frames: Vec<Frame> = (0..20_000).map(|place| Frame { source: 0, molecule: 0, atoms: 2, place }).collect();
+        let frames: Vec<Frame> = (0..20_000)
+            .map(|place| Frame {
+                source: 0,
+                molecule: 0,
+                atoms: 2,
+                place,
+            })
+            .collect();
         assert_eq!(spread(&frames[..7], 10), frames[..7]);
         let picked = spread(&frames, 2000);
         assert!(picked.len() == 2000 && picked.windows(2).all(|w| w[0].place < w[1].place));
-        let residues: std::collections::BTreeSet<u64> = picked.iter().map(|f| f.place % 50).collect();
+        let residues: std::collections::BTreeSet<u64> =
+            picked.iter().map(|f| f.place % 50).collect();
         assert_eq!(residues.len(), 50);
     }
 }

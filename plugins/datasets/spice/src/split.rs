@@ -34,19 +34,38 @@ const DOMAIN: &str = "equivbench-spice split\0";
 ///
 /// # Errors
 /// A split that would be empty.
-pub(crate) fn divide(catalogue: &Catalogue, settings: &Settings, seed: u64) -> PluginResult<Splits> {
+pub(crate) fn divide(
+    catalogue: &Catalogue,
+    settings: &Settings,
+    seed: u64,
+) -> PluginResult<Splits> {
     let molecules = catalogue.molecules.len();
     let by_frame = match settings.split_by {
         SplitBy::Frame => true,
         SplitBy::Molecule => false,
         SplitBy::Auto => molecules < MIN_MOLECULES,
     };
-    let units = if by_frame { catalogue.frames.len() } else { molecules };
+    let units = if by_frame {
+        catalogue.frames.len()
+    } else {
+        molecules
+    };
     let sizes = sizes(units, by_frame, &settings.options)?;
     let draws = Draws::new(DOMAIN, seed);
     // Molecules in the order of a hash of seed and key: the order of files and of groups in them does not matter.
-    let part_of_unit = if by_frame { blocks(sizes, units) } else { groups::parts(&draws.order("molecule", &catalogue.molecules), sizes) };
-    let mut splits: Vec<Split> = NAMES.map(|name| Split { name, frames: Vec::new(), groups: 0 }).into_iter().collect();
+    let part_of_unit = if by_frame {
+        blocks(sizes, units)
+    } else {
+        groups::parts(&draws.order("molecule", &catalogue.molecules), sizes)
+    };
+    let mut splits: Vec<Split> = NAMES
+        .map(|name| Split {
+            name,
+            frames: Vec::new(),
+            groups: 0,
+        })
+        .into_iter()
+        .collect();
     for (i, frame) in catalogue.frames.iter().enumerate() {
         let unit = if by_frame { i } else { frame.molecule as usize };
         if let Some(part) = part_of_unit[unit] {
@@ -57,18 +76,29 @@ pub(crate) fn divide(catalogue: &Catalogue, settings: &Settings, seed: u64) -> P
         draws.shuffle(split.name, &mut split.frames);
     }
     if let Some(keep) = settings.options.max_train_samples {
-        splits[0].frames.truncate(usize::try_from(keep).unwrap_or(usize::MAX));
+        splits[0]
+            .frames
+            .truncate(usize::try_from(keep).unwrap_or(usize::MAX));
     }
     splits.retain(|split| !split.frames.is_empty());
     for split in &mut splits {
-        split.groups = split.frames.iter().map(|&f| catalogue.frames[f as usize].molecule).collect::<HashSet<_>>().len() as u64;
+        split.groups = split
+            .frames
+            .iter()
+            .map(|&f| catalogue.frames[f as usize].molecule)
+            .collect::<HashSet<_>>()
+            .len() as u64;
     }
     Ok(Splits { splits, by_frame })
 }
 
 /// Number of molecules or frames in each split; a fraction above 0 gets at least one.
 fn sizes(units: usize, by_frame: bool, options: &Options) -> PluginResult<[usize; 3]> {
-    let fractions = [options.train_fraction, options.valid_fraction, options.test_fraction];
+    let fractions = [
+        options.train_fraction,
+        options.valid_fraction,
+        options.test_fraction,
+    ];
     groups::sizes(units, fractions).ok_or_else(|| {
         let what = if by_frame { "conformation(s)" } else { "molecule(s)" };
         let frames = if by_frame { "" } else { ", or divide the frames of the trajectory with split_by = \"frame\"" };
@@ -96,27 +126,59 @@ mod tests {
     use crate::catalogue::Frame;
 
     fn catalogue(molecules: u32, frames_each: u64) -> Catalogue {
-        let frame = |molecule, place| Frame { source: 0, molecule, atoms: 3, place };
+        let frame = |molecule, place| Frame {
+            source: 0,
+            molecule,
+            atoms: 3,
+            place,
+        };
         let mut catalogue = Catalogue::default();
         catalogue.molecules = (0..molecules).map(|m| format!("molecule {m}")).collect();
-        catalogue.frames = (0..molecules).flat_map(|m| (0..frames_each).map(move |p| frame(m, p))).collect();
+        catalogue.frames = (0..molecules)
+            .flat_map(|m| (0..frames_each).map(move |p| frame(m, p)))
+            .collect();
         catalogue
     }
 
-    fn split(molecules: u32, frames_each: u64, seed: u64, change: fn(&mut Options)) -> PluginResult<Splits> {
+    fn split(
+        molecules: u32,
+        frames_each: u64,
+        seed: u64,
+        change: fn(&mut Options),
+    ) -> PluginResult<Splits> {
         let mut options = Options::default();
         change(&mut options);
-        divide(&catalogue(molecules, frames_each), &Settings::new(options).unwrap(), seed)
+        divide(
+            &catalogue(molecules, frames_each),
+            &Settings::new(options).unwrap(),
+            seed,
+        )
     }
 
     #[test]
     fn no_molecule_is_in_two_splits_and_nothing_is_lost() {
         let all = catalogue(40, 7);
         let splits = split(40, 7, 3, |_| ()).unwrap();
-        let molecules = |s: &Split| s.frames.iter().map(|&f| all.frames[f as usize].molecule).collect::<HashSet<_>>();
+        let molecules = |s: &Split| {
+            s.frames
+                .iter()
+                .map(|&f| all.frames[f as usize].molecule)
+                .collect::<HashSet<_>>()
+        };
         let sets: Vec<_> = splits.splits.iter().map(molecules).collect();
-        assert!(sets[0].is_disjoint(&sets[1]) && sets[0].is_disjoint(&sets[2]) && sets[1].is_disjoint(&sets[2]));
-        assert_eq!(splits.splits.iter().map(|s| (s.frames.len(), s.groups)).collect::<Vec<_>>(), [(252, 36), (14, 2), (14, 2)]);
+        assert!(
+            sets[0].is_disjoint(&sets[1])
+                && sets[0].is_disjoint(&sets[2])
+                && sets[1].is_disjoint(&sets[2])
+        );
+        assert_eq!(
+            splits
+                .splits
+                .iter()
+                .map(|s| (s.frames.len(), s.groups))
+                .collect::<Vec<_>>(),
+            [(252, 36), (14, 2), (14, 2)]
+        );
     }
 
     #[test]
@@ -142,9 +204,22 @@ mod tests {
 
     #[test]
     fn an_empty_split_says_what_to_do() {
-        let message = split(2, 50, 1, |o| o.split_by = "molecule".into()).unwrap_err().to_string();
-        assert!(message.contains("training split is empty: 2 molecule(s)") && message.contains("split_by = \"frame\""), "{message}");
-        assert_eq!(split(2, 50, 1, |o| (o.split_by, o.test_fraction) = ("molecule".into(), 0.0)).unwrap().splits.len(), 2);
+        let message = split(2, 50, 1, |o| o.split_by = "molecule".into())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains("training split is empty: 2 molecule(s)")
+                && message.contains("split_by = \"frame\""),
+            "{message}"
+        );
+        assert_eq!(
+            split(2, 50, 1, |o| (o.split_by, o.test_fraction) =
+                ("molecule".into(), 0.0))
+            .unwrap()
+            .splits
+            .len(),
+            2
+        );
     }
 
     #[test]
@@ -158,6 +233,13 @@ mod tests {
     #[test]
     fn fractions_below_one_leave_the_rest_out() {
         let splits = split(40, 1, 3, |o| o.train_fraction = 0.5).unwrap();
-        assert_eq!(splits.splits.iter().map(|s| s.frames.len()).collect::<Vec<_>>(), [20, 2, 2]);
+        assert_eq!(
+            splits
+                .splits
+                .iter()
+                .map(|s| s.frames.len())
+                .collect::<Vec<_>>(),
+            [20, 2, 2]
+        );
     }
 }

@@ -25,9 +25,17 @@ pub struct Units {
 
 impl Units {
     /// Å, eV, eV/Å: what extended XYZ and ASE databases usually hold.
-    pub const ASE: Self = Self { length: 1.0, energy: 1.0, force: 1.0 };
+    pub const ASE: Self = Self {
+        length: 1.0,
+        energy: 1.0,
+        force: 1.0,
+    };
     /// bohr, hartree, hartree/bohr: what SPICE release files hold.
-    pub const ATOMIC: Self = Self { length: BOHR, energy: HARTREE, force: HARTREE / BOHR };
+    pub const ATOMIC: Self = Self {
+        length: BOHR,
+        energy: HARTREE,
+        force: HARTREE / BOHR,
+    };
 }
 
 /// Å for one unit of this name.
@@ -54,7 +62,11 @@ pub fn energy(name: &str) -> PluginResult<f64> {
         "hartree" | "hartrees" | "ha" | "eh" | "au" | "a.u." => Ok(HARTREE),
         "kcal/mol" => Ok(KCAL_PER_MOL),
         "kj/mol" => Ok(KJ_PER_MOL),
-        _ => Err(unknown("energy", name, "eV, meV, hartree, kcal/mol, kJ/mol")),
+        _ => Err(unknown(
+            "energy",
+            name,
+            "eV, meV, hartree, kcal/mol, kJ/mol",
+        )),
     }
 }
 
@@ -63,12 +75,22 @@ pub fn energy(name: &str) -> PluginResult<f64> {
 /// # Errors
 /// An unknown name; the message lists the known ones.
 pub fn force(name: &str) -> PluginResult<f64> {
-    let parts = name.rsplit_once('/').and_then(|(e, l)| Some(energy(e).ok()? / length(l).ok()?));
-    parts.ok_or_else(|| unknown("force", name, "eV/angstrom, hartree/bohr, kcal/mol/angstrom, kJ/mol/nanometre"))
+    let parts = name
+        .rsplit_once('/')
+        .and_then(|(e, l)| Some(energy(e).ok()? / length(l).ok()?));
+    parts.ok_or_else(|| {
+        unknown(
+            "force",
+            name,
+            "eV/angstrom, hartree/bohr, kcal/mol/angstrom, kJ/mol/nanometre",
+        )
+    })
 }
 
 fn unknown(quantity: &str, name: &str, known: &str) -> PluginError {
-    PluginError::BadRequest(format!("{quantity} unit \"{name}\" is not known; use one of: {known}"))
+    PluginError::BadRequest(format!(
+        "{quantity} unit \"{name}\" is not known; use one of: {known}"
+    ))
 }
 
 #[cfg(test)]

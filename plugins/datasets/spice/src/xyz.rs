@@ -32,8 +32,17 @@ const ENERGY_KEYS: [&str; 12] = [
     "potential_energy",
     "MACE_energy",
 ];
-const FORCE_KEYS: [&str; 9] =
-    ["forces", "force", "Forces", "REF_forces", "forces_xtb", "dft_forces", "DFT_forces", "dft_force", "MACE_forces"];
+const FORCE_KEYS: [&str; 9] = [
+    "forces",
+    "force",
+    "Forces",
+    "REF_forces",
+    "forces_xtb",
+    "dft_forces",
+    "DFT_forces",
+    "dft_force",
+    "MACE_forces",
+];
 /// A compressed file cannot be read in parts, so it must fit into memory: 2 GB of numbers.
 const MAX_ATOMS_IN_MEMORY: usize = 40_000_000;
 
@@ -58,24 +67,47 @@ struct Keys {
 }
 
 impl ExtendedXyz {
-    pub(crate) fn open(path: &Path, source: u32, settings: &Settings, catalogue: &mut Catalogue) -> PluginResult<Self> {
+    pub(crate) fn open(
+        path: &Path,
+        source: u32,
+        settings: &Settings,
+        catalogue: &mut Catalogue,
+    ) -> PluginResult<Self> {
         let name = file_name(path);
-        let io = |e: std::io::Error| bad_data(&name, "", format!("it cannot be read ({e})"), DAMAGED);
+        let io =
+            |e: std::io::Error| bad_data(&name, "", format!("it cannot be read ({e})"), DAMAGED);
         let size = std::fs::metadata(path).map_err(io)?.len();
         let compressed = input::is_gzip(path).map_err(io)?;
         let reader = input::open(path).map_err(io)?;
         let store = match !compressed && size > settings.small_file_bytes {
-            true => Store::Disk { file: File::open(path).map_err(io)?, frames: Vec::new() },
+            true => Store::Disk {
+                file: File::open(path).map_err(io)?,
+                frames: Vec::new(),
+            },
             false => Store::Memory(Vec::new()),
         };
         let options = &settings.options;
-        let keys = Keys { energy: options.energy_key.clone(), forces: options.forces_key.clone() };
-        let mut xyz = Self { name, keys, units: settings.units(), store };
+        let keys = Keys {
+            energy: options.energy_key.clone(),
+            forces: options.forces_key.clone(),
+        };
+        let mut xyz = Self {
+            name,
+            keys,
+            units: settings.units(),
+            store,
+        };
         xyz.index(Frames::new(reader, &xyz.name), source, settings, catalogue)?;
         Ok(xyz)
     }
 
-    fn index(&mut self, mut frames: Frames<impl BufRead>, source: u32, settings: &Settings, catalogue: &mut Catalogue) -> PluginResult<()> {
+    fn index(
+        &mut self,
+        mut frames: Frames<impl BufRead>,
+        source: u32,
+        settings: &Settings,
+        catalogue: &mut Catalogue,
+    ) -> PluginResult<()> {
         let (mut total, mut atoms, mut kept) = (0_u64, 0, 0_u64);
         let mut unlabelled = None;
         while let Some((place, text)) = frames.next()? {
@@ -97,7 +129,12 @@ impl ExtendedXyz {
                 continue;
             }
             atoms += conformation.species.len();
-            catalogue.frames.push(Frame { source, molecule, atoms: conformation.species.len() as u32, place: kept });
+            catalogue.frames.push(Frame {
+                source,
+                molecule,
+                atoms: conformation.species.len() as u32,
+                place: kept,
+            });
             kept += 1;
             match &mut self.store {
                 Store::Memory(all) => all.push(conformation),
@@ -127,14 +164,30 @@ impl ExtendedXyz {
             Skip::NoForces => ("forces", "forces_key", &self.keys.forces),
             _ => ("energy", "energy_key", &self.keys.energy),
         };
-        let known = key.as_ref().map_or_else(|| "under a known name".to_owned(), |key| format!("named \"{key}\""));
-        let what = format!("no frame has {missing} {known}; there are: {}", names.join(", "));
-        bad_data(&self.name, "", what, &format!("name the right one with {option}, or label the structures first"))
+        let known = key.as_ref().map_or_else(
+            || "under a known name".to_owned(),
+            |key| format!("named \"{key}\""),
+        );
+        let what = format!(
+            "no frame has {missing} {known}; there are: {}",
+            names.join(", ")
+        );
+        bad_data(
+            &self.name,
+            "",
+            what,
+            &format!("name the right one with {option}, or label the structures first"),
+        )
     }
 }
 
 /// The molecule of a frame, or why it is left out.
-fn admit(frame: &RawFrame<'_>, keys: &mut Keys, settings: &Settings, catalogue: &mut Catalogue) -> PluginResult<Result<u32, Skip>> {
+fn admit(
+    frame: &RawFrame<'_>,
+    keys: &mut Keys,
+    settings: &Settings,
+    catalogue: &mut Catalogue,
+) -> PluginResult<Result<u32, Skip>> {
     if frame.atoms < 2 {
         return Ok(Err(Skip::OneAtom));
     }
@@ -148,11 +201,17 @@ fn admit(frame: &RawFrame<'_>, keys: &mut Keys, settings: &Settings, catalogue: 
         return Ok(Err(Skip::NoEnergy));
     }
     let species = frame.species()?;
-    let charge = ["charge", "total_charge", "Charge"].into_iter().find_map(|k| frame.info(k)?.parse().ok());
+    let charge = ["charge", "total_charge", "Charge"]
+        .into_iter()
+        .find_map(|k| frame.info(k)?.parse().ok());
     let identity = Identity {
         name: None,
-        smiles: ["smiles", "SMILES", "smi"].into_iter().find_map(|k| frame.info(k)),
-        subset: ["subset", "config_type"].into_iter().find_map(|k| frame.info(k)),
+        smiles: ["smiles", "SMILES", "smi"]
+            .into_iter()
+            .find_map(|k| frame.info(k)),
+        subset: ["subset", "config_type"]
+            .into_iter()
+            .find_map(|k| frame.info(k)),
         charge,
         species: &species,
     };
@@ -177,9 +236,16 @@ impl Source for ExtendedXyz {
             Store::Disk { file, frames } => {
                 let place = frames[place as usize];
                 let mut text = vec![0; place.bytes as usize];
-                let read = file.seek(SeekFrom::Start(place.offset)).and_then(|_| file.read_exact(&mut text));
+                let read = file
+                    .seek(SeekFrom::Start(place.offset))
+                    .and_then(|_| file.read_exact(&mut text));
                 read.map_err(|e| {
-                    bad_data(&self.name, &place.to_string(), format!("it cannot be read again ({e})"), "do not change a file in use")
+                    bad_data(
+                        &self.name,
+                        &place.to_string(),
+                        format!("it cannot be read again ({e})"),
+                        "do not change a file in use",
+                    )
                 })?;
                 *into = conformation(&parse(&self.name, place, &text)?, &self.keys, self.units)?;
             }
@@ -189,7 +255,12 @@ impl Source for ExtendedXyz {
 
     fn about(&self) -> String {
         let name = |key: &Option<String>| key.clone().unwrap_or_else(|| "nothing".into());
-        format!("{}: extended XYZ, forces from {}, energy from {}", self.name, name(&self.keys.forces), name(&self.keys.energy))
+        format!(
+            "{}: extended XYZ, forces from {}, energy from {}",
+            self.name,
+            name(&self.keys.forces),
+            name(&self.keys.energy)
+        )
     }
 
     fn units(&self) -> Units {
@@ -201,8 +272,16 @@ impl Source for ExtendedXyz {
 fn conformation(frame: &RawFrame<'_>, keys: &Keys, units: Units) -> PluginResult<Conformation> {
     let missing = |what: &str| frame.wrong(0, format!("{what} is missing"));
     let positions = frame.position_column()?;
-    let forces = keys.forces.as_deref().and_then(|k| frame.column(k)).ok_or_else(|| missing("the column of forces"))?;
-    let energy = keys.energy.as_deref().and_then(|k| Some((k, frame.info(k)?))).ok_or_else(|| missing("the energy"))?;
+    let forces = keys
+        .forces
+        .as_deref()
+        .and_then(|k| frame.column(k))
+        .ok_or_else(|| missing("the column of forces"))?;
+    let energy = keys
+        .energy
+        .as_deref()
+        .and_then(|k| Some((k, frame.info(k)?)))
+        .ok_or_else(|| missing("the energy"))?;
     Ok(Conformation {
         species: frame.species()?,
         positions: frame.vectors(positions, units.length)?,
@@ -232,8 +311,21 @@ mod tests {
     #[test]
     fn labels_are_read_from_columns_in_any_order() {
         let text = b"2\nProperties=id:I:1:forces:R:3:fixed:L:1:pos:R:3:species:S:1 energy=-1.5\n0 1 2 3 T 4 5 6 H\n1 -1 -2 -3 F 7 8 9 17\n";
-        let frame = parse("x", Place { offset: 0, bytes: 0, frame: 1, line: 1 }, text).unwrap();
-        let keys = Keys { energy: Some("energy".into()), forces: Some("forces".into()) };
+        let frame = parse(
+            "x",
+            Place {
+                offset: 0,
+                bytes: 0,
+                frame: 1,
+                line: 1,
+            },
+            text,
+        )
+        .unwrap();
+        let keys = Keys {
+            energy: Some("energy".into()),
+            forces: Some("forces".into()),
+        };
         let conformation = conformation(&frame, &keys, Units::ASE).unwrap();
         assert_eq!(conformation.species, [1, 17]);
         assert_eq!(conformation.positions, [4.0, 5.0, 6.0, 7.0, 8.0, 9.0]);
@@ -247,7 +339,11 @@ mod tests {
             format!(
                 "{}\nProperties=species:S:1:pos:R:3:forces:R:3 energy=-{i}.5\nO 0 0 0 0.1 {i} 0\nH 0 0 0.9 -0.1 0 0{}",
                 2 + i % 2,
-                if i.is_multiple_of(2) { "\n\n" } else { "\nH 1 0 0 0 0 0\n" }
+                if i.is_multiple_of(2) {
+                    "\n\n"
+                } else {
+                    "\nH 1 0 0 0 0 0\n"
+                }
             )
         };
         let text: String = (0..30).map(frame).collect();
@@ -259,9 +355,16 @@ mod tests {
             settings.small_file_bytes = small_file_bytes;
             let mut catalogue = Catalogue::default();
             let mut xyz = ExtendedXyz::open(&path, 0, &settings, &mut catalogue).unwrap();
-            assert_eq!(matches!(xyz.store, Store::Disk { .. }), small_file_bytes == 0);
+            assert_eq!(
+                matches!(xyz.store, Store::Disk { .. }),
+                small_file_bytes == 0
+            );
             let mut into = Conformation::default();
-            catalogue.frames.iter().map(|f| xyz.read(f.place, &mut into).map(|()| into.clone()).unwrap()).collect::<Vec<_>>()
+            catalogue
+                .frames
+                .iter()
+                .map(|f| xyz.read(f.place, &mut into).map(|()| into.clone()).unwrap())
+                .collect::<Vec<_>>()
         };
         let (memory, disk) = (read(u64::MAX), read(0));
         assert_eq!((memory.len(), memory[29].energy), (30, -29.5));

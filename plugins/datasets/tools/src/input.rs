@@ -40,13 +40,19 @@ pub fn open(path: &Path) -> io::Result<Box<dyn BufRead + Send>> {
 /// # Errors
 /// It cannot be opened.
 pub fn open_with(path: &Path, progress: &Arc<Progress>) -> io::Result<Box<dyn BufRead + Send>> {
-    unpacked(Counted { input: File::open(path)?, progress: Arc::clone(progress) })
+    unpacked(Counted {
+        input: File::open(path)?,
+        progress: Arc::clone(progress),
+    })
 }
 
 fn unpacked(input: impl Read + Send + 'static) -> io::Result<Box<dyn BufRead + Send>> {
     let mut input = BufReader::with_capacity(BUFFER, input);
     match input.fill_buf()? {
-        [0x1f, 0x8b, ..] => Ok(Box::new(BufReader::with_capacity(BUFFER, MultiGzDecoder::new(input)))),
+        [0x1f, 0x8b, ..] => Ok(Box::new(BufReader::with_capacity(
+            BUFFER,
+            MultiGzDecoder::new(input),
+        ))),
         _ => Ok(Box::new(input)),
     }
 }
@@ -91,8 +97,15 @@ pub fn read_ahead(mut input: Box<dyn BufRead + Send>) -> io::Result<Box<dyn BufR
             }
         }
     };
-    std::thread::Builder::new().name("read ahead".into()).spawn(read)?;
-    Ok(Box::new(Ahead { blocks, block: Vec::new(), at: 0, is_at_end: false }))
+    std::thread::Builder::new()
+        .name("read ahead".into())
+        .spawn(read)?;
+    Ok(Box::new(Ahead {
+        blocks,
+        block: Vec::new(),
+        at: 0,
+        is_at_end: false,
+    }))
 }
 
 struct Ahead {
@@ -106,7 +119,10 @@ impl BufRead for Ahead {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.at >= self.block.len() && !self.is_at_end {
             // A channel that closes before the empty block is no end: the thread died, or it had told of an error already.
-            self.block = self.blocks.recv().unwrap_or_else(|_| Err(io::Error::other("the thread that reads ahead stopped")))?;
+            self.block = self
+                .blocks
+                .recv()
+                .unwrap_or_else(|_| Err(io::Error::other("the thread that reads ahead stopped")))?;
             self.at = 0;
             self.is_at_end = self.block.is_empty();
         }
@@ -130,8 +146,12 @@ impl Read for Ahead {
 #[must_use]
 pub fn unreadable(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::UnexpectedEof => "it ends too early: a download or a copy was cut off".into(),
-        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => format!("its compression is damaged ({error})"),
+        io::ErrorKind::UnexpectedEof => {
+            "it ends too early: a download or a copy was cut off".into()
+        }
+        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
+            format!("its compression is damaged ({error})")
+        }
         _ => format!("it cannot be read ({error})"),
     }
 }
@@ -163,7 +183,11 @@ mod tests {
     fn plain_compressed_and_concatenated_files_read_the_same() {
         let content = content();
         let (first, second) = content.split_at(100_000);
-        for bytes in [content.clone(), packed(&content), [packed(first), packed(second)].concat()] {
+        for bytes in [
+            content.clone(),
+            packed(&content),
+            [packed(first), packed(second)].concat(),
+        ] {
             let (_folder, path) = written(&bytes);
             assert_eq!(is_gzip(&path).unwrap(), bytes.starts_with(&[0x1f, 0x8b]));
             for ahead in [false, true] {
@@ -188,7 +212,10 @@ mod tests {
         let mut input = read_ahead(open(&path).unwrap()).unwrap();
         let mut read = Vec::new();
         let error = input.read_to_end(&mut read).unwrap_err();
-        assert_eq!(unreadable(&error), "it ends too early: a download or a copy was cut off");
+        assert_eq!(
+            unreadable(&error),
+            "it ends too early: a download or a copy was cut off"
+        );
         assert!(read.len() > BLOCK && content.starts_with(&read));
     }
 
@@ -207,7 +234,10 @@ mod tests {
         let mut input = read_ahead(Box::new(input)).unwrap();
         let mut read = Vec::new();
         let error = input.read_to_end(&mut read).unwrap_err();
-        assert_eq!(unreadable(&error), "it cannot be read (the thread that reads ahead stopped)");
+        assert_eq!(
+            unreadable(&error),
+            "it cannot be read (the thread that reads ahead stopped)"
+        );
         assert!(read.len() >= 3 * BLOCK && content.starts_with(&read));
     }
 
@@ -238,6 +268,12 @@ mod tests {
     fn an_empty_file_is_empty() {
         let (_folder, path) = written(b"");
         assert!(!is_gzip(&path).unwrap());
-        assert_eq!(read_ahead(open(&path).unwrap()).unwrap().read_to_end(&mut Vec::new()).unwrap(), 0);
+        assert_eq!(
+            read_ahead(open(&path).unwrap())
+                .unwrap()
+                .read_to_end(&mut Vec::new())
+                .unwrap(),
+            0
+        );
     }
 }

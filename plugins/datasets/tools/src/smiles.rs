@@ -38,15 +38,28 @@ pub struct Atom {
 /// # Errors
 /// What is wrong, and at which character.
 pub fn parse(text: &str) -> Result<Graph, String> {
-    let mut parser = Parser { bytes: text.trim().as_bytes(), ..Parser::default() };
-    parser.run().map_err(|what| format!("{what} at character {} of SMILES \"{}\"", parser.at + 1, shorten(text)))?;
+    let mut parser = Parser {
+        bytes: text.trim().as_bytes(),
+        ..Parser::default()
+    };
+    parser.run().map_err(|what| {
+        format!(
+            "{what} at character {} of SMILES \"{}\"",
+            parser.at + 1,
+            shorten(text)
+        )
+    })?;
     let mut graph = parser.graph;
     graph.fill_hydrogens();
     Ok(graph)
 }
 
 fn shorten(text: &str) -> String {
-    if text.chars().count() <= 60 { text.to_owned() } else { text.chars().take(57).chain("...".chars()).collect() }
+    if text.chars().count() <= 60 {
+        text.to_owned()
+    } else {
+        text.chars().take(57).chain("...".chars()).collect()
+    }
 }
 
 /// The string without atom maps: `[C:3]` becomes `[C]`.
@@ -86,15 +99,32 @@ impl Graph {
         let mut species = vec![0; n];
         let mut row_of = Vec::with_capacity(n);
         for (i, atom) in self.atoms.iter().enumerate() {
-            let row = atom.map.and_then(|m| m.checked_sub(1)).filter(|&r| r < n && species[r] == 0);
-            let row = row.ok_or_else(|| format!("atom {} has no map number, or one that is not unique in 1..{n}", i + 1))?;
+            let row = atom
+                .map
+                .and_then(|m| m.checked_sub(1))
+                .filter(|&r| r < n && species[r] == 0);
+            let row = row.ok_or_else(|| {
+                format!(
+                    "atom {} has no map number, or one that is not unique in 1..{n}",
+                    i + 1
+                )
+            })?;
             if atom.hydrogens > 0 || atom.element == 0 {
-                return Err(format!("atom {} has implicit hydrogens or no element, so rows cannot be told", i + 1));
+                return Err(format!(
+                    "atom {} has implicit hydrogens or no element, so rows cannot be told",
+                    i + 1
+                ));
             }
             species[row] = atom.element;
             row_of.push(row);
         }
-        Ok((species, self.bonds.iter().map(|&(a, b)| (row_of[a], row_of[b])).collect()))
+        Ok((
+            species,
+            self.bonds
+                .iter()
+                .map(|&(a, b)| (row_of[a], row_of[b]))
+                .collect(),
+        ))
     }
 
     /// A key that depends on neither the order of the atoms nor the way of writing hydrogens, charges, bond orders and stereo:
@@ -108,7 +138,12 @@ impl Graph {
     /// Atomic numbers of the atoms that are not hydrogen, sorted.
     #[must_use]
     pub fn heavy_atoms(&self) -> Vec<u8> {
-        let mut numbers: Vec<u8> = self.atoms.iter().map(|a| a.element).filter(|&z| z != 1).collect();
+        let mut numbers: Vec<u8> = self
+            .atoms
+            .iter()
+            .map(|a| a.element)
+            .filter(|&z| z != 1)
+            .collect();
         numbers.sort_unstable();
         numbers
     }
@@ -136,8 +171,15 @@ impl Graph {
         for (atom, &order) in self.atoms.iter_mut().zip(&self.orders) {
             if !atom.bracket {
                 let used = order + u32::from(atom.aromatic);
-                let valences = if atom.aromatic { &valences(atom.element)[..1] } else { valences(atom.element) };
-                atom.hydrogens = valences.iter().find(|&&v| v >= used).map_or(0, |v| v - used);
+                let valences = if atom.aromatic {
+                    &valences(atom.element)[..1]
+                } else {
+                    valences(atom.element)
+                };
+                atom.hydrogens = valences
+                    .iter()
+                    .find(|&&v| v >= used)
+                    .map_or(0, |v| v - used);
             }
         }
     }
@@ -158,9 +200,20 @@ pub fn key_of(species: &[u8], bonds: impl IntoIterator<Item = (usize, usize)>) -
 }
 
 fn key(species: &[u8], neighbours: &[Vec<usize>]) -> String {
-    let mut colours: Vec<u64> = species.iter().zip(neighbours).map(|(&z, n)| mix(u64::from(z) << 8 | n.len() as u64)).collect();
+    let mut colours: Vec<u64> = species
+        .iter()
+        .zip(neighbours)
+        .map(|(&z, n)| mix(u64::from(z) << 8 | n.len() as u64))
+        .collect();
     for _ in 0..WEISFEILER_LEHMAN_ROUNDS {
-        colours = (0..colours.len()).map(|i| fold(colours[i], neighbours[i].iter().map(|&j| colours[j]).collect())).collect();
+        colours = (0..colours.len())
+            .map(|i| {
+                fold(
+                    colours[i],
+                    neighbours[i].iter().map(|&j| colours[j]).collect(),
+                )
+            })
+            .collect();
     }
     format!("{} {:016x}", elements::formula(species), fold(0, colours))
 }
@@ -170,7 +223,9 @@ const WEISFEILER_LEHMAN_ROUNDS: usize = 8;
 
 fn fold(own: u64, mut others: Vec<u64>) -> u64 {
     others.sort_unstable();
-    others.into_iter().fold(mix(own), |hash, colour| mix(hash ^ colour))
+    others
+        .into_iter()
+        .fold(mix(own), |hash, colour| mix(hash ^ colour))
 }
 
 /// SplitMix64's finaliser: fixed for all time, unlike the hashers of the standard library.
@@ -218,14 +273,23 @@ impl Parser<'_> {
         if !self.rings.is_empty() {
             return Err("a ring is not closed");
         }
-        if self.graph.atoms.is_empty() { Err("no atom") } else { Ok(()) }
+        if self.graph.atoms.is_empty() {
+            Err("no atom")
+        } else {
+            Ok(())
+        }
     }
 
     fn token(&mut self, c: u8) -> Step {
         match c {
             b'[' => return self.bracket(),
             b'(' => self.branches.push(self.previous),
-            b')' => self.previous = self.branches.pop().ok_or("a branch is closed that was not opened")?,
+            b')' => {
+                self.previous = self
+                    .branches
+                    .pop()
+                    .ok_or("a branch is closed that was not opened")?
+            }
             b'.' => self.previous = None,
             b'-' | b'/' | b'\\' | b':' | b'~' => self.bond = Some(1),
             b'=' => self.bond = Some(2),
@@ -253,12 +317,17 @@ impl Parser<'_> {
         while self.peek().is_some_and(|c| c.is_ascii_digit()) {
             self.at += 1;
         }
-        std::str::from_utf8(&self.bytes[start..self.at]).ok()?.parse().ok()
+        std::str::from_utf8(&self.bytes[start..self.at])
+            .ok()?
+            .parse()
+            .ok()
     }
 
     fn organic(&mut self) -> Step {
         let rest = &self.bytes[self.at..];
-        let two = ["Cl", "Br"].into_iter().find(|s| rest.starts_with(s.as_bytes()));
+        let two = ["Cl", "Br"]
+            .into_iter()
+            .find(|s| rest.starts_with(s.as_bytes()));
         let (symbol, aromatic) = match (two, rest[0]) {
             (Some(s), _) => (s, false),
             (None, b'*') => ("*", false),
@@ -279,7 +348,11 @@ impl Parser<'_> {
             _ => return Err("an unknown symbol"),
         };
         self.at += symbol.len();
-        self.place(Atom { element: elements::atomic_number(symbol).unwrap_or(0), aromatic, ..Atom::default() })
+        self.place(Atom {
+            element: elements::atomic_number(symbol).unwrap_or(0),
+            aromatic,
+            ..Atom::default()
+        })
     }
 
     /// `[isotope symbol chirality hydrogens charge :map]`.
@@ -290,13 +363,19 @@ impl Parser<'_> {
         while matches!(self.peek(), Some(b'@')) {
             self.at += 1;
         }
-        let mut atom = Atom { element, aromatic, bracket: true, ..Atom::default() };
+        let mut atom = Atom {
+            element,
+            aromatic,
+            bracket: true,
+            ..Atom::default()
+        };
         if self.eat(b'H') {
             atom.hydrogens = self.number().unwrap_or(1).min(9);
         }
         atom.charge = self.charge();
         if self.eat(b':') {
-            atom.map = Some(self.number().ok_or("a map number is missing")? as usize).filter(|&m| m > 0);
+            atom.map =
+                Some(self.number().ok_or("a map number is missing")? as usize).filter(|&m| m > 0);
         }
         if !self.eat(b']') {
             return Err("a bracket is not closed");
@@ -307,7 +386,13 @@ impl Parser<'_> {
     fn bracket_symbol(&mut self) -> Step<(u8, bool)> {
         let rest = &self.bytes[self.at..];
         for length in [2, 1] {
-            let Some(text) = rest.get(..length).filter(|t| t.is_ascii()).and_then(|t| std::str::from_utf8(t).ok()) else { continue };
+            let Some(text) = rest
+                .get(..length)
+                .filter(|t| t.is_ascii())
+                .and_then(|t| std::str::from_utf8(t).ok())
+            else {
+                continue;
+            };
             let aromatic = ["b", "c", "n", "o", "p", "s", "se", "as", "te"].contains(&text);
             let capital: String = text[..1].to_uppercase() + &text[1..];
             let wanted = if aromatic { capital.as_str() } else { text };
@@ -359,7 +444,10 @@ impl Parser<'_> {
                 }
                 label
             } else {
-                let digits = self.bytes.get(self.at..self.at + 2).filter(|d| d.iter().all(u8::is_ascii_digit));
+                let digits = self
+                    .bytes
+                    .get(self.at..self.at + 2)
+                    .filter(|d| d.iter().all(u8::is_ascii_digit));
                 let digits = digits.ok_or("a ring number is missing")?;
                 self.at += 2;
                 u32::from(digits[0] - b'0') * 10 + u32::from(digits[1] - b'0')
@@ -414,35 +502,64 @@ mod tests {
 
     #[test]
     fn atoms_and_bonds_have_the_key_of_their_smiles() {
-        let methanol = key_of(&[1, 6, 1, 8, 1, 1], [(0, 1), (1, 2), (3, 1), (3, 4), (5, 1)]);
+        let methanol = key_of(
+            &[1, 6, 1, 8, 1, 1],
+            [(0, 1), (1, 2), (3, 1), (3, 4), (5, 1)],
+        );
         let graph = parse("CO").unwrap();
         assert_eq!((methanol, graph.heavy_atoms()), (graph.key(), vec![6, 8]));
-        assert_ne!(key_of(&[1, 6, 1, 8, 1, 1], [(0, 1), (1, 2), (3, 1), (3, 4), (5, 3)]), graph.key());
+        assert_ne!(
+            key_of(
+                &[1, 6, 1, 8, 1, 1],
+                [(0, 1), (1, 2), (3, 1), (3, 4), (5, 3)]
+            ),
+            graph.key()
+        );
     }
 
     #[test]
     fn isomers_and_protonation_states_have_keys_of_their_own() {
-        let keys: std::collections::BTreeSet<_> =
-            ["CCCO", "CC(C)O", "COCC", "CC(=O)O", "CC(=O)[O-]", "OCC=O", "Cc1ccccc1O", "Cc1cccc(O)c1", "Cc1ccc(O)cc1"]
-                .iter()
-                .map(|s| parse(s).unwrap().key())
-                .collect();
+        let keys: std::collections::BTreeSet<_> = [
+            "CCCO",
+            "CC(C)O",
+            "COCC",
+            "CC(=O)O",
+            "CC(=O)[O-]",
+            "OCC=O",
+            "Cc1ccccc1O",
+            "Cc1cccc(O)c1",
+            "Cc1ccc(O)cc1",
+        ]
+        .iter()
+        .map(|s| parse(s).unwrap().key())
+        .collect();
         assert_eq!(keys.len(), 9);
     }
 
     #[test]
     fn charges_are_summed() {
-        for (text, charge) in [("[Na+].[Cl-]", 0), ("[Ca+2]", 2), ("[Ca++]", 2), ("[O-]C(=O)C[NH3+]", 0), ("[O-:1][H:2]", -1)] {
+        for (text, charge) in [
+            ("[Na+].[Cl-]", 0),
+            ("[Ca+2]", 2),
+            ("[Ca++]", 2),
+            ("[O-]C(=O)C[NH3+]", 0),
+            ("[O-:1][H:2]", -1),
+        ] {
             assert_eq!(parse(text).unwrap().charge(), charge, "{text}");
         }
     }
 
     #[test]
     fn bad_strings_say_where() {
-        for text in ["", "C(", "C)", "C1CC", "[C", "[Xx]", "Q", "1C", "C%1", "[C:]", "C11", "é", "[é]"] {
+        for text in [
+            "", "C(", "C)", "C1CC", "[C", "[Xx]", "Q", "1C", "C%1", "[C:]", "C11", "é", "[é]",
+        ] {
             assert!(parse(text).is_err(), "{text}");
         }
-        assert_eq!(parse("CCQ").unwrap_err(), "an unknown symbol at character 3 of SMILES \"CCQ\"");
+        assert_eq!(
+            parse("CCQ").unwrap_err(),
+            "an unknown symbol at character 3 of SMILES \"CCQ\""
+        );
         assert!(parse("[C:1][C:1]").unwrap().by_map().is_err());
         assert!(parse("[CH4:1]").unwrap().by_map().is_err());
     }

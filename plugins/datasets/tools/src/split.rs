@@ -22,7 +22,11 @@ impl Draws {
     /// The number of a name.
     #[must_use]
     pub fn number(&self, name: &str) -> u64 {
-        let digest = Sha256::new().chain_update(self.domain).chain_update(self.seed.to_le_bytes()).chain_update(name).finalize();
+        let digest = Sha256::new()
+            .chain_update(self.domain)
+            .chain_update(self.seed.to_le_bytes())
+            .chain_update(name)
+            .finalize();
         u64::from_le_bytes(std::array::from_fn(|i| digest[i]))
     }
 
@@ -30,7 +34,11 @@ impl Draws {
     /// against each other.
     #[must_use]
     pub fn order(&self, kind: &str, keys: &[String]) -> Vec<usize> {
-        let mut order: Vec<(u64, usize)> = keys.iter().enumerate().map(|(i, key)| (self.number(&format!("{kind} {key}")), i)).collect();
+        let mut order: Vec<(u64, usize)> = keys
+            .iter()
+            .enumerate()
+            .map(|(i, key)| (self.number(&format!("{kind} {key}")), i))
+            .collect();
         order.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| keys[a.1].cmp(&keys[b.1])));
         order.into_iter().map(|(_, i)| i).collect()
     }
@@ -57,7 +65,9 @@ impl Draws {
 #[must_use]
 pub fn parts(order: &[usize], [train, valid, test]: [usize; 3]) -> Vec<Option<usize>> {
     let mut parts = vec![None; order.len()];
-    let labels = std::iter::repeat_n(2, test).chain(std::iter::repeat_n(1, valid)).chain(std::iter::repeat_n(0, train));
+    let labels = std::iter::repeat_n(2, test)
+        .chain(std::iter::repeat_n(1, valid))
+        .chain(std::iter::repeat_n(0, train));
     for (&group, part) in order.iter().zip(labels) {
         parts[group] = Some(part);
     }
@@ -67,7 +77,11 @@ pub fn parts(order: &[usize], [train, valid, test]: [usize; 3]) -> Vec<Option<us
 /// Number of groups for a fraction, rounded; a fraction above 0 gets at least one.
 #[must_use]
 pub fn part(groups: usize, fraction: f64) -> usize {
-    if fraction == 0.0 { 0 } else { ((groups as f64 * fraction).round() as usize).max(1) }
+    if fraction == 0.0 {
+        0
+    } else {
+        ((groups as f64 * fraction).round() as usize).max(1)
+    }
 }
 
 /// Numbers of groups in train, valid and test. Fractions that sum to 1 leave nothing over, whatever the rounding. `None` if nothing is
@@ -78,7 +92,11 @@ pub fn sizes(groups: usize, [train, valid, test]: [f64; 3]) -> Option<[usize; 3]
     let (valid, test) = (part(groups, valid), part(groups, test));
     let left = groups.saturating_sub(valid + test);
     // Room for the rounding of three decimal fractions.
-    let train = if rest.abs() < 1e-9 { left } else { part(groups, train).min(left) };
+    let train = if rest.abs() < 1e-9 {
+        left
+    } else {
+        part(groups, train).min(left)
+    };
     (train > 0).then_some([train, valid, test])
 }
 
@@ -96,13 +114,19 @@ mod tests {
     /// The number is the head of SHA-256 of domain, seed (8 bytes, little-endian) and name: checked against `sha256sum`.
     #[test]
     fn numbers_are_what_sha256sum_says() {
-        assert_eq!(DRAWS.number("abc").to_le_bytes(), [0xca, 0x88, 0x81, 0xe6, 0xf5, 0xd7, 0x46, 0xe2]);
+        assert_eq!(
+            DRAWS.number("abc").to_le_bytes(),
+            [0xca, 0x88, 0x81, 0xe6, 0xf5, 0xd7, 0x46, 0xe2]
+        );
     }
 
     #[test]
     fn a_further_key_moves_no_two_others() {
         let (few, many) = (DRAWS.order("key", &keys(50)), DRAWS.order("key", &keys(51)));
-        assert_eq!(few, many.into_iter().filter(|&i| i < 50).collect::<Vec<_>>());
+        assert_eq!(
+            few,
+            many.into_iter().filter(|&i| i < 50).collect::<Vec<_>>()
+        );
         assert_ne!(few, Draws::new("test\0", 8).order("key", &keys(50)));
         assert_ne!(few, Draws::new("other\0", 7).order("key", &keys(50)));
     }
@@ -132,6 +156,9 @@ mod tests {
 
     #[test]
     fn parts_are_taken_from_the_front_of_the_order() {
-        assert_eq!(parts(&[3, 1, 0, 2], [1, 1, 1]), [Some(0), Some(1), None, Some(2)]);
+        assert_eq!(
+            parts(&[3, 1, 0, 2], [1, 1, 1]),
+            [Some(0), Some(1), None, Some(2)]
+        );
     }
 }

@@ -41,14 +41,23 @@ pub struct Frames<R> {
 impl<R: BufRead> Frames<R> {
     /// Frames of a file; the name is for messages.
     pub fn new(reader: R, name: &str) -> Self {
-        Self { reader, name: name.to_owned(), line: 0, frame: 0, offset: 0 }
+        Self {
+            reader,
+            name: name.to_owned(),
+            line: 0,
+            frame: 0,
+            offset: 0,
+        }
     }
 
     /// The next frame's place and bytes; `None` at the end.
     ///
     /// # Errors
     /// No number of atoms where one must stand, a frame that is cut off, a stream that cannot be read.
-    #[expect(clippy::should_implement_trait, reason = "an iterator could not say which error ends it")]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "an iterator could not say which error ends it"
+    )]
     pub fn next(&mut self) -> PluginResult<Option<(Place, Vec<u8>)>> {
         let mut text = Vec::new();
         loop {
@@ -64,27 +73,56 @@ impl<R: BufRead> Frames<R> {
             text.clear();
         }
         self.frame += 1;
-        let mut place = Place { offset: self.offset, bytes: 0, frame: self.frame, line: self.line };
+        let mut place = Place {
+            offset: self.offset,
+            bytes: 0,
+            frame: self.frame,
+            line: self.line,
+        };
         let atoms = self.count(&text, place)?;
         for row in 0..=atoms {
             if self.read_line(&mut text)? == 0 {
-                let what = format!("the frame should have {atoms} atoms, but the file ends after {} of its lines", row + 1);
+                let what = format!(
+                    "the frame should have {atoms} atoms, but the file ends after {} of its lines",
+                    row + 1
+                );
                 return Err(bad_data(&self.name, &place.to_string(), what, DAMAGED));
             }
         }
         self.offset += text.len() as u64;
-        place.bytes =
-            u32::try_from(text.len()).map_err(|_| bad_data(&self.name, &place.to_string(), "the frame is larger than 4 GB", DAMAGED))?;
+        place.bytes = u32::try_from(text.len()).map_err(|_| {
+            bad_data(
+                &self.name,
+                &place.to_string(),
+                "the frame is larger than 4 GB",
+                DAMAGED,
+            )
+        })?;
         Ok(Some((place, text)))
     }
 
     fn read_line(&mut self, text: &mut Vec<u8>) -> PluginResult<usize> {
-        let read = self.reader.by_ref().take(LONGEST_LINE).read_until(b'\n', text);
-        let bytes =
-            read.map_err(|e| bad_data(&self.name, &format!("after line {}", self.line), format!("reading failed ({e})"), DAMAGED))?;
+        let read = self
+            .reader
+            .by_ref()
+            .take(LONGEST_LINE)
+            .read_until(b'\n', text);
+        let bytes = read.map_err(|e| {
+            bad_data(
+                &self.name,
+                &format!("after line {}", self.line),
+                format!("reading failed ({e})"),
+                DAMAGED,
+            )
+        })?;
         self.line += u64::from(bytes > 0);
         if bytes as u64 == LONGEST_LINE {
-            return Err(bad_data(&self.name, &format!("line {}", self.line), "it is too long for a line of an XYZ file", DAMAGED));
+            return Err(bad_data(
+                &self.name,
+                &format!("line {}", self.line),
+                "it is too long for a line of an XYZ file",
+                DAMAGED,
+            ));
         }
         Ok(bytes)
     }
@@ -95,7 +133,12 @@ impl<R: BufRead> Frames<R> {
             Ok(n) if (1..=MAX_ATOMS_IN_FRAME).contains(&n) => Ok(n),
             _ => {
                 let shown: String = text.chars().take(40).collect();
-                Err(bad_data(&self.name, &place.to_string(), format!("a number of atoms was expected, found \"{shown}\""), DAMAGED))
+                Err(bad_data(
+                    &self.name,
+                    &place.to_string(),
+                    format!("a number of atoms was expected, found \"{shown}\""),
+                    DAMAGED,
+                ))
             }
         }
     }
@@ -132,21 +175,44 @@ impl<'a> RawFrame<'a> {
         let wrong = |what: String| bad_data(name, &place.to_string(), what, DAMAGED);
         let text = std::str::from_utf8(text).map_err(|e| wrong(format!("it is not text ({e})")))?;
         let mut lines = text.lines();
-        let atoms: usize = lines.next().and_then(|l| l.trim().parse().ok()).ok_or_else(|| wrong("no number of atoms".into()))?;
+        let atoms: usize = lines
+            .next()
+            .and_then(|l| l.trim().parse().ok())
+            .ok_or_else(|| wrong("no number of atoms".into()))?;
         let comment = lines.next().unwrap_or_default();
         let is_extended = comment.contains("Properties");
         let second = |what: String| wrong(format!("line {}: {what}", place.line + 1));
         // The comment of plain XYZ may be anything.
-        let info = parse_info(comment).or_else(|what| if is_extended { Err(second(what)) } else { Ok(Vec::new()) })?;
-        let properties = info.iter().find(|(k, _)| k == "Properties").map(|(_, v)| v.as_str());
+        let info = parse_info(comment).or_else(|what| {
+            if is_extended {
+                Err(second(what))
+            } else {
+                Ok(Vec::new())
+            }
+        })?;
+        let properties = info
+            .iter()
+            .find(|(k, _)| k == "Properties")
+            .map(|(_, v)| v.as_str());
         let columns = parse_properties(properties.unwrap_or(PLAIN)).map_err(second)?;
-        Ok(Self { name, place, atoms, columns, rows: lines.collect(), is_extended: properties.is_some(), info })
+        Ok(Self {
+            name,
+            place,
+            atoms,
+            columns,
+            rows: lines.collect(),
+            is_extended: properties.is_some(),
+            info,
+        })
     }
 
     /// A value of the second line.
     #[must_use]
     pub fn info(&self, key: &str) -> Option<&str> {
-        self.info.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
+        self.info
+            .iter()
+            .find(|(k, _)| k == key)
+            .map(|(_, v)| v.as_str())
     }
 
     /// A column by name.
@@ -159,7 +225,14 @@ impl<'a> RawFrame<'a> {
     #[must_use]
     pub fn names(&self) -> Vec<String> {
         let columns = self.columns.iter().map(|c| format!("column {}", c.name));
-        columns.chain(self.info.iter().filter(|(k, _)| k != "Properties").map(|(k, _)| k.clone())).collect()
+        columns
+            .chain(
+                self.info
+                    .iter()
+                    .filter(|(k, _)| k != "Properties")
+                    .map(|(k, _)| k.clone()),
+            )
+            .collect()
     }
 
     /// Whether the frame repeats along an axis. A cell without `pbc` is periodic, as in ASE.
@@ -167,21 +240,37 @@ impl<'a> RawFrame<'a> {
     /// # Errors
     /// `pbc` that is not made of T and F.
     pub fn periodic(&self) -> PluginResult<bool> {
-        let Some(pbc) = self.info("pbc") else { return Ok(self.info("Lattice").is_some()) };
+        let Some(pbc) = self.info("pbc") else {
+            return Ok(self.info("Lattice").is_some());
+        };
         let truth = |word: &str| match word.trim_matches(|c| c == '[' || c == ']' || c == ',') {
             "T" | "True" | "true" | "1" => Some(true),
             "F" | "False" | "false" | "0" => Some(false),
             _ => None,
         };
-        let words = pbc.split([' ', ',']).filter(|w| !w.is_empty() && *w != "_JSON").map(truth);
+        let words = pbc
+            .split([' ', ','])
+            .filter(|w| !w.is_empty() && *w != "_JSON")
+            .map(truth);
         let flags = words.collect::<Option<Vec<bool>>>();
-        flags.map(|f| f.contains(&true)).ok_or_else(|| self.wrong(0, format!("pbc=\"{pbc}\" is not three of T and F")))
+        flags
+            .map(|f| f.contains(&true))
+            .ok_or_else(|| self.wrong(0, format!("pbc=\"{pbc}\" is not three of T and F")))
     }
 
     /// An error at a row of the frame, 1 the first atom; 0 the header.
     #[must_use]
     pub fn wrong(&self, row: u64, what: String) -> PluginError {
-        bad_data(self.name, &format!("frame {}, line {}", self.place.frame, self.place.line + 1 + row), what, DAMAGED)
+        bad_data(
+            self.name,
+            &format!(
+                "frame {}, line {}",
+                self.place.frame,
+                self.place.line + 1 + row
+            ),
+            what,
+            DAMAGED,
+        )
     }
 
     /// Atomic numbers `[atoms]`.
@@ -196,13 +285,27 @@ impl<'a> RawFrame<'a> {
     ///
     /// # Errors
     /// As [`species`](Self::species); what the caller says.
-    pub fn species_with(&self, unknown: impl Fn(u64, &str) -> PluginResult<u8>) -> PluginResult<Vec<u8>> {
-        let symbols = ["species", "symbols", "element", "elements"].into_iter().find_map(|k| self.column(k));
-        let column = symbols.or_else(|| ["Z", "numbers", "atomic_numbers"].into_iter().find_map(|k| self.column(k)));
-        let column = column.ok_or_else(|| self.wrong(0, "Properties names no species column".into()))?;
+    pub fn species_with(
+        &self,
+        unknown: impl Fn(u64, &str) -> PluginResult<u8>,
+    ) -> PluginResult<Vec<u8>> {
+        let symbols = ["species", "symbols", "element", "elements"]
+            .into_iter()
+            .find_map(|k| self.column(k));
+        let column = symbols.or_else(|| {
+            ["Z", "numbers", "atomic_numbers"]
+                .into_iter()
+                .find_map(|k| self.column(k))
+        });
+        let column =
+            column.ok_or_else(|| self.wrong(0, "Properties names no species column".into()))?;
         let parse = |(row, line): (usize, &&str)| {
-            let word = line.split_ascii_whitespace().nth(column.first).unwrap_or_default();
-            let z = elements::atomic_number(word).or_else(|| word.parse().ok().filter(|z| (1..=118).contains(z)));
+            let word = line
+                .split_ascii_whitespace()
+                .nth(column.first)
+                .unwrap_or_default();
+            let z = elements::atomic_number(word)
+                .or_else(|| word.parse().ok().filter(|z| (1..=118).contains(z)));
             z.map_or_else(|| unknown(row as u64 + 1, word), Ok)
         };
         self.all_rows()?.iter().enumerate().map(parse).collect()
@@ -214,7 +317,10 @@ impl<'a> RawFrame<'a> {
     /// No column of positions, fewer or more rows than atoms, a word that is no number.
     pub fn positions(&self) -> PluginResult<Vec<f64>> {
         let column = self.position_column()?;
-        self.numbers(column, |row, word| word.parse().map_err(|_| self.no_number(row, &column.name, word)))
+        self.numbers(column, |row, word| {
+            word.parse()
+                .map_err(|_| self.no_number(row, &column.name, word))
+        })
     }
 
     /// The column of positions.
@@ -222,7 +328,9 @@ impl<'a> RawFrame<'a> {
     /// # Errors
     /// There is none.
     pub fn position_column(&self) -> PluginResult<&Column> {
-        let found = ["pos", "positions", "position", "R"].into_iter().find_map(|k| self.column(k));
+        let found = ["pos", "positions", "position", "R"]
+            .into_iter()
+            .find_map(|k| self.column(k));
         found.ok_or_else(|| self.wrong(0, "the column pos is missing".into()))
     }
 
@@ -231,21 +339,36 @@ impl<'a> RawFrame<'a> {
     /// # Errors
     /// Fewer or more rows than atoms, a column of another width, words that are no finite number.
     pub fn vectors(&self, column: &Column, factor: f64) -> PluginResult<Vec<f64>> {
-        self.numbers(column, |row, word| Ok(factor * self.number(row, &column.name, word)?))
+        self.numbers(column, |row, word| {
+            Ok(factor * self.number(row, &column.name, word)?)
+        })
     }
 
-    fn numbers(&self, column: &Column, parse: impl Fn(u64, &str) -> PluginResult<f64>) -> PluginResult<Vec<f64>> {
+    fn numbers(
+        &self,
+        column: &Column,
+        parse: impl Fn(u64, &str) -> PluginResult<f64>,
+    ) -> PluginResult<Vec<f64>> {
         if column.count != 3 {
-            return Err(self.wrong(0, format!("column {} has {} numbers for an atom, 3 were expected", column.name, column.count)));
+            return Err(self.wrong(
+                0,
+                format!(
+                    "column {} has {} numbers for an atom, 3 were expected",
+                    column.name, column.count
+                ),
+            ));
         }
         let rows = self.all_rows()?;
         let mut values = Vec::with_capacity(3 * rows.len());
         for (row, line) in rows.iter().enumerate() {
             let mut words = line.split_ascii_whitespace().skip(column.first);
             for _ in 0..3 {
-                let word = words
-                    .next()
-                    .ok_or_else(|| self.wrong(row as u64 + 1, format!("the line ends before column {} is complete", column.name)))?;
+                let word = words.next().ok_or_else(|| {
+                    self.wrong(
+                        row as u64 + 1,
+                        format!("the line ends before column {} is complete", column.name),
+                    )
+                })?;
                 values.push(parse(row as u64 + 1, word)?);
             }
         }
@@ -255,7 +378,10 @@ impl<'a> RawFrame<'a> {
     fn all_rows(&self) -> PluginResult<&[&'a str]> {
         match self.rows.len() == self.atoms {
             true => Ok(&self.rows),
-            false => Err(self.wrong(0, format!("{} rows for {} atoms", self.rows.len(), self.atoms))),
+            false => Err(self.wrong(
+                0,
+                format!("{} rows for {} atoms", self.rows.len(), self.atoms),
+            )),
         }
     }
 
@@ -268,7 +394,11 @@ impl<'a> RawFrame<'a> {
             Ok(x) if is_usable(x) => Ok(x),
             Ok(_) => Err(bad_data(
                 self.name,
-                &format!("frame {}, line {}", self.place.frame, self.place.line + 1 + row),
+                &format!(
+                    "frame {}, line {}",
+                    self.place.frame,
+                    self.place.line + 1 + row
+                ),
                 format!("{name} holds {word}, which is not finite"),
                 "remove the frame or label it again",
             )),
@@ -295,9 +425,16 @@ fn parse_properties(text: &str) -> Result<Vec<Column>, String> {
             .filter(|c| (1..=1000).contains(c))
             .ok_or_else(|| format!("Properties: \"{}\" is no number of columns", triple[2]))?;
         if !["S", "R", "I", "L"].contains(&triple[1]) {
-            return Err(format!("Properties: type \"{}\" is none of S, R, I, L", triple[1]));
+            return Err(format!(
+                "Properties: type \"{}\" is none of S, R, I, L",
+                triple[1]
+            ));
         }
-        columns.push(Column { name: triple[0].to_owned(), first, count });
+        columns.push(Column {
+            name: triple[0].to_owned(),
+            first,
+            count,
+        });
         first += count;
     }
     Ok(columns)
@@ -347,8 +484,14 @@ fn take_value(text: &str, is_key: bool) -> Result<(String, &str), String> {
             Err("a bracket is not closed".into())
         }
         _ => {
-            let end = text.find(|c: char| c.is_whitespace() || is_key && c == '=').unwrap_or(text.len());
-            if end == 0 && is_key { Err("a value without a key".into()) } else { Ok((text[..end].to_owned(), &text[end..])) }
+            let end = text
+                .find(|c: char| c.is_whitespace() || is_key && c == '=')
+                .unwrap_or(text.len());
+            if end == 0 && is_key {
+                Err("a value without a key".into())
+            } else {
+                Ok((text[..end].to_owned(), &text[end..]))
+            }
         }
     }
 }
@@ -357,7 +500,12 @@ fn take_value(text: &str, is_key: bool) -> Result<(String, &str), String> {
 mod tests {
     use super::*;
 
-    const START: Place = Place { offset: 0, bytes: 0, frame: 1, line: 1 };
+    const START: Place = Place {
+        offset: 0,
+        bytes: 0,
+        frame: 1,
+        line: 1,
+    };
 
     #[test]
     fn headers_are_taken_apart() {
@@ -383,8 +531,16 @@ mod tests {
         let frame = RawFrame::parse("x", START, text).unwrap();
         assert_eq!(frame.species().unwrap(), [1, 17]);
         assert_eq!(frame.positions().unwrap(), [4.0, 5.0, 6.0, 7.0, 8.0, 9.0]);
-        assert_eq!(frame.vectors(frame.column("forces").unwrap(), 2.0).unwrap(), [2.0, 4.0, 6.0, -2.0, -4.0, -6.0]);
-        assert_eq!(frame.number(0, "energy", frame.info("energy").unwrap()).unwrap(), -1.5);
+        assert_eq!(
+            frame.vectors(frame.column("forces").unwrap(), 2.0).unwrap(),
+            [2.0, 4.0, 6.0, -2.0, -4.0, -6.0]
+        );
+        assert_eq!(
+            frame
+                .number(0, "energy", frame.info("energy").unwrap())
+                .unwrap(),
+            -1.5
+        );
     }
 
     #[test]
@@ -421,19 +577,46 @@ mod tests {
             );
             let positions = frame.positions().unwrap();
             assert!(positions[2].is_nan() && positions[3..] == [1.5, -2.0, 3.0]);
-            assert!(frame.species().unwrap_err().to_string().contains("line 4: \"Qq\" is no element"));
-            assert!(frame.vectors(frame.position_column().unwrap(), 1.0).unwrap_err().to_string().contains("not finite"));
+            assert!(
+                frame
+                    .species()
+                    .unwrap_err()
+                    .to_string()
+                    .contains("line 4: \"Qq\" is no element")
+            );
+            assert!(
+                frame
+                    .vectors(frame.position_column().unwrap(), 1.0)
+                    .unwrap_err()
+                    .to_string()
+                    .contains("not finite")
+            );
         }
     }
 
     #[test]
     fn damage_names_the_line() {
         for (text, message) in [
-            ("3\n\nC 0 0 0\nC 0 0 1\n", "frame 1 (line 1): the frame should have 3 atoms, but the file ends after 4 of its lines"),
-            ("2\n\nC 0 0 0\nC 0 0 1\n\nx", "frame 2 (line 6): a number of atoms was expected, found \"x\""),
-            ("1\nProperties=species:S:1:pos:R:3 a=\"open\nC 0 0 0\n", "line 2: a quote is not closed"),
-            ("1\n\nC 0 0\n", "line 3: the line ends before column pos is complete"),
-            ("1\n\nC 0 0 zero\n", "line 3: pos holds \"zero\", which is no number"),
+            (
+                "3\n\nC 0 0 0\nC 0 0 1\n",
+                "frame 1 (line 1): the frame should have 3 atoms, but the file ends after 4 of its lines",
+            ),
+            (
+                "2\n\nC 0 0 0\nC 0 0 1\n\nx",
+                "frame 2 (line 6): a number of atoms was expected, found \"x\"",
+            ),
+            (
+                "1\nProperties=species:S:1:pos:R:3 a=\"open\nC 0 0 0\n",
+                "line 2: a quote is not closed",
+            ),
+            (
+                "1\n\nC 0 0\n",
+                "line 3: the line ends before column pos is complete",
+            ),
+            (
+                "1\n\nC 0 0 zero\n",
+                "line 3: pos holds \"zero\", which is no number",
+            ),
             ("\u{0}\u{1}", "a number of atoms was expected"),
         ] {
             let mut frames = Frames::new(text.as_bytes(), "x.xyz");
@@ -446,7 +629,10 @@ mod tests {
                     Err(error) => break error.to_string(),
                 }
             };
-            assert!(error.contains(message) && error.contains("x.xyz"), "{error}");
+            assert!(
+                error.contains(message) && error.contains("x.xyz"),
+                "{error}"
+            );
         }
     }
 }

@@ -24,20 +24,29 @@ pub struct PointMlp {
 impl ModelPlugin for PointMlp {
     type Config = PointMlpConfig;
     const NAME: &'static str = "point-mlp";
-    const ABOUT: &'static str = "one MLP on the position of one atom: the smallest model that is not equivariant";
+    const ABOUT: &'static str =
+        "one MLP on the position of one atom: the smallest model that is not equivariant";
     const DEFAULT_DATASETS: &'static [&'static str] = &["spring-cloud"];
 
     fn sizes() -> Vec<(&'static str, PointMlpConfig)> {
-        vec![("tiny", PointMlpConfig::new(16)), ("small", PointMlpConfig::new(256))]
+        vec![
+            ("tiny", PointMlpConfig::new(16)),
+            ("small", PointMlpConfig::new(256)),
+        ]
     }
 
     fn init(config: &PointMlpConfig, device: &Device) -> Self {
-        Self { lift: LinearConfig::new(3, config.hidden).init(device), head: LinearConfig::new(config.hidden, 3).init(device) }
+        Self {
+            lift: LinearConfig::new(3, config.hidden).init(device),
+            head: LinearConfig::new(config.hidden, 3).init(device),
+        }
     }
 
     /// `positions [atoms, 3]` to `forces [atoms, 3]`.
     fn forward(&self, batch: &Batch) -> PluginResult<Tensor<2>> {
-        Ok(self.head.forward(silu(self.lift.forward(batch.tensor("positions")?))))
+        Ok(self
+            .head
+            .forward(silu(self.lift.forward(batch.tensor("positions")?))))
     }
 
     fn recipe(_: &PointMlpConfig) -> Recipe {

@@ -1,7 +1,8 @@
 //! Small random clouds whose points are joined by springs: the smallest dataset plugin, made on the fly and exactly labelled.
 
 use equivbench_plugin::{
-    DatasetDescriptor, DatasetPlugin, FieldBuffers, PluginError, PluginResult, SplitDescriptor, export_dataset, field,
+    DatasetDescriptor, DatasetPlugin, FieldBuffers, PluginError, PluginResult, SplitDescriptor,
+    export_dataset, field,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -20,7 +21,10 @@ pub struct SpringOptions {
 
 impl Default for SpringOptions {
     fn default() -> Self {
-        Self { clouds: 512, points: 4 }
+        Self {
+            clouds: 512,
+            points: 4,
+        }
     }
 }
 
@@ -35,8 +39,15 @@ const SPLITS: [(&str, u64); 3] = [("train", 1), ("valid", 4), ("test", 4)];
 
 impl SpringCloud {
     fn size(&self, split: &str) -> PluginResult<u64> {
-        let found = SPLITS.iter().find(|(name, _)| *name == split).map(|(_, divisor)| (self.options.clouds / divisor).max(1));
-        found.ok_or_else(|| PluginError::BadRequest(format!("split \"{split}\" is not known; there are: train, valid, test")))
+        let found = SPLITS
+            .iter()
+            .find(|(name, _)| *name == split)
+            .map(|(_, divisor)| (self.options.clouds / divisor).max(1));
+        found.ok_or_else(|| {
+            PluginError::BadRequest(format!(
+                "split \"{split}\" is not known; there are: train, valid, test"
+            ))
+        })
     }
 
     fn check(&self, split: &str, index: u64) -> PluginResult<()> {
@@ -44,14 +55,22 @@ impl SpringCloud {
         if index < size {
             Ok(())
         } else {
-            Err(PluginError::BadRequest(format!("sample {index} of split {split} is not there; it has {size}")))
+            Err(PluginError::BadRequest(format!(
+                "sample {index} of split {split} is not there; it has {size}"
+            )))
         }
     }
 
     /// The clouds follow from these numbers and this version of the code.
     fn content_hash(&self) -> String {
-        let content = format!("spring-cloud 1: {} {} {}", self.seed, self.options.clouds, self.options.points);
-        Sha256::digest(content.as_bytes()).iter().map(|b| format!("{b:02x}")).collect()
+        let content = format!(
+            "spring-cloud 1: {} {} {}",
+            self.seed, self.options.clouds, self.options.points
+        );
+        Sha256::digest(content.as_bytes())
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect()
     }
 
     fn points_of(&self, index: u64) -> u64 {
@@ -60,12 +79,18 @@ impl SpringCloud {
 
     /// Positions of one cloud: normal numbers from a stream of its own.
     fn cloud(&self, split: &str, index: u64) -> Vec<[f64; 3]> {
-        let place = SPLITS.iter().position(|(name, _)| *name == split).unwrap_or_default() as u64;
+        let place = SPLITS
+            .iter()
+            .position(|(name, _)| *name == split)
+            .unwrap_or_default() as u64;
         let mut stream = ChaCha8Rng::seed_from_u64(self.seed);
         stream.set_stream(3 * index + place);
         let mut uniform = || ((stream.next_u64() >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
-        let mut normal = || (-2.0 * uniform().ln()).sqrt() * (std::f64::consts::TAU * uniform()).cos();
-        (0..self.points_of(index)).map(|_| [normal(), normal(), normal()]).collect()
+        let mut normal =
+            || (-2.0 * uniform().ln()).sqrt() * (std::f64::consts::TAU * uniform()).cos();
+        (0..self.points_of(index))
+            .map(|_| [normal(), normal(), normal()])
+            .collect()
     }
 }
 
@@ -74,9 +99,23 @@ fn forces(points: &[[f64; 3]]) -> Vec<[f64; 3]> {
     let pull = |a: &[f64; 3], b: &[f64; 3]| {
         let d: [f64; 3] = std::array::from_fn(|i| b[i] - a[i]);
         let length = d.iter().map(|x| x * x).sum::<f64>().sqrt();
-        d.map(|x| if length > 0.0 { x * (length - 1.0) / length } else { 0.0 })
+        d.map(|x| {
+            if length > 0.0 {
+                x * (length - 1.0) / length
+            } else {
+                0.0
+            }
+        })
     };
-    points.iter().map(|a| points.iter().map(|b| pull(a, b)).fold([0.0; 3], |s, f| std::array::from_fn(|i| s[i] + f[i]))).collect()
+    points
+        .iter()
+        .map(|a| {
+            points
+                .iter()
+                .map(|b| pull(a, b))
+                .fold([0.0; 3], |s, f| std::array::from_fn(|i| s[i] + f[i]))
+        })
+        .collect()
 }
 
 impl DatasetPlugin for SpringCloud {
@@ -87,7 +126,9 @@ impl DatasetPlugin for SpringCloud {
 
     fn open(options: SpringOptions, seed: u64) -> PluginResult<Self> {
         if options.clouds == 0 || options.points == 0 {
-            return Err(PluginError::BadRequest("[dataset.options] clouds and points must be at least 1".into()));
+            return Err(PluginError::BadRequest(
+                "[dataset.options] clouds and points must be at least 1".into(),
+            ));
         }
         Ok(Self { options, seed })
     }
@@ -95,7 +136,11 @@ impl DatasetPlugin for SpringCloud {
     fn describe(&self) -> DatasetDescriptor {
         let split = |(name, divisor): (&str, u64)| {
             let samples = (self.options.clouds / divisor).max(1);
-            SplitDescriptor { name: name.into(), samples, groups: samples }
+            SplitDescriptor {
+                name: name.into(),
+                samples,
+                groups: samples,
+            }
         };
         DatasetDescriptor {
             name: "spring-cloud (exact)".into(),
@@ -107,7 +152,14 @@ impl DatasetPlugin for SpringCloud {
             fields: vec![
                 field("positions", "vector", "point", "f64", &[3], "spring length"),
                 field("species", "invariant", "point", "i64", &[], ""),
-                field("forces", "vector", "point", "f64", &[3], "stiffness × length"),
+                field(
+                    "forces",
+                    "vector",
+                    "point",
+                    "f64",
+                    &[3],
+                    "stiffness × length",
+                ),
             ],
             splits: SPLITS.into_iter().map(split).collect(),
             ..DatasetDescriptor::default()
@@ -122,14 +174,21 @@ impl DatasetPlugin for SpringCloud {
         Ok(())
     }
 
-    fn samples(&mut self, split: &str, indices: &[u64], out: &mut FieldBuffers<'_>) -> PluginResult<()> {
+    fn samples(
+        &mut self,
+        split: &str,
+        indices: &[u64],
+        out: &mut FieldBuffers<'_>,
+    ) -> PluginResult<()> {
         let mut row = 0;
         for &index in indices {
             self.check(split, index)?;
             let points = self.cloud(split, index);
             let rows = row..row + points.len();
-            out.f64("positions")?[3 * rows.start..3 * rows.end].copy_from_slice(points.as_flattened());
-            out.f64("forces")?[3 * rows.start..3 * rows.end].copy_from_slice(forces(&points).as_flattened());
+            out.f64("positions")?[3 * rows.start..3 * rows.end]
+                .copy_from_slice(points.as_flattened());
+            out.f64("forces")?[3 * rows.start..3 * rows.end]
+                .copy_from_slice(forces(&points).as_flattened());
             out.i64("species")?[rows.clone()].fill(1);
             row = rows.end;
         }
@@ -149,10 +208,16 @@ mod tests {
         let points = data.cloud("train", 2);
         let energy = |p: &[[f64; 3]]| -> f64 {
             let pair = |i: usize, j: usize| {
-                let length = (0..3).map(|k| (p[i][k] - p[j][k]).powi(2)).sum::<f64>().sqrt();
+                let length = (0..3)
+                    .map(|k| (p[i][k] - p[j][k]).powi(2))
+                    .sum::<f64>()
+                    .sqrt();
                 0.5 * (length - 1.0).powi(2)
             };
-            (0..p.len()).flat_map(|i| (0..i).map(move |j| (i, j))).map(|(i, j)| pair(i, j)).sum()
+            (0..p.len())
+                .flat_map(|i| (0..i).map(move |j| (i, j)))
+                .map(|(i, j)| pair(i, j))
+                .sum()
         };
         let f = forces(&points);
         for i in 0..points.len() {

@@ -27,26 +27,55 @@ pub(crate) fn feed_forward(
     dropouts: [Option<Dropout>; 2],
 ) -> Tensor<2> {
     let (width, hidden) = (x.dims()[1], first.1.dims()[0]);
-    assert_eq!(first.0.dims(), [width, hidden], "feed_forward: shape of the first weight");
-    assert_eq!(second.0.dims(), [hidden, width], "feed_forward: shape of the second weight");
-    assert_eq!(second.1.dims(), [width], "feed_forward: length of the second bias");
+    assert_eq!(
+        first.0.dims(),
+        [width, hidden],
+        "feed_forward: shape of the first weight"
+    );
+    assert_eq!(
+        second.0.dims(),
+        [hidden, width],
+        "feed_forward: shape of the second weight"
+    );
+    assert_eq!(
+        second.1.dims(),
+        [width],
+        "feed_forward: length of the second bias"
+    );
     let dropouts = dropouts.map(|dropout| dropout.filter(Dropout::acts));
-    let [x, w1, b1, w2, b2] =
-        [x.into_dispatch(), first.0.into_dispatch(), first.1.into_dispatch(), second.0.into_dispatch(), second.1.into_dispatch()];
+    let [x, w1, b1, w2, b2] = [
+        x.into_dispatch(),
+        first.0.into_dispatch(),
+        first.1.into_dispatch(),
+        second.0.into_dispatch(),
+        second.1.into_dispatch(),
+    ];
     let plain = |[x, w1, b1, w2, b2]: [_; 5], norm| {
-        let (first, second) =
-            ((Tensor::from_dispatch(w1), Tensor::from_dispatch(b1)), (Tensor::from_dispatch(w2), Tensor::from_dispatch(b2)));
+        let (first, second) = (
+            (Tensor::from_dispatch(w1), Tensor::from_dispatch(b1)),
+            (Tensor::from_dispatch(w2), Tensor::from_dispatch(b2)),
+        );
         composed(Tensor::from_dispatch(x), norm, [first, second], dropouts)
     };
     let Some((gain, epsilon)) = norm else {
-        let kernel = FeedForward { epsilon: None, dropouts };
-        return fused(kernel, [x, w1, b1, w2, b2]).map_or_else(|inputs| plain(inputs, None), Tensor::from_dispatch);
+        let kernel = FeedForward {
+            epsilon: None,
+            dropouts,
+        };
+        return fused(kernel, [x, w1, b1, w2, b2])
+            .map_or_else(|inputs| plain(inputs, None), Tensor::from_dispatch);
     };
     assert_eq!(gain.dims(), [width], "feed_forward: length of the gain");
-    let kernel = FeedForward { epsilon: Some(epsilon), dropouts };
+    let kernel = FeedForward {
+        epsilon: Some(epsilon),
+        dropouts,
+    };
     match fused(kernel, [x, w1, b1, w2, b2, gain.into_dispatch()]) {
         Ok(output) => Tensor::from_dispatch(output),
-        Err([x, w1, b1, w2, b2, gain]) => plain([x, w1, b1, w2, b2], Some((Tensor::from_dispatch(gain), epsilon))),
+        Err([x, w1, b1, w2, b2, gain]) => plain(
+            [x, w1, b1, w2, b2],
+            Some((Tensor::from_dispatch(gain), epsilon)),
+        ),
     }
 }
 
@@ -66,7 +95,10 @@ pub(crate) fn composed(
         Some((gain, epsilon)) => plain::rms_norm(x.clone(), gain, epsilon),
         None => x.clone(),
     };
-    x + drop(map(drop(plain::gelu(map(normed, first)), inner), second), outer)
+    x + drop(
+        map(drop(plain::gelu(map(normed, first)), inner), second),
+        outer,
+    )
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -85,7 +117,12 @@ impl Kernel<5> for FeedForward {
         self.apply::<T>(x, [w1, b1, w2, b2], None)
     }
 
-    fn backward<T: Scalar>(&self, saved: Saved, gradient: FlexTensor, wanted: [bool; 5]) -> [Option<FlexTensor>; 5] {
+    fn backward<T: Scalar>(
+        &self,
+        saved: Saved,
+        gradient: FlexTensor,
+        wanted: [bool; 5],
+    ) -> [Option<FlexTensor>; 5] {
         let [x, w1, b1, w2, b2, _] = self.pull_back::<T>(&saved, &gradient);
         let mut wanted = wanted.into_iter();
         [x, w1, b1, w2, b2].map(|gradient| wanted.next().unwrap_or(false).then_some(gradient))
@@ -101,9 +138,15 @@ impl Kernel<6> for FeedForward {
         self.apply::<T>(x, [w1, b1, w2, b2], Some(gain))
     }
 
-    fn backward<T: Scalar>(&self, saved: Saved, gradient: FlexTensor, wanted: [bool; 6]) -> [Option<FlexTensor>; 6] {
+    fn backward<T: Scalar>(
+        &self,
+        saved: Saved,
+        gradient: FlexTensor,
+        wanted: [bool; 6],
+    ) -> [Option<FlexTensor>; 6] {
         let mut wanted = wanted.into_iter();
-        self.pull_back::<T>(&saved, &gradient).map(|gradient| wanted.next().unwrap_or(false).then_some(gradient))
+        self.pull_back::<T>(&saved, &gradient)
+            .map(|gradient| wanted.next().unwrap_or(false).then_some(gradient))
     }
 }
 
@@ -118,7 +161,12 @@ struct Saved {
 
 impl FeedForward {
     /// Normed rows, or the rows themselves.
-    fn normed<'a, T: Scalar>(&self, x: &'a [T], gain: Option<&FlexTensor>, scratch: &'a mut [T]) -> &'a [T] {
+    fn normed<'a, T: Scalar>(
+        &self,
+        x: &'a [T],
+        gain: Option<&FlexTensor>,
+        scratch: &'a mut [T],
+    ) -> &'a [T] {
         match (self.epsilon, gain) {
             (Some(epsilon), Some(gain)) => {
                 normalise(x, values::<T>(gain), T::of(epsilon), scratch);
@@ -128,39 +176,77 @@ impl FeedForward {
         }
     }
 
-    fn apply<T: Scalar>(&self, x: FlexTensor, [w1, b1, w2, b2]: [FlexTensor; 4], gain: Option<FlexTensor>) -> (FlexTensor, Saved) {
+    fn apply<T: Scalar>(
+        &self,
+        x: FlexTensor,
+        [w1, b1, w2, b2]: [FlexTensor; 4],
+        gain: Option<FlexTensor>,
+    ) -> (FlexTensor, Saved) {
         let [rows, width] = [x.shape()[0], x.shape()[1]];
         let hidden = b1.shape()[0];
         let given = values::<T>(&x);
-        let maps = [(values::<T>(&w1), values::<T>(&b1)), (values::<T>(&w2), values::<T>(&b2))];
+        let maps = [
+            (values::<T>(&w1), values::<T>(&b1)),
+            (values::<T>(&w2), values::<T>(&b2)),
+        ];
         let block = block_rows(rows);
-        let [output, before] = build_each([rows * width, rows * hidden], [block * width, block * hidden], |number, [output, before]| {
-            let first = number * block;
-            let x = &given[first * width..][..output.len()];
-            let mut scratch = vec![T::ZERO; output.len()];
-            let normed = self.normed(x, gain.as_ref(), &mut scratch);
-            affine(Matrix::new(normed, width), Matrix::new(maps[0].0, hidden), maps[0].1, before);
-            let mut activated = vec![T::ZERO; before.len()];
-            activate(before, self.dropouts[0], first * hidden, &mut activated);
-            affine(Matrix::new(&activated, hidden), Matrix::new(maps[1].0, width), maps[1].1, output);
-            drop_and_add(self.dropouts[1], first * width, x, output);
-        });
+        let [output, before] = build_each(
+            [rows * width, rows * hidden],
+            [block * width, block * hidden],
+            |number, [output, before]| {
+                let first = number * block;
+                let x = &given[first * width..][..output.len()];
+                let mut scratch = vec![T::ZERO; output.len()];
+                let normed = self.normed(x, gain.as_ref(), &mut scratch);
+                affine(
+                    Matrix::new(normed, width),
+                    Matrix::new(maps[0].0, hidden),
+                    maps[0].1,
+                    before,
+                );
+                let mut activated = vec![T::ZERO; before.len()];
+                activate(before, self.dropouts[0], first * hidden, &mut activated);
+                affine(
+                    Matrix::new(&activated, hidden),
+                    Matrix::new(maps[1].0, width),
+                    maps[1].1,
+                    output,
+                );
+                drop_and_add(self.dropouts[1], first * width, x, output);
+            },
+        );
         let before = tensor(before, [rows, hidden]);
-        (tensor(output, [rows, width]), Saved { x, gain, weights: [w1, w2], before })
+        (
+            tensor(output, [rows, width]),
+            Saved {
+                x,
+                gain,
+                weights: [w1, w2],
+                before,
+            },
+        )
     }
 
     /// Gradients of `x`, first weight and bias, second weight and bias, gain.
     fn pull_back<T: Scalar>(&self, saved: &Saved, gradient: &FlexTensor) -> [FlexTensor; 6] {
         let gradient = gradient.to_contiguous();
-        let (given, x, before) = (values::<T>(&gradient), values::<T>(&saved.x), values::<T>(&saved.before));
+        let (given, x, before) = (
+            values::<T>(&gradient),
+            values::<T>(&saved.x),
+            values::<T>(&saved.before),
+        );
         let [w1, w2] = saved.weights.each_ref().map(values::<T>);
         let [rows, width] = [saved.x.shape()[0], saved.x.shape()[1]];
         let hidden = saved.before.shape()[1];
-        let (block, normed_width) = (block_rows(rows), if saved.gain.is_some() { width } else { 0 });
+        let (block, normed_width) = (
+            block_rows(rows),
+            if saved.gain.is_some() { width } else { 0 },
+        );
         let blocks = rows.div_ceil(block);
         let sums = hidden + 2 * width;
         let widths = [width, normed_width, hidden, hidden, width];
-        let lens = [widths[0], widths[1], widths[2], widths[3], widths[4]].map(|width| rows * width);
+        let lens =
+            [widths[0], widths[1], widths[2], widths[3], widths[4]].map(|width| rows * width);
         let chunks = widths.map(|width| block * width);
         let [for_x, normed, activated, for_before, for_second, partial] = build_each(
             [lens[0], lens[1], lens[2], lens[3], lens[4], blocks * sums],
@@ -168,14 +254,28 @@ impl FeedForward {
             |number, [for_x, normed, activated, for_before, for_second, partial]| {
                 let first = number * block;
                 let elements = for_x.len();
-                let (x, given) = (&x[first * width..][..elements], &given[first * width..][..elements]);
+                let (x, given) = (
+                    &x[first * width..][..elements],
+                    &given[first * width..][..elements],
+                );
                 let (for_bias, rest) = partial.split_at_mut(hidden);
                 let (for_second_bias, for_gain) = rest.split_at_mut(width);
                 drop_into(self.dropouts[1], first * width, given, for_second);
                 add_rows(for_second, for_second_bias);
-                multiply(Matrix::new(for_second, width), Matrix::new(w2, width).transposed(), false, for_before);
+                multiply(
+                    Matrix::new(for_second, width),
+                    Matrix::new(w2, width).transposed(),
+                    false,
+                    for_before,
+                );
                 let before = &before[first * hidden..][..for_before.len()];
-                activate_and_pull_back(before, self.dropouts[0], first * hidden, for_before, activated);
+                activate_and_pull_back(
+                    before,
+                    self.dropouts[0],
+                    first * hidden,
+                    for_before,
+                    activated,
+                );
                 add_rows(for_before, for_bias);
                 let to_norm = Matrix::new(w1, hidden).transposed();
                 let Some(gain) = &saved.gain else {
@@ -184,7 +284,12 @@ impl FeedForward {
                     return;
                 };
                 let mut for_normed = vec![T::ZERO; elements];
-                multiply(Matrix::new(for_before, hidden), to_norm, false, &mut for_normed);
+                multiply(
+                    Matrix::new(for_before, hidden),
+                    to_norm,
+                    false,
+                    &mut for_normed,
+                );
                 let (gain, epsilon) = (values::<T>(gain), T::of(self.epsilon.unwrap_or_default()));
                 normalise(x, gain, epsilon, normed);
                 pull_back(x, gain, &for_normed, epsilon, for_x, for_gain);
@@ -195,8 +300,18 @@ impl FeedForward {
         );
         let normed = if saved.gain.is_some() { &normed } else { x };
         let [for_w1, for_w2] = weight_gradients([
-            Job { left: normed, inputs: width, right: &for_before, outputs: hidden },
-            Job { left: &activated, inputs: hidden, right: &for_second, outputs: width },
+            Job {
+                left: normed,
+                inputs: width,
+                right: &for_before,
+                outputs: hidden,
+            },
+            Job {
+                left: &activated,
+                inputs: hidden,
+                right: &for_second,
+                outputs: width,
+            },
         ]);
         let mut total = vec![T::ZERO; sums];
         add_rows(&partial, &mut total);
@@ -267,19 +382,41 @@ mod tests {
     use super::*;
     use crate::testing::{check, numbers};
 
-    fn check_feed_forward([rows, width, hidden]: [usize; 3], normed: bool, dropouts: [Option<Dropout>; 2]) {
+    fn check_feed_forward(
+        [rows, width, hidden]: [usize; 3],
+        normed: bool,
+        dropouts: [Option<Dropout>; 2],
+    ) {
         // Weights small enough for sums of order one.
-        let weight = |seed| numbers(width * hidden, seed).iter().map(|w| w / (hidden as f64).sqrt()).collect::<Vec<_>>();
-        let mut inputs = vec![numbers(rows * width, 1), weight(2), numbers(hidden, 3), weight(4), numbers(width, 5)];
+        let weight = |seed| {
+            numbers(width * hidden, seed)
+                .iter()
+                .map(|w| w / (hidden as f64).sqrt())
+                .collect::<Vec<_>>()
+        };
+        let mut inputs = vec![
+            numbers(rows * width, 1),
+            weight(2),
+            numbers(hidden, 3),
+            weight(4),
+            numbers(width, 5),
+        ];
         if normed {
             inputs.push(numbers(width, 6));
         }
-        type Network = fn(Tensor<2>, Option<(Tensor<1>, f64)>, [Affine; 2], [Option<Dropout>; 2]) -> Tensor<2>;
+        type Network =
+            fn(Tensor<2>, Option<(Tensor<1>, f64)>, [Affine; 2], [Option<Dropout>; 2]) -> Tensor<2>;
         let apply = |network: Network, x: &[Tensor<1>]| {
             let first = (x[1].clone().reshape([width, hidden]), x[2].clone());
             let second = (x[3].clone().reshape([hidden, width]), x[4].clone());
             let norm = x.get(5).map(|gain| (gain.clone(), 1e-6));
-            network(x[0].clone().reshape([rows, width]), norm, [first, second], dropouts).reshape([rows * width])
+            network(
+                x[0].clone().reshape([rows, width]),
+                norm,
+                [first, second],
+                dropouts,
+            )
+            .reshape([rows * width])
         };
         check(|x| apply(feed_forward, x), |x| apply(composed, x), &inputs);
     }
@@ -294,7 +431,12 @@ mod tests {
 
     #[test]
     fn dropouts_have_the_masks_of_separate_operations() {
-        let [inner, outer] = [3, 4].map(|seed| Some(Dropout { probability: 0.3, seed }));
+        let [inner, outer] = [3, 4].map(|seed| {
+            Some(Dropout {
+                probability: 0.3,
+                seed,
+            })
+        });
         check_feed_forward([150, 8, 40], true, [inner, outer]);
         check_feed_forward([20, 8, 40], false, [inner, None]);
         check_feed_forward([20, 8, 40], true, [None, outer]);
@@ -304,10 +446,26 @@ mod tests {
     fn no_rows_give_no_gradient() {
         let device = burn::tensor::Device::flex().autodiff();
         let weight = Tensor::<2>::ones([2, 3], &device).require_grad();
-        let maps = [(weight.clone(), Tensor::ones([3], &device)), (Tensor::ones([3, 2], &device), Tensor::ones([2], &device))];
-        let output = feed_forward(Tensor::zeros([0, 2], &device), Some((Tensor::ones([2], &device), 1e-6)), maps, [None; 2]);
+        let maps = [
+            (weight.clone(), Tensor::ones([3], &device)),
+            (Tensor::ones([3, 2], &device), Tensor::ones([2], &device)),
+        ];
+        let output = feed_forward(
+            Tensor::zeros([0, 2], &device),
+            Some((Tensor::ones([2], &device), 1e-6)),
+            maps,
+            [None; 2],
+        );
         assert_eq!(output.dims(), [0, 2]);
         let gradients = output.sum().backward();
-        assert_eq!(weight.grad(&gradients).unwrap().into_data().try_to_vec::<f32>().unwrap(), [0.0; 6]);
+        assert_eq!(
+            weight
+                .grad(&gradients)
+                .unwrap()
+                .into_data()
+                .try_to_vec::<f32>()
+                .unwrap(),
+            [0.0; 6]
+        );
     }
 }

@@ -22,17 +22,33 @@ pub(crate) struct Matrix<'a, T> {
 impl<'a, T: Scalar> Matrix<'a, T> {
     /// Rows of `columns` elements, one after the other.
     pub(crate) fn new(values: &'a [T], columns: usize) -> Self {
-        Self { values, rows: values.len() / columns.max(1), columns, row: columns, column: 1 }
+        Self {
+            values,
+            rows: values.len() / columns.max(1),
+            columns,
+            row: columns,
+            column: 1,
+        }
     }
 
     pub(crate) fn transposed(self) -> Self {
-        Self { rows: self.columns, columns: self.rows, row: self.column, column: self.row, ..self }
+        Self {
+            rows: self.columns,
+            columns: self.rows,
+            row: self.column,
+            column: self.row,
+            ..self
+        }
     }
 
     /// `count` rows from `first` on.
     fn rows(self, first: usize, count: usize) -> Self {
         assert!(first + count <= self.rows, "rows of a matrix");
-        Self { values: self.values.get(first * self.row..).unwrap_or_default(), rows: count, ..self }
+        Self {
+            values: self.values.get(first * self.row..).unwrap_or_default(),
+            rows: count,
+            ..self
+        }
     }
 }
 
@@ -47,7 +63,13 @@ pub(crate) fn multiply<T: Scalar>(a: Matrix<'_, T>, b: Matrix<'_, T>, add: bool,
 
 /// # Safety
 /// `output` can be written for `len` elements, and read if `add`.
-unsafe fn multiply_raw<T: Scalar>(a: Matrix<'_, T>, b: Matrix<'_, T>, add: bool, len: usize, output: *mut T) {
+unsafe fn multiply_raw<T: Scalar>(
+    a: Matrix<'_, T>,
+    b: Matrix<'_, T>,
+    add: bool,
+    len: usize,
+    output: *mut T,
+) {
     // A matrix without columns does not know its rows.
     if len == 0 || a.columns == 0 {
         return;
@@ -55,13 +77,27 @@ unsafe fn multiply_raw<T: Scalar>(a: Matrix<'_, T>, b: Matrix<'_, T>, add: bool,
     assert_eq!(a.columns, b.rows, "inner size of a product");
     assert_eq!(len, a.rows * b.columns, "size of a product");
     for m in [a, b] {
-        assert!((m.rows - 1) * m.row + (m.columns - 1) * m.column < m.values.len(), "a factor reaches beyond its memory");
+        assert!(
+            (m.rows - 1) * m.row + (m.columns - 1) * m.column < m.values.len(),
+            "a factor reaches beyond its memory"
+        );
     }
     if a.rows == 1 {
         // Alone it would take another way through `gemm`, and be rounded in another way than the same row among others.
         let mut twice = vec![T::ZERO; 2 * b.columns];
         // SAFETY: both rows are the one that is there; the result has two.
-        unsafe { gemm_raw(Matrix { rows: 2, row: 0, ..a }, b, false, twice.as_mut_ptr()) };
+        unsafe {
+            gemm_raw(
+                Matrix {
+                    rows: 2,
+                    row: 0,
+                    ..a
+                },
+                b,
+                false,
+                twice.as_mut_ptr(),
+            )
+        };
         for (column, &value) in twice[..b.columns].iter().enumerate() {
             // SAFETY: promised by the caller.
             unsafe {
@@ -108,7 +144,9 @@ unsafe fn gemm_raw<T: Scalar>(a: Matrix<'_, T>, b: Matrix<'_, T>, add: bool, out
 /// `output[i] = bias + a[i] b`, row by row.
 pub(crate) fn affine<T: Scalar>(a: Matrix<'_, T>, b: Matrix<'_, T>, bias: &[T], output: &mut [T]) {
     if !bias.is_empty() {
-        output.chunks_exact_mut(bias.len()).for_each(|row| row.copy_from_slice(bias));
+        output
+            .chunks_exact_mut(bias.len())
+            .for_each(|row| row.copy_from_slice(bias));
     }
     multiply(a, b, true, output);
 }
@@ -129,7 +167,9 @@ pub(crate) fn add_rows<T: Scalar>(rows: &[T], total: &mut [T]) {
 pub(crate) fn block_rows(rows: usize) -> usize {
     const ROWS: usize = 96;
     const MULTIPLE: usize = 6;
-    rows.div_ceil(rows.div_ceil(ROWS).next_multiple_of(2).max(1)).next_multiple_of(MULTIPLE).max(MULTIPLE)
+    rows.div_ceil(rows.div_ceil(ROWS).next_multiple_of(2).max(1))
+        .next_multiple_of(MULTIPLE)
+        .max(MULTIPLE)
 }
 
 /// `left^T right` for matrices of equally many rows: the gradient of a weight whose inputs were `left`.
@@ -148,13 +188,21 @@ pub(crate) fn weight_gradients<T: Scalar, const N: usize>(jobs: [Job<'_, T>; N])
     let mut results = jobs.map(|job| Vec::<T>::with_capacity(job.inputs * job.outputs));
     let pieces = results.iter_mut().zip(&jobs).flat_map(|(result, job)| {
         let slots = &mut result.spare_capacity_mut()[..job.inputs * job.outputs];
-        slots.chunks_mut((ROWS * job.outputs).max(1)).enumerate().map(move |(piece, slots)| (job, piece * ROWS, slots))
+        slots
+            .chunks_mut((ROWS * job.outputs).max(1))
+            .enumerate()
+            .map(move |(piece, slots)| (job, piece * ROWS, slots))
     });
     let pieces: Vec<_> = pieces.collect();
-    pieces.into_par_iter().with_max_len(1).for_each(|(job, first, slots)| {
-        let left = Matrix::new(job.left, job.inputs).transposed().rows(first, slots.len() / job.outputs);
-        written(left, Matrix::new(job.right, job.outputs), slots);
-    });
+    pieces
+        .into_par_iter()
+        .with_max_len(1)
+        .for_each(|(job, first, slots)| {
+            let left = Matrix::new(job.left, job.inputs)
+                .transposed()
+                .rows(first, slots.len() / job.outputs);
+            written(left, Matrix::new(job.right, job.outputs), slots);
+        });
     for (result, job) in results.iter_mut().zip(&jobs) {
         // SAFETY: the pieces cover all elements, and `written` wrote all of a piece.
         unsafe { result.set_len(job.inputs * job.outputs) };
@@ -178,11 +226,20 @@ mod tests {
 
     /// Small integers have no rounding.
     fn integers(count: usize, seed: u64) -> Vec<f64> {
-        numbers(count, seed).iter().map(|x| (3.0 * x).round()).collect()
+        numbers(count, seed)
+            .iter()
+            .map(|x| (3.0 * x).round())
+            .collect()
     }
 
-    fn direct(a: impl Fn(usize, usize) -> f64, b: impl Fn(usize, usize) -> f64, [m, k, n]: [usize; 3]) -> Vec<f64> {
-        (0..m * n).map(|at| (0..k).map(|k| a(at / n, k) * b(k, at % n)).sum()).collect()
+    fn direct(
+        a: impl Fn(usize, usize) -> f64,
+        b: impl Fn(usize, usize) -> f64,
+        [m, k, n]: [usize; 3],
+    ) -> Vec<f64> {
+        (0..m * n)
+            .map(|at| (0..k).map(|k| a(at / n, k) * b(k, at % n)).sum())
+            .collect()
     }
 
     #[test]
@@ -191,14 +248,25 @@ mod tests {
             let (a, b) = (integers(m * k, 1), integers(k * n, 2));
             let expected = direct(|i, j| a[i * k + j], |i, j| b[i * n + j], [m, k, n]);
             let mut output = vec![1.0; m * n];
-            let (left, right) = (Matrix { rows: m, ..Matrix::new(&a, k) }, Matrix::new(&b, n));
+            let (left, right) = (
+                Matrix {
+                    rows: m,
+                    ..Matrix::new(&a, k)
+                },
+                Matrix::new(&b, n),
+            );
             multiply(left, right, false, &mut output);
             assert_eq!(output, expected);
             multiply(left, right, true, &mut output);
             assert_eq!(output, expected.iter().map(|x| 2.0 * x).collect::<Vec<_>>());
             if k > 0 {
                 let turned: Vec<f64> = (0..k * n).map(|at| b[at % k * n + at / k]).collect();
-                multiply(left, Matrix::new(&turned, k).transposed(), false, &mut output);
+                multiply(
+                    left,
+                    Matrix::new(&turned, k).transposed(),
+                    false,
+                    &mut output,
+                );
                 assert_eq!(output, expected);
             }
         }
@@ -221,25 +289,53 @@ mod tests {
 
     #[test]
     fn gradients_of_weights_are_cut_without_a_trace() {
-        for (rows, sizes) in [(5, [[3, 4], [200, 2]]), (0, [[2, 3], [1, 1]]), (130, [[64, 65], [65, 64]])] {
-            let data = sizes.map(|[inputs, outputs]| (integers(rows * inputs, 3), integers(rows * outputs, 4)));
+        for (rows, sizes) in [
+            (5, [[3, 4], [200, 2]]),
+            (0, [[2, 3], [1, 1]]),
+            (130, [[64, 65], [65, 64]]),
+        ] {
+            let data = sizes
+                .map(|[inputs, outputs]| (integers(rows * inputs, 3), integers(rows * outputs, 4)));
             let jobs = [0, 1].map(|at| {
                 let ([inputs, outputs], (left, right)) = (sizes[at], &data[at]);
-                Job { left, inputs, right, outputs }
+                Job {
+                    left,
+                    inputs,
+                    right,
+                    outputs,
+                }
             });
             for (result, job) in weight_gradients(jobs).iter().zip(jobs) {
-                let (left, right) = (|i, r| job.left[r * job.inputs + i], |r, o| job.right[r * job.outputs + o]);
-                assert_eq!(*result, direct(left, right, [job.inputs, rows, job.outputs]));
+                let (left, right) = (
+                    |i, r| job.left[r * job.inputs + i],
+                    |r, o| job.right[r * job.outputs + o],
+                );
+                assert_eq!(
+                    *result,
+                    direct(left, right, [job.inputs, rows, job.outputs])
+                );
             }
         }
     }
 
     #[test]
     fn two_threads_get_about_the_same_number_of_rows() {
-        for (rows, blocks) in [(0, 0), (1, 1), (7, 2), (44, 2), (97, 2), (880, 10), (3700, 39)] {
+        for (rows, blocks) in [
+            (0, 0),
+            (1, 1),
+            (7, 2),
+            (44, 2),
+            (97, 2),
+            (880, 10),
+            (3700, 39),
+        ] {
             let block = block_rows(rows);
             assert!(block <= 96);
-            assert_eq!(rows.div_ceil(block), blocks, "{rows} rows in blocks of {block}");
+            assert_eq!(
+                rows.div_ceil(block),
+                blocks,
+                "{rows} rows in blocks of {block}"
+            );
         }
     }
 }

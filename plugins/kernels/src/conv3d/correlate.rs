@@ -57,17 +57,31 @@ impl<T: Scalar> Correlation<'_, T> {
         let blocks = self.rows.div_ceil(self.rows_of_block());
         self.input.prepare(blocks);
         let strides = [self.strides[1], self.input.field.channel()];
-        let terms: Vec<Terms> = self.classes.iter().map(|taps| Terms::new(taps, strides)).collect();
+        let terms: Vec<Terms> = self
+            .classes
+            .iter()
+            .map(|taps| Terms::new(taps, strides))
+            .collect();
         let work = |sink: RowSink<T>| {
-            (0..self.cut().units() * blocks).into_par_iter().for_each_init(
-                || self.scratch(),
-                |scratch, task| {
-                    let first = task % blocks * self.rows_of_block();
-                    let rows = first..(first + self.rows_of_block()).min(self.rows);
-                    // SAFETY: every task has rows of channels, planes and items for itself.
-                    unsafe { self.compute(&terms, &self.cut().unit(task / blocks), rows, scratch, sink) };
-                },
-            );
+            (0..self.cut().units() * blocks)
+                .into_par_iter()
+                .for_each_init(
+                    || self.scratch(),
+                    |scratch, task| {
+                        let first = task % blocks * self.rows_of_block();
+                        let rows = first..(first + self.rows_of_block()).min(self.rows);
+                        // SAFETY: every task has rows of channels, planes and items for itself.
+                        unsafe {
+                            self.compute(
+                                &terms,
+                                &self.cut().unit(task / blocks),
+                                rows,
+                                scratch,
+                                sink,
+                            )
+                        };
+                    },
+                );
         };
         // SAFETY: units cover all planes of all items, and blocks all channels.
         unsafe { collect_rows(self.cut().items * self.rows * fine, fine * fine, work) }
@@ -75,9 +89,15 @@ impl<T: Scalar> Correlation<'_, T> {
 
     fn rows_of_block(&self) -> usize {
         let fitting = RESULT_BYTES / (self.result_len() * size_of::<T>()).max(1);
-        let shared = self.rows.div_ceil(TASKS.div_ceil(self.cut().units().max(1)));
+        let shared = self
+            .rows
+            .div_ceil(TASKS.div_ceil(self.cut().units().max(1)));
         // A channel of a large grid may fill more than the cache; a block has one row of it all the same.
-        fitting.min(shared).max(1).next_multiple_of(ROWS).min(self.rows.max(1))
+        fitting
+            .min(shared)
+            .max(1)
+            .next_multiple_of(ROWS)
+            .min(self.rows.max(1))
     }
 
     /// Numbers of a channel of the result.
@@ -97,8 +117,19 @@ impl<T: Scalar> Correlation<'_, T> {
     ///
     /// # Safety
     /// No other task writes them.
-    unsafe fn compute(&self, terms: &[Terms], unit: &Unit, rows: Range<usize>, scratch: &mut Scratch<T>, sink: RowSink<T>) {
-        let Scratch { field, dense, plane } = scratch;
+    unsafe fn compute(
+        &self,
+        terms: &[Terms],
+        unit: &Unit,
+        rows: Range<usize>,
+        scratch: &mut Scratch<T>,
+        sink: RowSink<T>,
+    ) {
+        let Scratch {
+            field,
+            dense,
+            plane,
+        } = scratch;
         let (first, dense) = (rows.start, &mut dense[..rows.len() * self.result_len()]);
         for (row, dense) in rows.clone().zip(dense.chunks_exact_mut(self.result_len())) {
             dense.fill(self.bias.map_or(T::ZERO, |bias| bias[row]));
@@ -107,14 +138,30 @@ impl<T: Scalar> Correlation<'_, T> {
         for channels in self.input.blocks() {
             let field = self.input.block(channels.clone(), unit, field);
             for (class, terms) in terms.iter().enumerate() {
-                let weights = Weights { values: self.weights, strides: self.strides, rows: rows.clone(), channels: channels.clone() };
-                let input = Input { field, stride: self.input.field.channel(), starts: &starts };
-                let mut result = Rows { dense, offset: class * self.cut().dense_len(), stride: self.result_len() };
+                let weights = Weights {
+                    values: self.weights,
+                    strides: self.strides,
+                    rows: rows.clone(),
+                    channels: channels.clone(),
+                };
+                let input = Input {
+                    field,
+                    stride: self.input.field.channel(),
+                    starts: &starts,
+                };
+                let mut result = Rows {
+                    dense,
+                    offset: class * self.cut().dense_len(),
+                    stride: self.result_len(),
+                };
                 accumulate(terms, weights, input, &mut result);
             }
         }
         // SAFETY: promised by the caller.
-        unsafe { self.cut().unpack((dense, self.split), [self.rows, first], unit, plane, sink) };
+        unsafe {
+            self.cut()
+                .unpack((dense, self.split), [self.rows, first], unit, plane, sink)
+        };
     }
 }
 
@@ -183,11 +230,25 @@ impl<T> Group<'_, T> {
     fn check(&self, last_row: usize, starts: &[usize]) {
         let last_start = starts.iter().max().copied().unwrap_or(0);
         let furthest = |of: fn(&Tap) -> usize| self.list.iter().map(of).max().unwrap_or(0);
-        let (more, step) = if self.step.is_some() { (2, self.step.unwrap_or(0)) } else { (0, 0) };
-        assert!(last_row + furthest(|tap| tap.weight) + more < self.weights.len(), "weights");
-        let ahead = (furthest(|tap| tap.input) + last_start).checked_add_signed((2 * step).max(0)).expect("an index");
+        let (more, step) = if self.step.is_some() {
+            (2, self.step.unwrap_or(0))
+        } else {
+            (0, 0)
+        };
+        assert!(
+            last_row + furthest(|tap| tap.weight) + more < self.weights.len(),
+            "weights"
+        );
+        let ahead = (furthest(|tap| tap.input) + last_start)
+            .checked_add_signed((2 * step).max(0))
+            .expect("an index");
         assert!(ahead + LANES <= self.field.len(), "field");
-        assert!(self.list.iter().all(|tap| tap.input.checked_add_signed((2 * step).min(0)).is_some()), "begin of the field");
+        assert!(
+            self.list
+                .iter()
+                .all(|tap| tap.input.checked_add_signed((2 * step).min(0)).is_some()),
+            "begin of the field"
+        );
     }
 }
 
@@ -199,12 +260,19 @@ const COLUMNS: usize = 3;
 /// # Safety
 /// All indices lie inside.
 #[inline(always)]
-unsafe fn tiles<T: Scalar, L: Lanes<T>>(group: Group<'_, T>, [count, stride]: [usize; 2], starts: &[usize], result: &mut Rows<'_, T>) {
+unsafe fn tiles<T: Scalar, L: Lanes<T>>(
+    group: Group<'_, T>,
+    [count, stride]: [usize; 2],
+    starts: &[usize],
+    result: &mut Rows<'_, T>,
+) {
     for row in (0..count).step_by(ROWS) {
         let rows: [usize; ROWS] = std::array::from_fn(|offset| (row + offset).min(count - 1));
         for vector in (0..starts.len()).step_by(COLUMNS) {
-            let vectors: [usize; COLUMNS] = std::array::from_fn(|offset| (vector + offset).min(starts.len() - 1));
-            let place = |row: usize, vector: usize| result.offset + row * result.stride + vector * LANES;
+            let vectors: [usize; COLUMNS] =
+                std::array::from_fn(|offset| (vector + offset).min(starts.len() - 1));
+            let place =
+                |row: usize, vector: usize| result.offset + row * result.stride + vector * LANES;
             let mut sums = [[L::splat(T::ZERO); COLUMNS]; ROWS];
             // SAFETY: promised by the caller.
             unsafe {

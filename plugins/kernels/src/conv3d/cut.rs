@@ -49,19 +49,46 @@ pub(super) struct Unit {
 impl Cut {
     /// For fields of `points` numbers of type `T` per cell and channel; into `wanted` units or more, if the grid is not too
     /// small for it.
-    pub(super) fn new<T>(items: usize, side: usize, pad: usize, points: usize, wanted: usize) -> Self {
+    pub(super) fn new<T>(
+        items: usize,
+        side: usize,
+        pad: usize,
+        points: usize,
+        wanted: usize,
+    ) -> Self {
         let vectors = |abreast: usize| items.div_ceil(abreast) * (side * abreast).div_ceil(LANES);
-        let abreast = [1, 2, 4, 8].into_iter().min_by_key(|&abreast| vectors(abreast)).expect("four choices");
+        let abreast = [1, 2, 4, 8]
+            .into_iter()
+            .min_by_key(|&abreast| vectors(abreast))
+            .expect("four choices");
         let groups = items.div_ceil(abreast).max(1);
         let plane_bytes = points * (side + 2 * pad).pow(2) * abreast * size_of::<T>();
         let fitting = FIELD_BYTES / (FIELD_CHANNELS * plane_bytes).max(1);
         if fitting < side + 2 * pad || groups < wanted && side > PLANES {
-            let slabs = side.div_ceil(fitting.saturating_sub(2 * pad).max(1)).max(wanted.div_ceil(groups).min(side.div_ceil(PLANES)));
-            return Self { items, side, pad, abreast, bundle: 1, depth: side.div_ceil(slabs) };
+            let slabs = side
+                .div_ceil(fitting.saturating_sub(2 * pad).max(1))
+                .max(wanted.div_ceil(groups).min(side.div_ceil(PLANES)));
+            return Self {
+                items,
+                side,
+                pad,
+                abreast,
+                bundle: 1,
+                depth: side.div_ceil(slabs),
+            };
         }
-        let enough = VECTORS.div_ceil(side * side * (side * abreast).div_ceil(LANES)).max(groups.div_ceil(wanted));
+        let enough = VECTORS
+            .div_ceil(side * side * (side * abreast).div_ceil(LANES))
+            .max(groups.div_ceil(wanted));
         let bundle = (fitting / (side + 2 * pad)).min(enough).clamp(1, groups);
-        Self { items, side, pad, abreast, bundle, depth: side }
+        Self {
+            items,
+            side,
+            pad,
+            abreast,
+            bundle,
+            depth: side,
+        }
     }
 
     fn slabs(self) -> usize {
@@ -74,9 +101,16 @@ impl Cut {
     }
 
     pub(super) fn unit(self, number: usize) -> Unit {
-        let (first, plane) = (number / self.slabs() * self.abreast * self.bundle, number % self.slabs() * self.depth);
+        let (first, plane) = (
+            number / self.slabs() * self.abreast * self.bundle,
+            number % self.slabs() * self.depth,
+        );
         let last = (first + self.abreast * self.bundle).min(self.items);
-        Unit { number, items: first..last, planes: plane..(plane + self.depth).min(self.side) }
+        Unit {
+            number,
+            items: first..last,
+            planes: plane..(plane + self.depth).min(self.side),
+        }
     }
 
     pub(super) fn vectors_of_row(self) -> usize {
@@ -90,7 +124,10 @@ impl Cut {
 
     /// The group of an item within the unit, and its place in the group.
     pub(super) fn place(self, unit: &Unit, item: usize) -> (usize, usize) {
-        ((item - unit.items.start) / self.abreast, (item - unit.items.start) % self.abreast)
+        (
+            (item - unit.items.start) / self.abreast,
+            (item - unit.items.start) % self.abreast,
+        )
     }
 
     /// Begin of a row of cells within a channel of a dense block of this unit.
@@ -100,8 +137,16 @@ impl Cut {
 
     /// Copies channels of `source`, of all in `source [items, all, side, side, side]`, into a dense block
     /// `[channels, dense_len]`, whose unused places become zero.
-    pub(super) fn pack_dense<T: Scalar>(self, source: &[T], all: usize, channels: Range<usize>, unit: &Unit, dense: &mut [T]) {
-        let filled = (self.side * self.abreast).is_multiple_of(LANES) && unit.items.len().is_multiple_of(self.abreast);
+    pub(super) fn pack_dense<T: Scalar>(
+        self,
+        source: &[T],
+        all: usize,
+        channels: Range<usize>,
+        unit: &Unit,
+        dense: &mut [T],
+    ) {
+        let filled = (self.side * self.abreast).is_multiple_of(LANES)
+            && unit.items.len().is_multiple_of(self.abreast);
         if !filled {
             dense.fill(T::ZERO);
         }
@@ -110,7 +155,9 @@ impl Cut {
                 let (group, lane) = self.place(unit, item);
                 for (plane, z) in unit.planes.clone().enumerate() {
                     for row in 0..self.side {
-                        let from = &source[(((item * all + channel) * self.side + z) * self.side + row) * self.side..][..self.side];
+                        let from =
+                            &source[(((item * all + channel) * self.side + z) * self.side + row)
+                                * self.side..][..self.side];
                         let to = &mut dense[self.dense_row(unit, group, plane, row) + lane..];
                         copy_strided(from, 1, to, self.abreast, self.side);
                     }
@@ -137,11 +184,18 @@ impl Cut {
             for item in unit.items.clone() {
                 let (group, lane) = self.place(unit, item);
                 for z in unit.planes.start * split..unit.planes.end * split {
-                    let plane = self.dense_row(unit, group, z / split - unit.planes.start, 0) + lane;
+                    let plane =
+                        self.dense_row(unit, group, z / split - unit.planes.start, 0) + lane;
                     let target = (item * all + first + channel) * fine + z;
-                    let of_class = |class: usize| &dense[(z % split * split * split + class) * self.dense_len() + plane..];
+                    let of_class = |class: usize| {
+                        &dense[(z % split * split * split + class) * self.dense_len() + plane..]
+                    };
                     let whole = split == 1 && self.abreast == 1 && self.side.is_multiple_of(LANES);
-                    let points = if whole { &of_class(0)[..fine * fine] } else { &*self.merge(of_class, split, scratch) };
+                    let points = if whole {
+                        &of_class(0)[..fine * fine]
+                    } else {
+                        &*self.merge(of_class, split, scratch)
+                    };
                     // SAFETY: promised by the caller.
                     unsafe { sink.write(target, 0, points) };
                 }
@@ -151,10 +205,16 @@ impl Cut {
 
     /// A plane of points from its classes, whose rows of cells begin where `of_class` says.
     #[inline(always)]
-    fn merge<'a, 'b, T: Scalar>(self, of_class: impl Fn(usize) -> &'a [T], split: usize, plane: &'b mut [T]) -> &'b mut [T] {
+    fn merge<'a, 'b, T: Scalar>(
+        self,
+        of_class: impl Fn(usize) -> &'a [T],
+        split: usize,
+        plane: &'b mut [T],
+    ) -> &'b mut [T] {
         for (y, points) in plane.chunks_exact_mut(self.side * split).enumerate() {
             for place in 0..split {
-                let from = &of_class(y % split * split + place)[y / split * self.vectors_of_row() * LANES..];
+                let from = &of_class(y % split * split + place)
+                    [y / split * self.vectors_of_row() * LANES..];
                 copy_strided(from, self.abreast, &mut points[place..], split, self.side);
             }
         }
@@ -164,25 +224,43 @@ impl Cut {
 
 /// `to[i * spread] = from[i * stride]` for `i < count`.
 #[inline(always)]
-pub(super) fn copy_strided<T: Scalar>(from: &[T], stride: usize, to: &mut [T], spread: usize, count: usize) {
+pub(super) fn copy_strided<T: Scalar>(
+    from: &[T],
+    stride: usize,
+    to: &mut [T],
+    spread: usize,
+    count: usize,
+) {
     match (stride, spread) {
         (1, 1) => copy_row(&from[..count], &mut to[..count]),
         // Compilers vectorise the common distances if they know them.
         (2, 1) => {
             let (pairs, last) = from.as_chunks::<2>();
-            to[..count].iter_mut().zip(pairs).for_each(|(to, pair)| *to = pair[0]);
+            to[..count]
+                .iter_mut()
+                .zip(pairs)
+                .for_each(|(to, pair)| *to = pair[0]);
             if let ([last], true) = (last, pairs.len() < count) {
                 to[pairs.len()] = *last;
             }
         }
-        _ => to.iter_mut().step_by(spread).zip(from.iter().step_by(stride)).take(count).for_each(|(to, from)| *to = *from),
+        _ => to
+            .iter_mut()
+            .step_by(spread)
+            .zip(from.iter().step_by(stride))
+            .take(count)
+            .for_each(|(to, from)| *to = *from),
     }
 }
 
 /// Rows are short: copies of a known length cost less than a call.
 #[inline(always)]
 fn copy_row<T: Scalar>(from: &[T], to: &mut [T]) {
-    let ((from, from_rest), (to, to_rest)) = (from.as_chunks::<LANES>(), to.as_chunks_mut::<LANES>());
+    let ((from, from_rest), (to, to_rest)) =
+        (from.as_chunks::<LANES>(), to.as_chunks_mut::<LANES>());
     to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
-    to_rest.iter_mut().zip(from_rest).for_each(|(to, from)| *to = *from);
+    to_rest
+        .iter_mut()
+        .zip(from_rest)
+        .for_each(|(to, from)| *to = *from);
 }

@@ -17,8 +17,16 @@ pub(super) struct Field {
 impl Field {
     /// For numbers of type `T`: of points, if `split` is that of the stencil, or of cells, if it is 1;
     /// into `wanted` units or more, if the grid is not too small for it.
-    pub(super) fn new<T>([items, side]: [usize; 2], pad: usize, split: usize, wanted: usize) -> Self {
-        Self { cut: Cut::new::<T>(items, side, pad, split.pow(3), wanted), split }
+    pub(super) fn new<T>(
+        [items, side]: [usize; 2],
+        pad: usize,
+        split: usize,
+        wanted: usize,
+    ) -> Self {
+        Self {
+            cut: Cut::new::<T>(items, side, pad, split.pow(3), wanted),
+            split,
+        }
     }
 
     /// Numbers of a padded row.
@@ -53,7 +61,12 @@ impl Field {
 
     /// How far behind the first neighbour of a cell the neighbour lies that is `ahead` by so many cells.
     pub(super) fn offset(&self, class: usize, ahead: [isize; 3]) -> usize {
-        let [z, y, x] = ahead.map(|ahead| self.cut.pad.checked_add_signed(ahead).expect("neighbours lie within the padding"));
+        let [z, y, x] = ahead.map(|ahead| {
+            self.cut
+                .pad
+                .checked_add_signed(ahead)
+                .expect("neighbours lie within the padding")
+        });
         class * self.class() + z * self.plane() + y * self.row() + x * self.cut.abreast
     }
 
@@ -65,7 +78,9 @@ impl Field {
         for group in 0..groups {
             for plane in 0..unit.planes.len() {
                 for row in 0..side {
-                    let begin = group * self.split.pow(3) * self.class() + plane * self.plane() + row * self.row();
+                    let begin = group * self.split.pow(3) * self.class()
+                        + plane * self.plane()
+                        + row * self.row();
                     starts.extend((0..vectors).map(|vector| begin + vector * LANES));
                 }
             }
@@ -76,7 +91,14 @@ impl Field {
     /// Copies channels of `source [items, all, side', side', side']`, with `split` points per cell and axis.
     ///
     /// The padding is zero and stays so.
-    fn pack<T: Scalar>(&self, source: &[T], all: usize, channels: Range<usize>, unit: &Unit, field: &mut [T]) {
+    fn pack<T: Scalar>(
+        &self,
+        source: &[T],
+        all: usize,
+        channels: Range<usize>,
+        unit: &Unit,
+        field: &mut [T],
+    ) {
         let cut = self.cut;
         if unit.items.len() < cut.abreast * cut.bundle {
             field.fill(T::ZERO);
@@ -87,7 +109,9 @@ impl Field {
                 let (group, lane) = cut.place(unit, item);
                 let source = &source[(item * all + channel) * fine.pow(3)..][..fine.pow(3)];
                 for class in 0..self.split.pow(3) {
-                    let first = slot * self.channel() + (group * self.split.pow(3) + class) * self.class() + lane;
+                    let first = slot * self.channel()
+                        + (group * self.split.pow(3) + class) * self.class()
+                        + lane;
                     self.pack_class(source, class, unit, &mut field[first..]);
                 }
             }
@@ -97,19 +121,33 @@ impl Field {
     /// Copies one class of the points of a grid, into the columns of its item.
     #[inline(always)]
     fn pack_class<T: Scalar>(&self, source: &[T], class: usize, unit: &Unit, field: &mut [T]) {
-        let Cut { side, pad, abreast, .. } = self.cut;
+        let Cut {
+            side, pad, abreast, ..
+        } = self.cut;
         let (split, fine) = (self.split, side * self.split);
-        let [place_z, place_y, place_x] = [class / (split * split), class / split % split, class % split];
+        let [place_z, place_y, place_x] = [
+            class / (split * split),
+            class / split % split,
+            class % split,
+        ];
         for plane in 0..unit.planes.len() + 2 * pad {
-            let inside = (unit.planes.start + plane).checked_sub(pad).filter(|&z| z < side);
+            let inside = (unit.planes.start + plane)
+                .checked_sub(pad)
+                .filter(|&z| z < side);
             for y in 0..side {
-                let to = &mut field[plane * self.plane() + (y + pad) * self.row() + pad * abreast..];
+                let to =
+                    &mut field[plane * self.plane() + (y + pad) * self.row() + pad * abreast..];
                 match inside {
                     Some(z) => {
-                        let from = ((split * z + place_z) * fine + split * y + place_y) * fine + place_x;
+                        let from =
+                            ((split * z + place_z) * fine + split * y + place_y) * fine + place_x;
                         copy_strided(&source[from..], split, to, abreast, side);
                     }
-                    None => to.iter_mut().step_by(abreast).take(side).for_each(|to| *to = T::ZERO),
+                    None => to
+                        .iter_mut()
+                        .step_by(abreast)
+                        .take(side)
+                        .for_each(|to| *to = T::ZERO),
                 }
             }
         }
@@ -129,7 +167,12 @@ pub(super) struct Source<'a, T> {
 
 impl<'a, T: Scalar> Source<'a, T> {
     pub(super) fn new(values: &'a [T], channels: usize, field: Field) -> Self {
-        Self { values, channels, field, packed: None }
+        Self {
+            values,
+            channels,
+            field,
+            packed: None,
+        }
     }
 
     /// Packs all fields now, if they are going to be used `times` times.
@@ -139,18 +182,31 @@ impl<'a, T: Scalar> Source<'a, T> {
         }
         let (len, cut) = (self.field.channel(), self.field.cut);
         // The last vector of the last row may reach past its end.
-        self.packed = Some(build(cut.units() * self.channels * len + LANES, len, |first, field| {
-            if field.len() == len {
-                let (unit, channel) = (first / len / self.channels, first / len % self.channels);
-                self.field.pack(self.values, self.channels, channel..channel + 1, &cut.unit(unit), field);
-            }
-        }));
+        self.packed = Some(build(
+            cut.units() * self.channels * len + LANES,
+            len,
+            |first, field| {
+                if field.len() == len {
+                    let (unit, channel) =
+                        (first / len / self.channels, first / len % self.channels);
+                    self.field.pack(
+                        self.values,
+                        self.channels,
+                        channel..channel + 1,
+                        &cut.unit(unit),
+                        field,
+                    );
+                }
+            },
+        ));
     }
 
     /// Consecutive channels that are used together.
     pub(super) fn blocks(&self) -> impl Iterator<Item = Range<usize>> {
         let (channels, block) = (self.channels, self.channels_of_block().max(1));
-        (0..channels).step_by(block).map(move |begin| begin..(begin + block).min(channels))
+        (0..channels)
+            .step_by(block)
+            .map(move |begin| begin..(begin + block).min(channels))
     }
 
     fn channels_of_block(&self) -> usize {
@@ -159,16 +215,27 @@ impl<'a, T: Scalar> Source<'a, T> {
 
     /// Memory for [`Self::block`].
     pub(super) fn scratch(&self) -> Vec<T> {
-        if self.packed.is_some() { Vec::new() } else { self.field.buffer(self.channels_of_block()) }
+        if self.packed.is_some() {
+            Vec::new()
+        } else {
+            self.field.buffer(self.channels_of_block())
+        }
     }
 
     /// The fields of some channels in a unit.
-    pub(super) fn block<'b>(&'b self, channels: Range<usize>, unit: &Unit, scratch: &'b mut [T]) -> &'b [T] {
+    pub(super) fn block<'b>(
+        &'b self,
+        channels: Range<usize>,
+        unit: &Unit,
+        scratch: &'b mut [T],
+    ) -> &'b [T] {
         let len = self.field.channel();
         if let Some(packed) = &self.packed {
-            return &packed[(unit.number * self.channels + channels.start) * len..][..channels.len() * len + LANES];
+            return &packed[(unit.number * self.channels + channels.start) * len..]
+                [..channels.len() * len + LANES];
         }
-        self.field.pack(self.values, self.channels, channels, unit, scratch);
+        self.field
+            .pack(self.values, self.channels, channels, unit, scratch);
         scratch
     }
 }

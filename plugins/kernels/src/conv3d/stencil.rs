@@ -49,15 +49,25 @@ impl Stencil {
     fn all(self) -> impl Iterator<Item = (usize, [isize; 3])> {
         let width = self.width;
         (0..self.weights()).map(move |weight| {
-            let axes = [weight / (width * width), weight / width % width, weight % width].map(|k| self.meets(k));
-            let class = axes.iter().fold(0, |class, (place, _)| class * self.split + place);
+            let axes = [
+                weight / (width * width),
+                weight / width % width,
+                weight % width,
+            ]
+            .map(|k| self.meets(k));
+            let class = axes
+                .iter()
+                .fold(0, |class, (place, _)| class * self.split + place);
             (class, axes.map(|(_, ahead)| ahead))
         })
     }
 
     /// The terms of a cell, in a field of points.
     pub(super) fn gathering(self, field: &Field) -> Vec<Tap> {
-        let tap = |(weight, (class, ahead))| Tap { weight, input: field.offset(class, ahead) };
+        let tap = |(weight, (class, ahead))| Tap {
+            weight,
+            input: field.offset(class, ahead),
+        };
         self.all().enumerate().map(tap).collect()
     }
 
@@ -65,7 +75,10 @@ impl Stencil {
     pub(super) fn spreading(self, field: &Field) -> Vec<Vec<Tap>> {
         let mut classes = vec![Vec::new(); self.classes()];
         for (weight, (class, ahead)) in self.all().enumerate() {
-            classes[class].push(Tap { weight, input: field.offset(0, ahead.map(|ahead| -ahead)) });
+            classes[class].push(Tap {
+                weight,
+                input: field.offset(0, ahead.map(|ahead| -ahead)),
+            });
         }
         classes
     }
@@ -92,9 +105,16 @@ impl Terms {
         let step = common_step(taps);
         let firsts = taps.iter().step_by(if step.is_some() { 3 } else { 1 });
         let of_channel = |channel: usize| {
-            firsts.clone().map(move |tap| Tap { weight: tap.weight + channel * strides[0], input: tap.input + channel * strides[1] })
+            firsts.clone().map(move |tap| Tap {
+                weight: tap.weight + channel * strides[0],
+                input: tap.input + channel * strides[1],
+            })
         };
-        Self { channels, list: (0..channels).flat_map(of_channel).collect(), step }
+        Self {
+            channels,
+            list: (0..channels).flat_map(of_channel).collect(),
+            step,
+        }
     }
 
     /// The terms of the first channels of a group.

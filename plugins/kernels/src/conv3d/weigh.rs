@@ -55,7 +55,10 @@ impl<T: Scalar> Weighing<'_, T> {
     /// The gradient, `[rows, channels, weights]`.
     pub(super) fn run(mut self) -> Vec<T> {
         let (width, parts) = (self.input.channels * self.taps.len(), self.parts());
-        let rows_of_block = self.rows.div_ceil(TASKS.div_ceil(parts)).next_multiple_of(ROWS);
+        let rows_of_block = self
+            .rows
+            .div_ceil(TASKS.div_ceil(parts))
+            .next_multiple_of(ROWS);
         let blocks = self.rows.div_ceil(rows_of_block);
         self.input.prepare(blocks);
         let work = |sink: RowSink<T>| {
@@ -79,7 +82,9 @@ impl<T: Scalar> Weighing<'_, T> {
 
     /// How many partial sums there are of each number.
     fn parts(&self) -> usize {
-        parts::<T>(self.rows * self.input.channels * self.taps.len()).min(self.cut().units()).max(1)
+        parts::<T>(self.rows * self.input.channels * self.taps.len())
+            .min(self.cut().units())
+            .max(1)
     }
 
     fn units_of(&self, part: usize) -> Range<usize> {
@@ -101,19 +106,38 @@ impl<T: Scalar> Weighing<'_, T> {
         let dense = &mut dense[..rows.len() * self.cut().dense_len()];
         sums.fill(T::ZERO);
         for unit in units.map(|unit| self.cut().unit(unit)) {
-            self.cut().pack_dense(self.dense, self.rows, rows.clone(), &unit, dense);
+            self.cut()
+                .pack_dense(self.dense, self.rows, rows.clone(), &unit, dense);
             self.add_unit(&unit, dense, field, sums);
         }
     }
 
     fn add_unit(&self, unit: &Unit, dense: &[T], field: &mut [T], sums: &mut [T]) {
-        let (starts, weights, stride) = (self.input.field.starts(unit), self.taps.len(), self.input.field.channel());
+        let (starts, weights, stride) = (
+            self.input.field.starts(unit),
+            self.taps.len(),
+            self.input.field.channel(),
+        );
         for channels in self.input.blocks() {
             let field = self.input.block(channels.clone(), unit, field);
-            let of_channel = |channel: usize| self.taps.iter().map(move |tap| channel * stride + tap.input);
+            let of_channel = |channel: usize| {
+                self.taps
+                    .iter()
+                    .map(move |tap| channel * stride + tap.input)
+            };
             let columns: Vec<usize> = (0..channels.len()).flat_map(of_channel).collect();
-            let pairs = Pairs { dense, stride: self.cut().dense_len(), field, starts: &starts, columns: &columns };
-            add_products(pairs, &mut sums[channels.start * weights..], self.input.channels * weights);
+            let pairs = Pairs {
+                dense,
+                stride: self.cut().dense_len(),
+                field,
+                starts: &starts,
+                columns: &columns,
+            };
+            add_products(
+                pairs,
+                &mut sums[channels.start * weights..],
+                self.input.channels * weights,
+            );
         }
     }
 }
@@ -178,12 +202,23 @@ simd! {
 /// # Safety
 /// All indices lie inside.
 #[inline(always)]
-unsafe fn tiles<T: Scalar, L: Lanes<T>>(pairs: Pairs<'_, T>, rows: [usize; ROWS], columns: &[usize], totals: &mut [[L; ROWS]; COLUMNS]) {
+unsafe fn tiles<T: Scalar, L: Lanes<T>>(
+    pairs: Pairs<'_, T>,
+    rows: [usize; ROWS],
+    columns: &[usize],
+    totals: &mut [[L; ROWS]; COLUMNS],
+) {
     for (chunk, starts) in pairs.starts.chunks(VECTORS).enumerate() {
         // SAFETY: promised by the caller.
-        let dense = rows.map(|row| unsafe { pairs.dense.as_ptr().add(row * pairs.stride + chunk * VECTORS * LANES) });
+        let dense = rows.map(|row| unsafe {
+            pairs
+                .dense
+                .as_ptr()
+                .add(row * pairs.stride + chunk * VECTORS * LANES)
+        });
         for column in (0..columns.len()).step_by(TILE) {
-            let places: [usize; TILE] = std::array::from_fn(|offset| (column + offset).min(columns.len() - 1));
+            let places: [usize; TILE] =
+                std::array::from_fn(|offset| (column + offset).min(columns.len() - 1));
             // SAFETY: promised by the caller.
             let fields = places.map(|place| unsafe { pairs.field.as_ptr().add(columns[place]) });
             let sums = std::array::from_fn(|row| places.map(|place| totals[place][row]));
@@ -213,7 +248,11 @@ unsafe fn tile<T: Scalar, L: Lanes<T>>(
         // SAFETY: promised by the caller.
         unsafe {
             let inputs = fields.map(|field| L::load(field.add(*start)));
-            L::add_products(&mut sums, dense.map(|dense| dense.add(vector * LANES)), inputs);
+            L::add_products(
+                &mut sums,
+                dense.map(|dense| dense.add(vector * LANES)),
+                inputs,
+            );
         }
     }
     sums

@@ -84,7 +84,12 @@ product!(
 #[target_feature(enable = "avx2,fma")]
 #[inline]
 pub(super) unsafe fn add_three_scaled(
-    [[s00, s01, s02], [s10, s11, s12], [s20, s21, s22], [s30, s31, s32]]: &mut [[__m256; 3]; ROWS],
+    [
+        [s00, s01, s02],
+        [s10, s11, s12],
+        [s20, s21, s22],
+        [s30, s31, s32],
+    ]: &mut [[__m256; 3]; ROWS],
     [f0, f1, f2, f3]: [*const f32; ROWS],
     [p0, p1, p2]: [*const f32; 3],
     step: isize,

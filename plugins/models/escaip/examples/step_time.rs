@@ -27,7 +27,10 @@ fn main() {
     if options.serve {
         return serve(&options, base);
     }
-    let sizes = options.size.as_ref().map_or(vec!["6M", "1M"], |s| vec![s.as_str()]);
+    let sizes = options
+        .size
+        .as_ref()
+        .map_or(vec!["6M", "1M"], |s| vec![s.as_str()]);
     for size in sizes {
         measure(size, &options);
     }
@@ -48,10 +51,17 @@ struct Options {
 
 impl Options {
     fn from_arguments() -> Self {
-        let mut options = Self { steps: 20, ..Self::default() };
+        let mut options = Self {
+            steps: 20,
+            ..Self::default()
+        };
         let mut arguments = std::env::args().skip(1);
         while let Some(name) = arguments.next() {
-            let mut value = || arguments.next().unwrap_or_else(|| panic!("{name} needs a value"));
+            let mut value = || {
+                arguments
+                    .next()
+                    .unwrap_or_else(|| panic!("{name} needs a value"))
+            };
             match name.as_str() {
                 "--serve" => options.serve = true,
                 "--size" => options.size = Some(value()),
@@ -106,14 +116,29 @@ impl Molecules {
     fn new(sizes: Vec<usize>) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(7);
         let atoms: usize = sizes.iter().sum();
-        let positions = sizes.iter().flat_map(|&n| grow(n, &mut rng)).map(|x| f64::from(x as f32)).collect();
-        let species = (0..atoms).map(|_| [1, 1, 1, 6, 6, 7, 8][rng.random_range(0..7)]).collect();
-        let target = (0..3 * atoms).map(|_| f64::from(rng.random_range(-1.7f32..1.7))).collect();
-        Self { positions, species, sizes, target }
+        let positions = sizes
+            .iter()
+            .flat_map(|&n| grow(n, &mut rng))
+            .map(|x| f64::from(x as f32))
+            .collect();
+        let species = (0..atoms)
+            .map(|_| [1, 1, 1, 6, 6, 7, 8][rng.random_range(0..7)])
+            .collect();
+        let target = (0..3 * atoms)
+            .map(|_| f64::from(rng.random_range(-1.7f32..1.7)))
+            .collect();
+        Self {
+            positions,
+            species,
+            sizes,
+            target,
+        }
     }
 
     fn batch(&self) -> OwnedBatch {
-        OwnedBatch::new(&self.positions, &self.species, &self.sizes).with_target(&self.target).with_energy(&vec![0.0; self.sizes.len()])
+        OwnedBatch::new(&self.positions, &self.species, &self.sizes)
+            .with_target(&self.target)
+            .with_energy(&vec![0.0; self.sizes.len()])
     }
 }
 
@@ -137,7 +162,8 @@ fn measure(size: &str, options: &Options) {
     let mut trainer = options.trainer(size);
     let molecules = Molecules::new(molecule_sizes(size));
     let batch = molecules.batch();
-    let mut step = || batch.lend(|raw| trainer.train_step(raw).unwrap_or_else(|e| panic!("{e}")))[0];
+    let mut step =
+        || batch.lend(|raw| trainer.train_step(raw).unwrap_or_else(|e| panic!("{e}")))[0];
     let first = (0..3).map(|_| step()).next().unwrap_or(f64::NAN);
     let cpu = user_seconds();
     let mut last = f64::NAN;
@@ -164,7 +190,10 @@ fn measure(size: &str, options: &Options) {
 fn user_seconds() -> f64 {
     let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // utime is field 14, in ticks of 10 ms; the name in field 2 may hold blanks.
-    let ticks = text.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(11)?.parse::<f64>().ok());
+    let ticks = text
+        .rsplit(')')
+        .next()
+        .and_then(|rest| rest.split_whitespace().nth(11)?.parse::<f64>().ok());
     ticks.unwrap_or(0.0) / 100.0
 }
 
@@ -179,11 +208,19 @@ fn serve(options: &Options, base: serving::Base) {
         write_weights(path, &trainer);
     }
     let batch = molecules.batch();
-    serving::serve(&mut trainer, |work| batch.lend(|raw| work(raw)), &molecules.target, base);
+    serving::serve(
+        &mut trainer,
+        |work| batch.lend(|raw| work(raw)),
+        &molecules.target,
+        base,
+    );
 }
 
 fn floats(values: &[f64]) -> Vec<u8> {
-    values.iter().flat_map(|&v| (v as f32).to_le_bytes()).collect()
+    values
+        .iter()
+        .flat_map(|&v| (v as f32).to_le_bytes())
+        .collect()
 }
 
 fn integers(values: impl Iterator<Item = i64>) -> Vec<u8> {
@@ -197,17 +234,42 @@ fn write_batch(path: &str, molecules: &Molecules) {
     }));
     let atoms = molecules.species.len();
     let arrays = [
-        ("positions", Dtype::F32, vec![atoms, 3], floats(&molecules.positions)),
-        ("target", Dtype::F32, vec![atoms, 3], floats(&molecules.target)),
-        ("atomic_numbers", Dtype::I64, vec![atoms], integers(molecules.species.iter().copied())),
-        ("offsets", Dtype::I64, vec![molecules.sizes.len() + 1], integers(offsets)),
+        (
+            "positions",
+            Dtype::F32,
+            vec![atoms, 3],
+            floats(&molecules.positions),
+        ),
+        (
+            "target",
+            Dtype::F32,
+            vec![atoms, 3],
+            floats(&molecules.target),
+        ),
+        (
+            "atomic_numbers",
+            Dtype::I64,
+            vec![atoms],
+            integers(molecules.species.iter().copied()),
+        ),
+        (
+            "offsets",
+            Dtype::I64,
+            vec![molecules.sizes.len() + 1],
+            integers(offsets),
+        ),
     ];
-    write(path, &arrays.map(|(name, dtype, shape, bytes)| (name.to_owned(), dtype, shape, bytes)));
+    write(
+        path,
+        &arrays.map(|(name, dtype, shape, bytes)| (name.to_owned(), dtype, shape, bytes)),
+    );
 }
 
 /// Under the names of the reference and in its layout.
 fn write_weights(path: &str, trainer: &Trainer<Escaip>) {
-    let Flat::F32(values) = &trainer.values() else { panic!("weights are written from an f32 instance") };
+    let Flat::F32(values) = &trainer.values() else {
+        panic!("weights are written from an f32 instance")
+    };
     let arrays: Vec<_> = trainer
         .parameters()
         .iter()
@@ -229,9 +291,12 @@ fn write_weights(path: &str, trainer: &Trainer<Escaip>) {
 }
 
 fn write(path: &str, arrays: &[(String, Dtype, Vec<usize>, Vec<u8>)]) {
-    let views = arrays
-        .iter()
-        .map(|(name, dtype, shape, bytes)| (name.clone(), TensorView::new(*dtype, shape.clone(), bytes).expect("shape and bytes fit")));
+    let views = arrays.iter().map(|(name, dtype, shape, bytes)| {
+        (
+            name.clone(),
+            TensorView::new(*dtype, shape.clone(), bytes).expect("shape and bytes fit"),
+        )
+    });
     let bytes = safetensors::serialize(views, None).expect("arrays can be written");
     std::fs::write(path, bytes).unwrap_or_else(|e| panic!("{path}: {e}"));
 }

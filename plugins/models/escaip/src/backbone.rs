@@ -14,7 +14,9 @@ use burn::{
     module::{Module, Param},
     tensor::Tensor,
 };
-use equivbench_kernels::{SlotAttention, banded_radial, edge_attributes, edge_messages, gather_rows, gelu, slot_attention};
+use equivbench_kernels::{
+    SlotAttention, banded_radial, edge_attributes, edge_messages, gather_rows, gelu, slot_attention,
+};
 
 /// Attributes of an edge, straight through the affine map that follows them:
 /// `lin([radial ‖ source orders ‖ source element ‖ target orders ‖ target element])`.
@@ -43,16 +45,46 @@ impl EdgeAttributes {
 
     /// `[edges, hidden]`.
     fn forward(&self, pass: &Pass<'_, '_>, notes: &str) -> Tensor<2> {
-        let source = self.atom_part(&self.source_direction_embedding, &self.source_atomic_embedding, pass);
-        let target = self.atom_part(&self.target_direction_embedding, &self.target_atomic_embedding, pass);
+        let source = self.atom_part(
+            &self.source_direction_embedding,
+            &self.source_atomic_embedding,
+            pass,
+        );
+        let target = self.atom_part(
+            &self.target_direction_embedding,
+            &self.target_atomic_embedding,
+            pass,
+        );
         let embedding = &self.edge_distance_embedding;
-        let radial = banded_radial(&pass.features.radial, embedding.weight.val(), embedding.bias.val());
+        let radial = banded_radial(
+            &pass.features.radial,
+            embedding.weight.val(),
+            embedding.bias.val(),
+        );
         if pass.is_traced() {
-            pass.note(NoteRows::Pairs, || format!("{notes}.edge_distance_embedding"), &gelu(radial.clone()));
+            pass.note(
+                NoteRows::Pairs,
+                || format!("{notes}.edge_distance_embedding"),
+                &gelu(radial.clone()),
+            );
         }
         // Each edge has its own mask, as in the reference; without dropout both directions of a pair share what is embedded.
-        let dropouts = [if pass.drops() { pass.map_dropout() } else { None }, pass.map_dropout()];
-        let out = edge_attributes(&pass.features.pairs, pass.features.ends(), radial, [source, target], self.edge_linear.pair(), dropouts);
+        let dropouts = [
+            if pass.drops() {
+                pass.map_dropout()
+            } else {
+                None
+            },
+            pass.map_dropout(),
+        ];
+        let out = edge_attributes(
+            &pass.features.pairs,
+            pass.features.ends(),
+            radial,
+            [source, target],
+            self.edge_linear.pair(),
+            dropouts,
+        );
         pass.note(NoteRows::Edges, || format!("{notes}.edge_linear"), &out);
         out
     }
@@ -60,7 +92,13 @@ impl EdgeAttributes {
     /// `[atoms, V + A]`.
     fn atom_part(&self, orders: &Affine, table: &Table, pass: &Pass<'_, '_>) -> Tensor<2> {
         let element = gather_rows(table.weight.val(), &pass.features.species);
-        Tensor::cat(vec![orders.activated(pass.features.orders.clone(), pass.map_dropout()), element], 1)
+        Tensor::cat(
+            vec![
+                orders.activated(pass.features.orders.clone(), pass.map_dropout()),
+                element,
+            ],
+            1,
+        )
     }
 }
 
@@ -83,15 +121,25 @@ impl InputBlock {
     fn new(config: &EscaipConfig, draw: &mut Draw<'_>) -> Self {
         let attributes = EdgeAttributes::new(config, draw);
         let edge_ffn = draw.ffn(config.hidden, 1, 1.0);
-        let input_layer = InputLayer { attributes, edge_ffn, norm: draw.rms(config.hidden) };
-        Self { input_layer, norm: draw.norms(config.hidden) }
+        let input_layer = InputLayer {
+            attributes,
+            edge_ffn,
+            norm: draw.rms(config.hidden),
+        };
+        Self {
+            input_layer,
+            norm: draw.norms(config.hidden),
+        }
     }
 
     fn forward(&self, pass: &Pass<'_, '_>) -> States {
         let layer = &self.input_layer;
         let edge = layer.attributes.forward(pass, "input");
         let edge = layer.edge_ffn.added(edge, Some(&layer.norm), pass);
-        let state = States { node: pass.mean_edges(edge.clone()), edge };
+        let state = States {
+            node: pass.mean_edges(edge.clone()),
+            edge,
+        };
         state.note(pass, "input.layer");
         let state = self.norm.forward(state);
         state.note(pass, "input.block");
@@ -136,7 +184,8 @@ impl MultiHeadAttention {
             key_mask: features.mask.clone(),
             dropout: pass.attention_dropout(),
         };
-        let attended = slot_attention(padded.reshape([atoms, slots, width]), options).reshape([atoms * slots, width / 3]);
+        let attended = slot_attention(padded.reshape([atoms, slots, width]), options)
+            .reshape([atoms * slots, width / 3]);
         let attended = match &features.padding {
             Some(padding) => gather_rows(attended, &padding.drop),
             None => attended,
@@ -173,18 +222,38 @@ impl GraphAttention {
         let attention = &self.multi_head_attention;
         let packed = (attention.in_proj_weight.val(), attention.in_proj_bias.val());
         let maps = [self.node_linear.pair(), self.message_linear.pair(), packed];
-        let packed = edge_messages(pass.features.ends(), attributes, node, maps, pass.map_dropout());
+        let packed = edge_messages(
+            pass.features.ends(),
+            attributes,
+            node,
+            maps,
+            pass.map_dropout(),
+        );
         let edge = attention.forward(packed, self.attn_scalar.val(), pass);
-        States { node: pass.mean_edges(edge.clone()), edge }
+        States {
+            node: pass.mean_edges(edge.clone()),
+            edge,
+        }
     }
 
     /// Notes what lies inside the fused operation, with the wide inputs written out.
-    fn note_message(&self, attributes: &Tensor<2>, node: &Tensor<2>, pass: &Pass<'_, '_>, notes: &str) {
+    fn note_message(
+        &self,
+        attributes: &Tensor<2>,
+        node: &Tensor<2>,
+        pass: &Pass<'_, '_>,
+        notes: &str,
+    ) {
         if pass.is_traced() {
-            let ends = Tensor::cat(vec![pass.of_sender(node.clone()), pass.of_receiver(node.clone())], 1);
+            let ends = Tensor::cat(
+                vec![pass.of_sender(node.clone()), pass.of_receiver(node.clone())],
+                1,
+            );
             let ends = self.node_linear.activated(ends, None);
             pass.note(NoteRows::Edges, || format!("{notes}.node_linear"), &ends);
-            let message = self.message_linear.activated(Tensor::cat(vec![attributes.clone(), ends], 1), None);
+            let message = self
+                .message_linear
+                .activated(Tensor::cat(vec![attributes.clone(), ends], 1), None);
             pass.note(NoteRows::Edges, || format!("{notes}.message"), &message);
         }
     }
@@ -210,17 +279,33 @@ impl Block {
     fn new(config: &EscaipConfig, draw: &mut Draw<'_>) -> Self {
         let (hidden, multiplier) = (config.hidden, config.block_multiplier);
         let graph_attention = GraphAttention::new(config, draw);
-        let feedforward = FeedForward { mlp_node: draw.ffn(hidden, multiplier, 1.0), mlp_edge: draw.ffn(hidden, multiplier, 1.0) };
-        Self { graph_attention, feedforward, norm_attn: draw.rms(hidden), norm_ffn: draw.norms(hidden) }
+        let feedforward = FeedForward {
+            mlp_node: draw.ffn(hidden, multiplier, 1.0),
+            mlp_edge: draw.ffn(hidden, multiplier, 1.0),
+        };
+        Self {
+            graph_attention,
+            feedforward,
+            norm_attn: draw.rms(hidden),
+            norm_ffn: draw.norms(hidden),
+        }
     }
 
     fn forward(&self, state: States, pass: &Pass<'_, '_>, notes: &str) -> States {
-        let branch = self.graph_attention.forward(self.norm_attn.forward(state.node.clone()), pass, notes);
+        let branch =
+            self.graph_attention
+                .forward(self.norm_attn.forward(state.node.clone()), pass, notes);
         branch.note(pass, &format!("{notes}.attention"));
         let state = state.plus(skipped(branch, pass));
         let state = States {
-            node: self.feedforward.mlp_node.added(state.node, Some(&self.norm_ffn.node_norm), pass),
-            edge: self.feedforward.mlp_edge.added(state.edge, Some(&self.norm_ffn.edge_norm), pass),
+            node: self
+                .feedforward
+                .mlp_node
+                .added(state.node, Some(&self.norm_ffn.node_norm), pass),
+            edge: self
+                .feedforward
+                .mlp_edge
+                .added(state.edge, Some(&self.norm_ffn.edge_norm), pass),
         };
         state.note(pass, &format!("{notes}.out"));
         state
@@ -233,7 +318,10 @@ fn skipped(branch: States, pass: &Pass<'_, '_>) -> States {
         None => branch,
         Some(of_atom) => {
             let of_edge = pass.of_receiver(of_atom.clone());
-            States { node: branch.node * of_atom, edge: branch.edge * of_edge }
+            States {
+                node: branch.node * of_atom,
+                edge: branch.edge * of_edge,
+            }
         }
     }
 }
@@ -260,8 +348,12 @@ impl Readout {
 
     fn forward(&self, state: &States, pass: &Pass<'_, '_>) -> States {
         States {
-            node: self.energy_ffn.added(state.node.clone(), Some(&self.energy_norm), pass),
-            edge: self.force_ffn.added(state.edge.clone(), Some(&self.force_norm), pass),
+            node: self
+                .energy_ffn
+                .added(state.node.clone(), Some(&self.energy_norm), pass),
+            edge: self
+                .force_ffn
+                .added(state.edge.clone(), Some(&self.force_norm), pass),
         }
     }
 }
@@ -288,7 +380,10 @@ impl OutputProjection {
 
     fn forward(&self, readouts: Vec<States>) -> States {
         let (node, edge) = readouts.into_iter().map(|s| (s.node, s.edge)).unzip();
-        let wide = self.readout_norm.forward(States { node: Tensor::cat(node, 1), edge: Tensor::cat(edge, 1) });
+        let wide = self.readout_norm.forward(States {
+            node: Tensor::cat(node, 1),
+            edge: Tensor::cat(edge, 1),
+        });
         self.output_norm.forward(States {
             node: self.node_projection.activated(wide.node, None),
             edge: self.edge_projection.activated(wide.edge, None),
@@ -309,8 +404,12 @@ impl Backbone {
     pub(crate) fn new(config: &EscaipConfig, draw: &mut Draw<'_>) -> Self {
         Self {
             input_block: InputBlock::new(config, draw),
-            transformer_blocks: (0..config.layers).map(|_| Block::new(config, draw)).collect(),
-            readout_layers: (0..=config.layers).map(|_| Readout::new(config, draw)).collect(),
+            transformer_blocks: (0..config.layers)
+                .map(|_| Block::new(config, draw))
+                .collect(),
+            readout_layers: (0..=config.layers)
+                .map(|_| Readout::new(config, draw))
+                .collect(),
             output_projection: OutputProjection::new(config, draw),
         }
     }
@@ -320,7 +419,8 @@ impl Backbone {
         let mut readouts = Vec::with_capacity(self.readout_layers.len());
         for (t, readout) in self.readout_layers.iter().enumerate() {
             if t > 0 {
-                state = self.transformer_blocks[t - 1].forward(state, pass, &format!("block{}", t - 1));
+                state =
+                    self.transformer_blocks[t - 1].forward(state, pass, &format!("block{}", t - 1));
             }
             let read = readout.forward(&state, pass);
             read.note(pass, &format!("readout{t}"));
@@ -334,7 +434,10 @@ impl Backbone {
 
 impl States {
     fn plus(self, other: Self) -> Self {
-        Self { node: self.node + other.node, edge: self.edge + other.edge }
+        Self {
+            node: self.node + other.node,
+            edge: self.edge + other.edge,
+        }
     }
 
     fn note(&self, pass: &Pass<'_, '_>, name: &str) {

@@ -74,7 +74,12 @@ impl EscaipConfig {
             .with_neighbours(16)
             .with_attention_dropout(0.0)
             .with_mlp_dropout(0.0);
-        vec![("nano", nano), ("1M", Self::new(64, 8, 1)), ("4M", Self::new(128, 8, 4)), ("6M", Self::new(128, 8, 6))]
+        vec![
+            ("nano", nano),
+            ("1M", Self::new(64, 8, 1)),
+            ("4M", Self::new(128, 8, 4)),
+            ("6M", Self::new(128, 8, 6)),
+        ]
     }
 
     /// Width of the concatenated edge attributes: `D + 2V + 2A`.
@@ -96,7 +101,8 @@ impl EscaipConfig {
             + affine(self.attributes(), h);
         let input = embedding + ffn(1) + 3 * h;
         let attention = affine(h, 3 * h) + affine(h, h) + 1;
-        let block = embedding + 2 * affine(2 * h, h) + attention + 2 * ffn(self.block_multiplier) + 3 * h;
+        let block =
+            embedding + 2 * affine(2 * h, h) + attention + 2 * ffn(self.block_multiplier) + 3 * h;
         let readouts = (layers + 1) * (2 * ffn(self.readout_multiplier) + 2 * h);
         let projection = 2 * affine((layers + 1) * h, h) + 2 * (layers + 1) * h + 2 * h;
         let head = |outputs: usize| ffn(self.output_multiplier) + outputs * h;
@@ -127,19 +133,34 @@ impl EscaipConfig {
             return bad(format!("{name} is 0; it must be at least 1"));
         }
         if !self.hidden.is_multiple_of(self.heads) {
-            return bad(format!("hidden = {} is not divisible by heads = {}", self.hidden, self.heads));
+            return bad(format!(
+                "hidden = {} is not divisible by heads = {}",
+                self.hidden, self.heads
+            ));
         }
         if self.elements < 2 {
-            return bad(format!("elements = {} leaves no atomic number; rows are needed for 1..elements", self.elements));
+            return bad(format!(
+                "elements = {} leaves no atomic number; rows are needed for 1..elements",
+                self.elements
+            ));
         }
         if self.radial_functions < 2 {
-            return bad(format!("radial_functions = {} gives the expansion no spacing; use at least 2", self.radial_functions));
+            return bad(format!(
+                "radial_functions = {} gives the expansion no spacing; use at least 2",
+                self.radial_functions
+            ));
         }
         if !(self.cutoff.is_finite() && self.cutoff > 0.0) {
-            return bad(format!("cutoff = {} must be a positive number of angstrom", self.cutoff));
+            return bad(format!(
+                "cutoff = {} must be a positive number of angstrom",
+                self.cutoff
+            ));
         }
-        let dropouts =
-            [("attention_dropout", self.attention_dropout), ("mlp_dropout", self.mlp_dropout), ("stochastic_depth", self.stochastic_depth)];
+        let dropouts = [
+            ("attention_dropout", self.attention_dropout),
+            ("mlp_dropout", self.mlp_dropout),
+            ("stochastic_depth", self.stochastic_depth),
+        ];
         match dropouts.iter().find(|(_, p)| !(0.0..1.0).contains(p)) {
             Some((name, p)) => bad(format!("{name} = {p} is not a probability below 1")),
             None => Ok(()),
@@ -152,7 +173,9 @@ impl EscaipConfig {
         let published = Recipe {
             lr: 1e-5,
             weight_decay: 0.01,
-            no_decay: ["embedding", "bias", "frequencies"].map(String::from).to_vec(),
+            no_decay: ["embedding", "bias", "frequencies"]
+                .map(String::from)
+                .to_vec(),
             clip_norm: 10.0,
             ema_decay: 0.999,
             schedule: "warmup-cosine".into(),
@@ -167,7 +190,14 @@ impl EscaipConfig {
         if self.hidden >= 64 {
             return published;
         }
-        Recipe { lr: 2e-3, batch_size: 8, epochs: 4.0, schedule_epochs: 4.0, min_factor: 0.05, ..published }
+        Recipe {
+            lr: 2e-3,
+            batch_size: 8,
+            epochs: 4.0,
+            schedule_epochs: 4.0,
+            min_factor: 0.05,
+            ..published
+        }
     }
 }
 
@@ -177,13 +207,32 @@ mod tests {
 
     #[test]
     fn the_closed_formula_gives_the_published_counts() {
-        let count = |name: &str| EscaipConfig::named().into_iter().find(|s| s.0 == name).unwrap().1.parameter_count();
+        let count = |name: &str| {
+            EscaipConfig::named()
+                .into_iter()
+                .find(|s| s.0 == name)
+                .unwrap()
+                .1
+                .parameter_count()
+        };
         assert_eq!(count("6M"), 6_137_222);
         assert_eq!(count("4M"), 4_374_660);
         assert_eq!(count("1M"), 997_889);
-        let without = |h, heads, l| EscaipConfig::new(h, heads, l).with_energy_head(false).parameter_count();
-        assert_eq!([without(128, 8, 6), without(128, 8, 4), without(64, 8, 1)], [6_071_174, 4_308_612, 981_249]);
-        assert_eq!(EscaipConfig::new(128, 8, 6).with_output_multiplier(1).parameter_count(), 6_038_534);
+        let without = |h, heads, l| {
+            EscaipConfig::new(h, heads, l)
+                .with_energy_head(false)
+                .parameter_count()
+        };
+        assert_eq!(
+            [without(128, 8, 6), without(128, 8, 4), without(64, 8, 1)],
+            [6_071_174, 4_308_612, 981_249]
+        );
+        assert_eq!(
+            EscaipConfig::new(128, 8, 6)
+                .with_output_multiplier(1)
+                .parameter_count(),
+            6_038_534
+        );
     }
 
     #[test]
@@ -191,7 +240,10 @@ mod tests {
         let refused = |config: EscaipConfig| config.validate().unwrap_err().to_string();
         let base = || EscaipConfig::new(32, 4, 1);
         assert!(base().validate().is_ok());
-        assert!(refused(EscaipConfig::new(30, 4, 1)).contains("hidden = 30 is not divisible by heads = 4"));
+        assert!(
+            refused(EscaipConfig::new(30, 4, 1))
+                .contains("hidden = 30 is not divisible by heads = 4")
+        );
         assert!(refused(base().with_neighbours(0)).contains("neighbours is 0"));
         assert!(refused(base().with_elements(1)).contains("elements"));
         assert!(refused(base().with_cutoff(f64::NAN)).contains("cutoff"));

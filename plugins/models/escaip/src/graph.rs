@@ -51,9 +51,14 @@ impl Graph {
     /// Builds the graph of molecules that own the atoms `molecules[g]..molecules[g + 1]` of finite `positions [atoms, 3]`.
     #[must_use]
     pub fn build(positions: &[f64], molecules: &[usize], limits: GraphLimits) -> Self {
-        let parts: Vec<Self> =
-            molecules.par_windows(2).map(|range| Self::of_molecule(&positions[3 * range[0]..3 * range[1]], limits)).collect();
-        let mut whole = Self { offsets: vec![0], ..Self::default() };
+        let parts: Vec<Self> = molecules
+            .par_windows(2)
+            .map(|range| Self::of_molecule(&positions[3 * range[0]..3 * range[1]], limits))
+            .collect();
+        let mut whole = Self {
+            offsets: vec![0],
+            ..Self::default()
+        };
         parts.into_iter().for_each(|part| whole.append(part));
         whole
     }
@@ -74,27 +79,33 @@ impl Graph {
     #[must_use]
     pub fn receivers(&self) -> Vec<usize> {
         let owned = self.offsets.windows(2).enumerate();
-        owned.flat_map(|(centre, range)| std::iter::repeat_n(centre, range[1] - range[0])).collect()
+        owned
+            .flat_map(|(centre, range)| std::iter::repeat_n(centre, range[1] - range[0]))
+            .collect()
     }
 
     /// `u_ij · u_ik` of the edges of every atom, `[atoms, slots, slots]`, 0 in unused slots.
     #[must_use]
     pub fn cosines(&self, slots: usize) -> Vec<f64> {
         let mut cosines = vec![0.0; self.atoms() * slots * slots];
-        cosines.par_chunks_mut(slots * slots).zip(self.offsets.par_windows(2)).for_each(|(out, range)| {
-            let units = &self.directions[range[0]..range[1]];
-            for (j, a) in units.iter().enumerate() {
-                for (k, b) in units.iter().enumerate() {
-                    out[j * slots + k] = dot(*a, *b);
+        cosines
+            .par_chunks_mut(slots * slots)
+            .zip(self.offsets.par_windows(2))
+            .for_each(|(out, range)| {
+                let units = &self.directions[range[0]..range[1]];
+                for (j, a) in units.iter().enumerate() {
+                    for (k, b) in units.iter().enumerate() {
+                        out[j * slots + k] = dot(*a, *b);
+                    }
                 }
-            }
-        });
+            });
         cosines
     }
 
     fn append(&mut self, part: Self) {
         let (atoms, edges, pairs) = (self.atoms(), self.edges(), self.distances.len());
-        self.offsets.extend(part.offsets[1..].iter().map(|o| o + edges));
+        self.offsets
+            .extend(part.offsets[1..].iter().map(|o| o + edges));
         self.senders.extend(part.senders.iter().map(|s| s + atoms));
         self.pairs.extend(part.pairs.iter().map(|p| p + pairs));
         self.directions.extend(part.directions);
@@ -103,17 +114,32 @@ impl Graph {
     }
 
     fn of_molecule(positions: &[f64], limits: GraphLimits) -> Self {
-        let points: Vec<[f64; 3]> = positions.chunks_exact(3).map(|p| [p[0], p[1], p[2]]).collect();
-        let mut graph = Self { offsets: vec![0], ..Self::default() };
+        let points: Vec<[f64; 3]> = positions
+            .chunks_exact(3)
+            .map(|p| [p[0], p[1], p[2]])
+            .collect();
+        let mut graph = Self {
+            offsets: vec![0],
+            ..Self::default()
+        };
         for centre in 0..points.len() {
-            let kept = nearest(candidates(&points, centre, limits.cutoff), limits.neighbours);
+            let kept = nearest(
+                candidates(&points, centre, limits.cutoff),
+                limits.neighbours,
+            );
             graph.add_atom(&points, centre, &kept, limits.orders);
         }
         graph
     }
 
     /// `kept` holds (distance, sender), ascending by sender.
-    fn add_atom(&mut self, points: &[[f64; 3]], centre: usize, kept: &[(f64, usize)], orders: usize) {
+    fn add_atom(
+        &mut self,
+        points: &[[f64; 3]],
+        centre: usize,
+        kept: &[(f64, usize)],
+        orders: usize,
+    ) {
         let first = self.edges();
         if kept.is_empty() {
             self.add_edge(centre, centre, [1.0, 0.0, 0.0], f64::INFINITY);
@@ -124,13 +150,16 @@ impl Graph {
             self.add_edge(sender, centre, unit, distance);
         }
         if !kept.is_empty() {
-            self.orders.extend(bond_orders(&self.directions[first..], orders));
+            self.orders
+                .extend(bond_orders(&self.directions[first..], orders));
         }
         self.offsets.push(self.edges());
     }
 
     fn add_edge(&mut self, sender: usize, centre: usize, unit: [f64; 3], distance: f64) {
-        let known = (sender < centre).then(|| self.edge(centre, sender)).flatten();
+        let known = (sender < centre)
+            .then(|| self.edge(centre, sender))
+            .flatten();
         let pair = match known {
             Some(edge) => self.pairs[edge],
             None => {
@@ -146,7 +175,10 @@ impl Graph {
     /// The edge from `sender` to an atom that was added before, if it was kept.
     fn edge(&self, sender: usize, centre: usize) -> Option<usize> {
         let (from, to) = (self.offsets[centre], self.offsets[centre + 1]);
-        self.senders[from..to].binary_search(&sender).ok().map(|k| from + k)
+        self.senders[from..to]
+            .binary_search(&sender)
+            .ok()
+            .map(|k| from + k)
     }
 }
 
@@ -156,7 +188,8 @@ fn candidates(points: &[[f64; 3]], centre: usize, cutoff: f64) -> Vec<(f64, usiz
     let near = |(j, &there): (usize, &[f64; 3])| {
         let d = difference(here, there);
         let square = dot(d, d);
-        (j != centre && square > NEAREST * NEAREST && square <= cutoff * cutoff).then(|| (square.sqrt(), j))
+        (j != centre && square > NEAREST * NEAREST && square <= cutoff * cutoff)
+            .then(|| (square.sqrt(), j))
     };
     points.iter().enumerate().filter_map(near).collect()
 }
@@ -179,7 +212,9 @@ fn order_ties_at(found: &mut [(f64, usize)], cut: usize) {
         return;
     }
     let start = (1..cut).rev().find(|&k| !tied(k)).unwrap_or(0);
-    let end = (cut + 1..found.len()).find(|&k| !tied(k)).unwrap_or(found.len());
+    let end = (cut + 1..found.len())
+        .find(|&k| !tied(k))
+        .unwrap_or(found.len());
     found[start..end].sort_by(|a, b| match a.1.cmp(&b.1) {
         Ordering::Equal => a.0.total_cmp(&b.0),
         order => order,
@@ -196,7 +231,10 @@ fn bond_orders(units: &[[f64; 3]], orders: usize) -> Vec<f64> {
             add_legendre(dot(a, b), &mut sums);
         }
     }
-    sums.iter().enumerate().map(|(l, sum)| ((2 * l + 1) as f64 * sum / (n * n)).max(0.0).sqrt()).collect()
+    sums.iter()
+        .enumerate()
+        .map(|(l, sum)| ((2 * l + 1) as f64 * sum / (n * n)).max(0.0).sqrt())
+        .collect()
 }
 
 /// Adds `2 P_l(x)` (both orders of a pair) to `sums[l]`.
@@ -205,7 +243,10 @@ fn add_legendre(x: f64, sums: &mut [f64]) {
     for (l, sum) in sums.iter_mut().enumerate() {
         *sum += 2.0 * now;
         let degree = l as f64;
-        (before, now) = (now, ((2.0 * degree + 1.0) * x * now - degree * before) / (degree + 1.0));
+        (before, now) = (
+            now,
+            ((2.0 * degree + 1.0) * x * now - degree * before) / (degree + 1.0),
+        );
     }
 }
 
@@ -223,20 +264,37 @@ mod tests {
     use rand::{RngExt, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 
-    const LIMITS: GraphLimits = GraphLimits { cutoff: 4.0, neighbours: 5, orders: 10 };
+    const LIMITS: GraphLimits = GraphLimits {
+        cutoff: 4.0,
+        neighbours: 5,
+        orders: 10,
+    };
 
     fn cloud(atoms: usize, seed: u64) -> Vec<f64> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        (0..3 * atoms).map(|_| rng.random_range(-3.0..3.0)).collect()
+        (0..3 * atoms)
+            .map(|_| rng.random_range(-3.0..3.0))
+            .collect()
     }
 
     /// A slower and more obvious statement of the rule: an edge is kept if fewer than M others are nearer.
     fn naive_senders(positions: &[f64], centre: usize, limits: GraphLimits) -> Vec<usize> {
         let n = positions.len() / 3;
-        let square = |j: usize| (0..3).map(|c| (positions[3 * centre + c] - positions[3 * j + c]).powi(2)).sum::<f64>();
-        let allowed = |j: usize| j != centre && square(j) > 1e-4 && square(j) <= limits.cutoff.powi(2);
-        let rank = |j: usize| (0..n).filter(|&k| allowed(k) && square(k) < square(j)).count();
-        (0..n).filter(|&j| allowed(j) && rank(j) < limits.neighbours).collect()
+        let square = |j: usize| {
+            (0..3)
+                .map(|c| (positions[3 * centre + c] - positions[3 * j + c]).powi(2))
+                .sum::<f64>()
+        };
+        let allowed =
+            |j: usize| j != centre && square(j) > 1e-4 && square(j) <= limits.cutoff.powi(2);
+        let rank = |j: usize| {
+            (0..n)
+                .filter(|&k| allowed(k) && square(k) < square(j))
+                .count()
+        };
+        (0..n)
+            .filter(|&j| allowed(j) && rank(j) < limits.neighbours)
+            .collect()
     }
 
     #[test]
@@ -247,7 +305,15 @@ mod tests {
             for centre in 0..12 {
                 let kept = &graph.senders[graph.offsets[centre]..graph.offsets[centre + 1]];
                 let naive = naive_senders(&positions, centre, LIMITS);
-                assert_eq!(kept, if naive.is_empty() { vec![centre] } else { naive }, "seed {seed}, atom {centre}");
+                assert_eq!(
+                    kept,
+                    if naive.is_empty() {
+                        vec![centre]
+                    } else {
+                        naive
+                    },
+                    "seed {seed}, atom {centre}"
+                );
             }
         }
     }
@@ -258,10 +324,18 @@ mod tests {
         let mut seen = std::collections::BTreeMap::new();
         for (edge, receiver) in graph.receivers().into_iter().enumerate() {
             let (a, b) = (graph.senders[edge], receiver);
-            assert_eq!(*seen.entry((a.min(b), a.max(b))).or_insert(graph.pairs[edge]), graph.pairs[edge]);
+            assert_eq!(
+                *seen
+                    .entry((a.min(b), a.max(b)))
+                    .or_insert(graph.pairs[edge]),
+                graph.pairs[edge]
+            );
         }
         assert_eq!(seen.len(), graph.distances.len());
-        assert!(graph.distances.len() < graph.edges(), "some pairs must be kept from both ends");
+        assert!(
+            graph.distances.len() < graph.edges(),
+            "some pairs must be kept from both ends"
+        );
     }
 
     #[test]
@@ -278,18 +352,30 @@ mod tests {
 
     #[test]
     fn a_lonely_atom_points_at_itself_along_x_and_has_no_features() {
-        let graph = Graph::build(&[0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 30.0, 0.0, 0.0], &[0, 3], LIMITS);
+        let graph = Graph::build(
+            &[0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 30.0, 0.0, 0.0],
+            &[0, 3],
+            LIMITS,
+        );
         assert_eq!(graph.offsets, [0, 1, 2, 3]);
         assert_eq!(graph.senders, [1, 0, 2]);
         assert_eq!(graph.directions[2], [1.0, 0.0, 0.0]);
-        assert_eq!(graph.directions[0], [-1.0, 0.0, 0.0], "from the neighbour to the centre");
+        assert_eq!(
+            graph.directions[0],
+            [-1.0, 0.0, 0.0],
+            "from the neighbour to the centre"
+        );
         assert!(graph.distances[graph.pairs[2]].is_infinite());
         assert_eq!(graph.orders[2 * LIMITS.orders..], [0.0; 10]);
     }
 
     #[test]
     fn the_cutoff_is_inclusive_and_coinciding_atoms_do_not_see_each_other() {
-        let graph = Graph::build(&[0.0, 0.0, 0.0, 4.0, 0.0, 0.0, 0.0, 0.0, 0.005], &[0, 3], LIMITS);
+        let graph = Graph::build(
+            &[0.0, 0.0, 0.0, 4.0, 0.0, 0.0, 0.0, 0.0, 0.005],
+            &[0, 3],
+            LIMITS,
+        );
         assert_eq!(graph.senders[..graph.offsets[1]], [1]);
     }
 
@@ -301,17 +387,29 @@ mod tests {
         for l in 0..10 {
             // P_l is steep near 1: 45 times the rounding of u·u for l = 9, and a root of it where the value is 0.
             assert!((single[l] - root(l)).abs() < 1e-12);
-            assert!((line[l] - if l % 2 == 0 { root(l) } else { 0.0 }).abs() < 1e-6, "l = {l}: {}", line[l]);
+            assert!(
+                (line[l] - if l % 2 == 0 { root(l) } else { 0.0 }).abs() < 1e-6,
+                "l = {l}: {}",
+                line[l]
+            );
         }
     }
 
     #[test]
     fn orders_equal_the_explicit_harmonics_of_degree_one() {
-        let graph = Graph::build(&cloud(12, 5), &[0, 12], GraphLimits { cutoff: 12.0, ..LIMITS });
+        let graph = Graph::build(
+            &cloud(12, 5),
+            &[0, 12],
+            GraphLimits {
+                cutoff: 12.0,
+                ..LIMITS
+            },
+        );
         for (centre, range) in graph.offsets.windows(2).enumerate() {
             let units = &graph.directions[range[0]..range[1]];
             // sum_m (mean Y_1m)^2 = 3 |mean u|^2.
-            let mean = [0, 1, 2].map(|c| units.iter().map(|u| u[c]).sum::<f64>() / units.len() as f64);
+            let mean =
+                [0, 1, 2].map(|c| units.iter().map(|u| u[c]).sum::<f64>() / units.len() as f64);
             let expected = (3.0 * dot(mean, mean)).sqrt();
             assert!((graph.orders[centre * LIMITS.orders + 1] - expected).abs() < 1e-12);
         }
@@ -320,14 +418,22 @@ mod tests {
     #[test]
     fn rotated_and_rounded_copies_of_a_symmetric_molecule_keep_their_neighbours() {
         // The corners of a cube around a centre: every cut but one goes through exact ties.
-        let corners = (0..8).flat_map(|k| [0, 1, 2].map(|c| if k >> c & 1 == 1 { 1.1 } else { -1.1 }));
+        let corners =
+            (0..8).flat_map(|k| [0, 1, 2].map(|c| if k >> c & 1 == 1 { 1.1 } else { -1.1 }));
         let positions: Vec<f64> = [0.0; 3].into_iter().chain(corners).collect();
         for neighbours in 1..9 {
-            let limits = GraphLimits { neighbours, ..LIMITS };
+            let limits = GraphLimits {
+                neighbours,
+                ..LIMITS
+            };
             let straight = Graph::build(&positions, &[0, 9], limits);
             for step in 1..200 {
-                let turned = Graph::build(&turn(&positions, 0.031 * f64::from(step)), &[0, 9], limits);
-                assert_eq!(turned.senders, straight.senders, "{neighbours} neighbours, turn {step}");
+                let turned =
+                    Graph::build(&turn(&positions, 0.031 * f64::from(step)), &[0, 9], limits);
+                assert_eq!(
+                    turned.senders, straight.senders,
+                    "{neighbours} neighbours, turn {step}"
+                );
             }
         }
     }

@@ -18,7 +18,12 @@ pub(crate) struct OutputLayer {
 impl OutputLayer {
     fn new(config: &EscaipConfig, outputs: usize, gain: f64, draw: &mut Draw<'_>) -> Self {
         let ffn = draw.ffn(config.hidden, config.output_multiplier, gain);
-        Self { ffn, final_output: Linear { weight: draw.xavier(config.hidden, outputs, gain) } }
+        Self {
+            ffn,
+            final_output: Linear {
+                weight: draw.xavier(config.hidden, outputs, gain),
+            },
+        }
     }
 
     /// The input of the last linear map.
@@ -55,7 +60,10 @@ impl ForceHead {
         let magnitude = self.force_magnitude_layer.forward(latent.node, pass);
         pass.note(NoteRows::Edges, || "head.a".into(), &direction);
         pass.note(NoteRows::Atoms, || "head.magnitude".into(), &magnitude);
-        ForceFactors { direction, magnitude }
+        ForceFactors {
+            direction,
+            magnitude,
+        }
     }
 }
 
@@ -86,7 +94,9 @@ impl Heads {
             force_magnitude_layer: OutputLayer::new(config, 1, 1.0, draw),
         };
         // The reference starts the energy small.
-        let energy = config.energy_head.then(|| EnergyHead { energy_layer: OutputLayer::new(config, 1, 0.01, draw) });
+        let energy = config.energy_head.then(|| EnergyHead {
+            energy_layer: OutputLayer::new(config, 1, 0.01, draw),
+        });
         Self { forces, energy }
     }
 
@@ -97,6 +107,9 @@ impl Heads {
     /// `[molecules, 1]`, or `None` without an energy head.
     pub(crate) fn energies(&self, node: Tensor<2>, pass: &Pass<'_, '_>) -> Option<Tensor<2>> {
         let of_atom = self.energy.as_ref()?.energy_layer.forward(node, pass);
-        Some(segment_sum(of_atom, &pass.features.atoms_of_molecule) * pass.features.molecule_mean_factor.clone())
+        Some(
+            segment_sum(of_atom, &pass.features.atoms_of_molecule)
+                * pass.features.molecule_mean_factor.clone(),
+        )
     }
 }

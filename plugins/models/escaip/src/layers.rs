@@ -21,29 +21,49 @@ pub(crate) struct Draw<'a> {
 impl<'a> Draw<'a> {
     pub(crate) fn from_device(device: &'a Device) -> Self {
         let options = (device, DType::F32);
-        let draws = Tensor::<1>::random([2], Distribution::Uniform(0.0, 16_777_216.0), options).into_data();
+        let draws =
+            Tensor::<1>::random([2], Distribution::Uniform(0.0, 16_777_216.0), options).into_data();
         // 24 bits of each: what an f32 holds exactly.
-        let seed = draws.iter::<f64>().fold(0u64, |seed, x| (seed << 24) | x as u64);
-        Self { rng: ChaCha8Rng::seed_from_u64(seed), device }
+        let seed = draws
+            .iter::<f64>()
+            .fold(0u64, |seed, x| (seed << 24) | x as u64);
+        Self {
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            device,
+        }
     }
 
     fn uniform(&mut self, rows: usize, columns: usize, bound: f64) -> Param<Tensor<2>> {
-        let values: Vec<f32> = (0..rows * columns).map(|_| (bound * self.rng.random_range(-1.0..1.0)) as f32).collect();
-        Param::from_tensor(Tensor::from_data(TensorData::new(values, [rows, columns]), (self.device, DType::F32)))
+        let values: Vec<f32> = (0..rows * columns)
+            .map(|_| (bound * self.rng.random_range(-1.0..1.0)) as f32)
+            .collect();
+        Param::from_tensor(Tensor::from_data(
+            TensorData::new(values, [rows, columns]),
+            (self.device, DType::F32),
+        ))
     }
 
     fn filled(&self, width: usize, value: f32) -> Param<Tensor<1>> {
-        Param::from_tensor(Tensor::from_data(TensorData::new(vec![value; width], [width]), (self.device, DType::F32)))
+        Param::from_tensor(Tensor::from_data(
+            TensorData::new(vec![value; width], [width]),
+            (self.device, DType::F32),
+        ))
     }
 
     /// Xavier uniform weight `[inputs, outputs]`.
     pub(crate) fn xavier(&mut self, inputs: usize, outputs: usize, gain: f64) -> Param<Tensor<2>> {
-        self.uniform(inputs, outputs, gain * (6.0 / (inputs + outputs) as f64).sqrt())
+        self.uniform(
+            inputs,
+            outputs,
+            gain * (6.0 / (inputs + outputs) as f64).sqrt(),
+        )
     }
 
     /// An atom table `[elements, width]`.
     pub(crate) fn table(&mut self, elements: usize, width: usize) -> Table {
-        Table { weight: self.uniform(elements, width, 1e-3) }
+        Table {
+            weight: self.uniform(elements, width, 1e-3),
+        }
     }
 
     pub(crate) fn zeros(&self, width: usize) -> Param<Tensor<1>> {
@@ -59,21 +79,32 @@ impl<'a> Draw<'a> {
     }
 
     fn scaled_affine(&mut self, inputs: usize, outputs: usize, gain: f64) -> Affine {
-        Affine { weight: self.xavier(inputs, outputs, gain), bias: self.zeros(outputs) }
+        Affine {
+            weight: self.xavier(inputs, outputs, gain),
+            bias: self.zeros(outputs),
+        }
     }
 
     /// `width → multiplier · width → width`, the weights with a gain.
     pub(crate) fn ffn(&mut self, width: usize, multiplier: usize, gain: f64) -> Ffn {
         let hidden = multiplier * width;
-        Ffn { first: self.scaled_affine(width, hidden, gain), second: self.scaled_affine(hidden, width, gain) }
+        Ffn {
+            first: self.scaled_affine(width, hidden, gain),
+            second: self.scaled_affine(hidden, width, gain),
+        }
     }
 
     pub(crate) fn rms(&self, width: usize) -> RmsNorm {
-        RmsNorm { weight: self.ones(width) }
+        RmsNorm {
+            weight: self.ones(width),
+        }
     }
 
     pub(crate) fn norms(&self, width: usize) -> NodeEdgeNorm {
-        NodeEdgeNorm { node_norm: self.rms(width), edge_norm: self.rms(width) }
+        NodeEdgeNorm {
+            node_norm: self.rms(width),
+            edge_norm: self.rms(width),
+        }
     }
 }
 
@@ -124,7 +155,12 @@ pub(crate) struct Ffn {
 
 impl Ffn {
     /// `x + ffn(norm(x))`, or `x + ffn(x)`.
-    pub(crate) fn added(&self, x: Tensor<2>, norm: Option<&RmsNorm>, pass: &Pass<'_, '_>) -> Tensor<2> {
+    pub(crate) fn added(
+        &self,
+        x: Tensor<2>,
+        norm: Option<&RmsNorm>,
+        pass: &Pass<'_, '_>,
+    ) -> Tensor<2> {
         let norm = norm.map(|norm| (norm.weight.val(), epsilon(&x)));
         let maps = [&self.first, &self.second].map(Affine::pair);
         let dropouts = [pass.map_dropout(), pass.map_dropout()];
@@ -147,7 +183,11 @@ impl RmsNorm {
 
 /// The machine epsilon of the precision.
 fn epsilon(x: &Tensor<2>) -> f64 {
-    if x.dtype() == DType::F64 { f64::EPSILON } else { f64::from(f32::EPSILON) }
+    if x.dtype() == DType::F64 {
+        f64::EPSILON
+    } else {
+        f64::from(f32::EPSILON)
+    }
 }
 
 /// A norm for node states and one for edge states.
@@ -159,7 +199,10 @@ pub(crate) struct NodeEdgeNorm {
 
 impl NodeEdgeNorm {
     pub(crate) fn forward(&self, state: States) -> States {
-        States { node: self.node_norm.forward(state.node), edge: self.edge_norm.forward(state.edge) }
+        States {
+            node: self.node_norm.forward(state.node),
+            edge: self.edge_norm.forward(state.edge),
+        }
     }
 }
 

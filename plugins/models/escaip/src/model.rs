@@ -54,11 +54,17 @@ impl Escaip {
         let energies = self.output_heads.energies(latent.node.clone(), &pass);
         let forces = self.output_heads.force_factors(latent, &pass).forces(&pass);
         let (features, notes) = pass.into_notes();
-        Ok(Trace { features, notes, forces, energies })
+        Ok(Trace {
+            features,
+            notes,
+            forces,
+            energies,
+        })
     }
 
     fn force_factors(&self, pass: &Pass<'_, '_>) -> ForceFactors {
-        self.output_heads.force_factors(self.backbone.forward(pass), pass)
+        self.output_heads
+            .force_factors(self.backbone.forward(pass), pass)
     }
 
     /// `4 · mean |e − e₀| + 100 · mean_i ‖f_i − y_i‖`: molecules and atoms of the whole batch.
@@ -66,11 +72,19 @@ impl Escaip {
         let pass = Pass::new(batch, &self.config)?;
         let latent = self.backbone.forward(&pass);
         let Some(energies) = self.output_heads.energies(latent.node.clone(), &pass) else {
-            return Err(PluginError::BadRequest("escaip: the loss \"reference\" needs energy_head = true".into()));
+            return Err(PluginError::BadRequest(
+                "escaip: the loss \"reference\" needs energy_head = true".into(),
+            ));
         };
         let forces = self.output_heads.force_factors(latent, &pass).forces(&pass);
-        let energy_error = (batch.in_full(energies) - batch.rows("energy")?).abs().mean();
-        let force_error = (batch.in_full(forces) - batch.rows("target")?).square().sum_dim(1).sqrt().mean();
+        let energy_error = (batch.in_full(energies) - batch.rows("energy")?)
+            .abs()
+            .mean();
+        let force_error = (batch.in_full(forces) - batch.rows("target")?)
+            .square()
+            .sum_dim(1)
+            .sqrt()
+            .mean();
         Ok(energy_error * 4.0 + force_error * 100.0)
     }
 }
@@ -78,8 +92,10 @@ impl Escaip {
 impl ModelPlugin for Escaip {
     type Config = EscaipConfig;
     const NAME: &'static str = "escaip";
-    const ABOUT: &'static str = "EScAIP: attention among neighbours, forces that must learn to rotate";
-    const CAPABILITIES: &'static [&'static str] = &["equivariant-subspace", "exact-twirl", "shared-rotations"];
+    const ABOUT: &'static str =
+        "EScAIP: attention among neighbours, forces that must learn to rotate";
+    const CAPABILITIES: &'static [&'static str] =
+        &["equivariant-subspace", "exact-twirl", "shared-rotations"];
 
     fn sizes() -> Vec<(&'static str, EscaipConfig)> {
         EscaipConfig::named()
@@ -88,7 +104,11 @@ impl ModelPlugin for Escaip {
     fn init(config: &EscaipConfig, device: &Device) -> Self {
         let mut draw = Draw::from_device(device);
         let backbone = Backbone::new(config, &mut draw);
-        Self { backbone, output_heads: Heads::new(config, &mut draw), config: config.clone() }
+        Self {
+            backbone,
+            output_heads: Heads::new(config, &mut draw),
+            config: config.clone(),
+        }
     }
 
     /// `positions [atoms, 3]` in angstrom and `species [atoms]` (atomic numbers) to `forces [atoms, 3]`, normalised.
@@ -115,28 +135,43 @@ impl ModelPlugin for Escaip {
 
     fn loss(&self, name: &str, batch: &Batch<'_>) -> PluginResult<Tensor<1>> {
         match name {
-            "mse" => Ok((batch.in_full(self.forward(batch)?) - batch.rows("target")?).square().mean()),
+            "mse" => Ok(
+                (batch.in_full(self.forward(batch)?) - batch.rows("target")?)
+                    .square()
+                    .mean(),
+            ),
             "reference" => self.reference_loss(batch),
-            _ => Err(PluginError::BadRequest(format!("loss \"{name}\" is not known to escaip; use mse or reference"))),
+            _ => Err(PluginError::BadRequest(format!(
+                "loss \"{name}\" is not known to escaip; use mse or reference"
+            ))),
         }
     }
 
     /// The names of the reference implementation, on which its weight-decay rule rests.
     fn parameter_name(path: &str) -> String {
-        path.split('.').filter_map(reference_name).collect::<Vec<_>>().join(".")
+        path.split('.')
+            .filter_map(reference_name)
+            .collect::<Vec<_>>()
+            .join(".")
     }
 
     fn groups() -> Vec<(&'static str, Vec<&'static str>)> {
         const DIRECTION: &str = "output_heads.forces.force_direction_layer.";
         const LAST: &str = "output_heads.forces.force_direction_layer.final_output.";
-        vec![("head", vec![DIRECTION]), ("equivariant-subspace", vec![LAST])]
+        vec![
+            ("head", vec![DIRECTION]),
+            ("equivariant-subspace", vec![LAST]),
+        ]
     }
 
     /// The model is equivariant where the three columns of the last map `[hidden, 3]` are equal.
     fn project_equivariant(&self, values: &mut [f64]) -> PluginResult<()> {
         if values.len() != 3 * self.config.hidden {
             let expected = 3 * self.config.hidden;
-            return Err(PluginError::BadRequest(format!("equivariant-subspace has {expected} numbers, {} were given", values.len())));
+            return Err(PluginError::BadRequest(format!(
+                "equivariant-subspace has {expected} numbers, {} were given",
+                values.len()
+            )));
         }
         for axes in values.chunks_exact_mut(3) {
             let mean = (axes[0] + axes[1] + axes[2]) / 3.0;
@@ -148,7 +183,12 @@ impl ModelPlugin for Escaip {
     fn share(&self, batch: &Batch<'_>) -> PluginResult<Shared> {
         let pass = Pass::new(batch, &self.config)?;
         let graph = &pass.features.graph;
-        Ok(Shared::new(SharedFactors::new(self.force_factors(&pass), &graph.offsets, &graph.senders, batch)?))
+        Ok(Shared::new(SharedFactors::new(
+            self.force_factors(&pass),
+            &graph.offsets,
+            &graph.senders,
+            batch,
+        )?))
     }
 
     fn forward_shared(&self, shared: &Shared, rotated: &Batch<'_>) -> PluginResult<Tensor<2>> {
@@ -164,7 +204,9 @@ impl ModelPlugin for Escaip {
         let matrices = twirl::direction_matrices(&graph.offsets, &direction, &graph.directions);
         let atoms = || magnitude.iter().zip(&matrices);
         let means = atoms().flat_map(|(&m, c)| twirl::mean(m, c));
-        Ok(means.chain(atoms().map(|(&m, c)| twirl::variance(m, c))).collect())
+        Ok(means
+            .chain(atoms().map(|(&m, c)| twirl::variance(m, c)))
+            .collect())
     }
 }
 

@@ -5,7 +5,9 @@ use crate::{
     graph::{Graph, GraphLimits},
 };
 use burn::tensor::Tensor;
-use equivbench_kernels::{Bands, Dropout, KernelError, RowIndex, Segments, banded_radial, gather_rows, segment_sum};
+use equivbench_kernels::{
+    Bands, Dropout, KernelError, RowIndex, Segments, banded_radial, gather_rows, segment_sum,
+};
 use equivbench_plugin::{Batch, PluginError, PluginResult, Precision};
 use std::cell::RefCell;
 
@@ -65,20 +67,40 @@ impl Features {
         let species = checked_species(batch, config.elements)?;
         let molecules = batch.offsets();
         if let Some(empty) = molecules.windows(2).position(|w| w[0] == w[1]) {
-            return Err(PluginError::BadRequest(format!("escaip: sample {empty} of the batch has no atoms")));
+            return Err(PluginError::BadRequest(format!(
+                "escaip: sample {empty} of the batch has no atoms"
+            )));
         }
-        let limits = GraphLimits { cutoff: config.cutoff, neighbours: config.neighbours, orders: config.boo_orders };
+        let limits = GraphLimits {
+            cutoff: config.cutoff,
+            neighbours: config.neighbours,
+            orders: config.boo_orders,
+        };
         let graph = Graph::build(&positions, molecules, limits);
-        Self::upload(graph, &species, molecules, batch, config).map_err(|e| PluginError::Other(format!("escaip: {e}")))
+        Self::upload(graph, &species, molecules, batch, config)
+            .map_err(|e| PluginError::Other(format!("escaip: {e}")))
     }
 
-    fn upload(graph: Graph, species: &[usize], molecules: &[usize], batch: &Batch<'_>, config: &EscaipConfig) -> Result<Self, KernelError> {
+    fn upload(
+        graph: Graph,
+        species: &[usize],
+        molecules: &[usize],
+        batch: &Batch<'_>,
+        config: &EscaipConfig,
+    ) -> Result<Self, KernelError> {
         let (atoms, edges, slots) = (graph.atoms(), graph.edges(), config.neighbours);
         let owned = |offsets: &[usize]| offsets.windows(2).map(|w| w[1] - w[0]).collect::<Vec<_>>();
         let counts = owned(&graph.offsets);
-        let mask = counts.iter().flat_map(|&n| (0..slots).map(move |s| f64::from(u8::from(s < n)))).collect();
+        let mask = counts
+            .iter()
+            .flat_map(|&n| (0..slots).map(move |s| f64::from(u8::from(s < n))))
+            .collect();
         let molecule_sizes = owned(molecules);
-        let molecule_of_atom: Vec<usize> = molecule_sizes.iter().enumerate().flat_map(|(g, &n)| std::iter::repeat_n(g, n)).collect();
+        let molecule_of_atom: Vec<usize> = molecule_sizes
+            .iter()
+            .enumerate()
+            .flat_map(|(g, &n)| std::iter::repeat_n(g, n))
+            .collect();
         Ok(Self {
             species: RowIndex::new(config.elements, species)?,
             senders: RowIndex::new(atoms, &graph.senders)?,
@@ -93,8 +115,14 @@ impl Features {
             directions: batch.upload(graph.directions.concat(), vec![edges, 3]),
             cosines: batch.upload(graph.cosines(slots), vec![atoms, slots, slots]),
             mask: batch.upload(mask, vec![atoms, slots]),
-            mean_factor: batch.upload(counts.iter().map(|&n| 1.0 / (n as f64 + 1e-5)).collect(), vec![atoms, 1]),
-            molecule_mean_factor: batch.upload(molecule_sizes.iter().map(|&n| 1.0 / n as f64).collect(), vec![molecule_sizes.len(), 1]),
+            mean_factor: batch.upload(
+                counts.iter().map(|&n| 1.0 / (n as f64 + 1e-5)).collect(),
+                vec![atoms, 1],
+            ),
+            molecule_mean_factor: batch.upload(
+                molecule_sizes.iter().map(|&n| 1.0 / n as f64).collect(),
+                vec![molecule_sizes.len(), 1],
+            ),
             graph,
         })
     }
@@ -119,19 +147,27 @@ impl Padding {
             fill.extend((0..slots).map(|s| range[0] + if s < used { s } else { 0 }));
             drop.extend((0..used).map(|s| atom * slots + s));
         }
-        Ok(Some(Self { fill: RowIndex::new(edges, &fill)?, drop: RowIndex::new(atoms * slots, &drop)? }))
+        Ok(Some(Self {
+            fill: RowIndex::new(edges, &fill)?,
+            drop: RowIndex::new(atoms * slots, &drop)?,
+        }))
     }
 }
 
 pub(crate) fn checked_positions(batch: &Batch<'_>) -> PluginResult<Vec<f64>> {
     let shape = batch.shape("positions")?;
     if shape[1..] != [3] {
-        return Err(PluginError::BadRequest(format!("escaip: positions have shape {shape:?}, [atoms, 3] was expected")));
+        return Err(PluginError::BadRequest(format!(
+            "escaip: positions have shape {shape:?}, [atoms, 3] was expected"
+        )));
     }
     let positions = batch.floats("positions")?;
     match positions.iter().position(|x| !x.is_finite()) {
         None => Ok(positions),
-        Some(at) => Err(PluginError::BadData(format!("escaip: the position of atom {} of the batch is not finite", at / 3))),
+        Some(at) => Err(PluginError::BadData(format!(
+            "escaip: the position of atom {} of the batch is not finite",
+            at / 3
+        ))),
     }
 }
 
@@ -143,7 +179,12 @@ fn checked_species(batch: &Batch<'_>, elements: usize) -> PluginResult<Vec<usize
             elements - 1
         ))),
     };
-    batch.ints("species")?.iter().enumerate().map(known).collect()
+    batch
+        .ints("species")?
+        .iter()
+        .enumerate()
+        .map(known)
+        .collect()
 }
 
 /// Half the number of Gaussians kept around a distance. Centres are half a width apart, so what is dropped is below
@@ -156,17 +197,32 @@ fn half_band(precision: Precision) -> usize {
 }
 
 /// `phi_b(d) = exp(-(d - b delta)² / (2 (2 delta)²))`, delta = cutoff / (B - 1), as a band around `d / delta`.
-fn radial_bands(distances: &[f64], batch: &Batch<'_>, config: &EscaipConfig) -> Result<Bands, KernelError> {
+fn radial_bands(
+    distances: &[f64],
+    batch: &Batch<'_>,
+    config: &EscaipConfig,
+) -> Result<Bands, KernelError> {
     let basis = config.radial_functions;
     let delta = config.cutoff / (basis - 1) as f64;
     let half = half_band(batch.precision());
     let width = (2 * half + 1).min(basis);
     // An infinite distance ends at the last start, where every Gaussian of it is 0.
-    let start_of = |d: &f64| ((d / delta).round() as usize).saturating_sub(half).min(basis - width);
+    let start_of = |d: &f64| {
+        ((d / delta).round() as usize)
+            .saturating_sub(half)
+            .min(basis - width)
+    };
     let starts: Vec<usize> = distances.iter().map(start_of).collect();
     let gaussian = |d: f64, b: usize| (-((d - b as f64 * delta) / delta).powi(2) / 8.0).exp();
-    let values = distances.iter().zip(&starts).flat_map(|(&d, &start)| (start..start + width).map(move |b| gaussian(d, b)));
-    Bands::new(basis, &starts, batch.upload(values.collect(), vec![distances.len(), width]))
+    let values = distances
+        .iter()
+        .zip(&starts)
+        .flat_map(|(&d, &start)| (start..start + width).map(move |b| gaussian(d, b)));
+    Bands::new(
+        basis,
+        &starts,
+        batch.upload(values.collect(), vec![distances.len(), width]),
+    )
 }
 
 /// One tensor noted during a traced pass.
@@ -203,27 +259,57 @@ pub(crate) struct Pass<'a, 'b> {
 
 impl<'a, 'b> Pass<'a, 'b> {
     pub(crate) fn new(batch: &'a Batch<'b>, config: &'a EscaipConfig) -> PluginResult<Self> {
-        Ok(Self { batch, features: Features::new(batch, config)?, config, notes: None })
+        Ok(Self {
+            batch,
+            features: Features::new(batch, config)?,
+            config,
+            notes: None,
+        })
     }
 
     /// A pass that keeps notes, those on the fixed inputs first.
     pub(crate) fn traced(batch: &'a Batch<'b>, config: &'a EscaipConfig) -> PluginResult<Self> {
-        let pass = Self { notes: Some(RefCell::default()), ..Self::new(batch, config)? };
+        let pass = Self {
+            notes: Some(RefCell::default()),
+            ..Self::new(batch, config)?
+        };
         let features = &pass.features;
         let [atoms, slots] = features.mask.dims();
-        pass.note(NoteRows::Edges, || "graph.edge_direction".into(), &features.directions);
-        pass.note(NoteRows::Atoms, || "graph.node_direction_expansion".into(), &features.orders);
-        pass.note(NoteRows::Atoms, || "graph.angle_cosine".into(), &features.cosines.clone().reshape([atoms, slots * slots]));
-        pass.note(NoteRows::Pairs, || "graph.edge_distance_expansion".into(), &pass.dense_expansion());
+        pass.note(
+            NoteRows::Edges,
+            || "graph.edge_direction".into(),
+            &features.directions,
+        );
+        pass.note(
+            NoteRows::Atoms,
+            || "graph.node_direction_expansion".into(),
+            &features.orders,
+        );
+        pass.note(
+            NoteRows::Atoms,
+            || "graph.angle_cosine".into(),
+            &features.cosines.clone().reshape([atoms, slots * slots]),
+        );
+        pass.note(
+            NoteRows::Pairs,
+            || "graph.edge_distance_expansion".into(),
+            &pass.dense_expansion(),
+        );
         Ok(pass)
     }
 
     /// The radial expansion with its zeros, `[pairs, B]`.
     fn dense_expansion(&self) -> Tensor<2> {
         let basis = self.config.radial_functions;
-        let identity = (0..basis * basis).map(|k| f64::from(u8::from(k % (basis + 1) == 0))).collect();
+        let identity = (0..basis * basis)
+            .map(|k| f64::from(u8::from(k % (basis + 1) == 0)))
+            .collect();
         let zeros = self.batch.upload(vec![0.0; basis], vec![basis]);
-        banded_radial(&self.features.radial, self.batch.upload(identity, vec![basis, basis]), zeros)
+        banded_radial(
+            &self.features.radial,
+            self.batch.upload(identity, vec![basis, basis]),
+            zeros,
+        )
     }
 
     /// Whether [`Self::map_dropout`] changes anything.
@@ -254,7 +340,11 @@ impl<'a, 'b> Pass<'a, 'b> {
         }
         let seed = self.batch.next_dropout_seed()?;
         let molecules = self.batch.samples();
-        let kept = equivbench_kernels::dropout(self.batch.upload(vec![1.0; molecules], vec![molecules, 1]), probability, seed);
+        let kept = equivbench_kernels::dropout(
+            self.batch.upload(vec![1.0; molecules], vec![molecules, 1]),
+            probability,
+            seed,
+        );
         Some(gather_rows(kept, &self.features.molecule_of_atom))
     }
 
@@ -288,11 +378,19 @@ impl<'a, 'b> Pass<'a, 'b> {
         if let Some(notes) = &self.notes {
             let width = x.dims()[1];
             let values = x.clone().into_data().iter::<f64>().collect();
-            notes.borrow_mut().push(Note { name: name(), rows, width, values });
+            notes.borrow_mut().push(Note {
+                name: name(),
+                rows,
+                width,
+                values,
+            });
         }
     }
 
     pub(crate) fn into_notes(self) -> (Features, Vec<Note>) {
-        (self.features, self.notes.map(RefCell::into_inner).unwrap_or_default())
+        (
+            self.features,
+            self.notes.map(RefCell::into_inner).unwrap_or_default(),
+        )
     }
 }

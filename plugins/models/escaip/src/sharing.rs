@@ -27,14 +27,22 @@ impl SharedFactors {
     ///
     /// # Errors
     /// A batch without species.
-    pub(crate) fn new(factors: ForceFactors, offsets: &[usize], senders: &[usize], batch: &Batch<'_>) -> PluginResult<Self> {
+    pub(crate) fn new(
+        factors: ForceFactors,
+        offsets: &[usize],
+        senders: &[usize],
+        batch: &Batch<'_>,
+    ) -> PluginResult<Self> {
         let numbers = |x: Tensor<2>| x.into_data().iter::<f64>().collect::<Vec<_>>();
         Ok(Self {
             molecules: batch.offsets().to_vec(),
             species: batch.ints("species")?,
             offsets: offsets.to_vec(),
             senders: senders.to_vec(),
-            direction: numbers(factors.direction).chunks_exact(3).map(|a| [a[0], a[1], a[2]]).collect(),
+            direction: numbers(factors.direction)
+                .chunks_exact(3)
+                .map(|a| [a[0], a[1], a[2]])
+                .collect(),
             magnitude: numbers(factors.magnitude),
         })
     }
@@ -53,15 +61,25 @@ impl SharedFactors {
             )));
         }
         let positions = checked_positions(rotated)?;
-        let forces: Vec<f64> = (0..self.magnitude.len()).into_par_iter().flat_map_iter(|atom| self.force(atom, &positions)).collect();
+        let forces: Vec<f64> = (0..self.magnitude.len())
+            .into_par_iter()
+            .flat_map_iter(|atom| self.force(atom, &positions))
+            .collect();
         Ok(rotated.upload(forces, vec![self.magnitude.len(), 3]))
     }
 
     fn force(&self, atom: usize, positions: &[f64]) -> [f64; 3] {
         let mut force = [0.0; 3];
         for edge in self.offsets[atom]..self.offsets[atom + 1] {
-            let (a, unit) = (self.direction[edge], unit(positions, atom, self.senders[edge]));
-            force.iter_mut().zip(a).zip(unit).for_each(|((f, a), u)| *f += a * u);
+            let (a, unit) = (
+                self.direction[edge],
+                unit(positions, atom, self.senders[edge]),
+            );
+            force
+                .iter_mut()
+                .zip(a)
+                .zip(unit)
+                .for_each(|((f, a), u)| *f += a * u);
         }
         force.map(|f| self.magnitude[atom] * f)
     }

@@ -36,7 +36,10 @@ pub fn variance(magnitude: f64, c: &Matrix) -> f64 {
     let mut square = 0.0;
     for column in 0..3 {
         let average = (c[0][column] + c[1][column] + c[2][column]) / 3.0;
-        square += c.iter().map(|row| (row[column] - average).powi(2)).sum::<f64>();
+        square += c
+            .iter()
+            .map(|row| (row[column] - average).powi(2))
+            .sum::<f64>();
     }
     magnitude * magnitude / 3.0 * square
 }
@@ -45,7 +48,12 @@ pub fn variance(magnitude: f64, c: &Matrix) -> f64 {
 #[must_use]
 pub fn twisted(magnitude: f64, c: &Matrix, t: &Matrix) -> [f64; 3] {
     let diagonal = [0, 1, 2].map(|axis| (0..3).map(|k| c[axis][k] * t[axis][k]).sum::<f64>());
-    [0, 1, 2].map(|column| magnitude * (0..3).map(|row| t[row][column] * diagonal[row]).sum::<f64>())
+    [0, 1, 2].map(|column| {
+        magnitude
+            * (0..3)
+                .map(|row| t[row][column] * diagonal[row])
+                .sum::<f64>()
+    })
 }
 
 #[cfg(test)]
@@ -57,7 +65,14 @@ mod tests {
     /// The 24 rotations of the cube: exact for maps of degree two in the rotation, as the twisted prediction is.
     fn cube_rotations() -> Vec<Matrix> {
         let mut found = Vec::new();
-        for order in [[0, 1, 2], [1, 2, 0], [2, 0, 1], [0, 2, 1], [2, 1, 0], [1, 0, 2]] {
+        for order in [
+            [0, 1, 2],
+            [1, 2, 0],
+            [2, 0, 1],
+            [0, 2, 1],
+            [2, 1, 0],
+            [1, 0, 2],
+        ] {
             for signs in 0..8 {
                 let mut t = [[0.0; 3]; 3];
                 for row in 0..3 {
@@ -83,7 +98,11 @@ mod tests {
         let twists: Vec<[f64; 3]> = rotations.iter().map(|t| twisted(1.7, &C, t)).collect();
         let average = [0, 1, 2].map(|c| twists.iter().map(|z| z[c]).sum::<f64>() / 24.0);
         let exact = mean(1.7, &C);
-        let spread: f64 = twists.iter().map(|z| (0..3).map(|c| (z[c] - exact[c]).powi(2)).sum::<f64>()).sum::<f64>() / 24.0;
+        let spread: f64 = twists
+            .iter()
+            .map(|z| (0..3).map(|c| (z[c] - exact[c]).powi(2)).sum::<f64>())
+            .sum::<f64>()
+            / 24.0;
         assert!((0..3).all(|c| (average[c] - exact[c]).abs() < 1e-14));
         assert!((spread - variance(1.7, &C)).abs() < 1e-13);
     }
@@ -98,7 +117,11 @@ mod tests {
 
     #[test]
     fn matrices_collect_the_edges_of_their_own_atom() {
-        let c = direction_matrices(&[0, 1, 3], &[1.0, 2.0, 3.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0], &[[1.0, 0.0, 0.0]; 3]);
+        let c = direction_matrices(
+            &[0, 1, 3],
+            &[1.0, 2.0, 3.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0],
+            &[[1.0, 0.0, 0.0]; 3],
+        );
         assert_eq!(c[0], [[1.0, 0.0, 0.0], [2.0, 0.0, 0.0], [3.0, 0.0, 0.0]]);
         assert_eq!(c[1], [[1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0; 3]]);
     }

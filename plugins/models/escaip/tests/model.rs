@@ -24,14 +24,25 @@ fn small() -> EscaipConfig {
 
 fn trainer(config: &EscaipConfig, precision: &str, recipe: &str, seed: u64) -> Trainer<Escaip> {
     let config = serde_json::to_string(config).unwrap();
-    let request = ModelRequest { config, seed, precision: precision.into(), recipe: recipe.into(), ..ModelRequest::default() };
+    let request = ModelRequest {
+        config,
+        seed,
+        precision: precision.into(),
+        recipe: recipe.into(),
+        ..ModelRequest::default()
+    };
     Trainer::open(&request).unwrap()
 }
 
 fn cloud(atoms: usize, seed: u64) -> (Vec<f64>, Vec<i64>) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let positions = (0..3 * atoms).map(|_| f64::from(rng.random_range(-2.5f32..2.5))).collect();
-    (positions, (0..atoms).map(|_| rng.random_range(1..10)).collect())
+    let positions = (0..3 * atoms)
+        .map(|_| f64::from(rng.random_range(-2.5f32..2.5)))
+        .collect();
+    (
+        positions,
+        (0..atoms).map(|_| rng.random_range(1..10)).collect(),
+    )
 }
 
 fn batch_of(molecules: &[(Vec<f64>, Vec<i64>)]) -> OwnedBatch {
@@ -39,11 +50,20 @@ fn batch_of(molecules: &[(Vec<f64>, Vec<i64>)]) -> OwnedBatch {
     let species: Vec<i64> = molecules.iter().flat_map(|m| m.1.clone()).collect();
     let sizes: Vec<usize> = molecules.iter().map(|m| m.1.len()).collect();
     let target: Vec<f64> = positions.iter().map(|x| 0.3 * x).collect();
-    OwnedBatch::new(&positions, &species, &sizes).with_target(&target).with_energy(&vec![0.5; sizes.len()])
+    OwnedBatch::new(&positions, &species, &sizes)
+        .with_target(&target)
+        .with_energy(&vec![0.5; sizes.len()])
 }
 
 fn predict(trainer: &mut Trainer<Escaip>, batch: &OwnedBatch) -> Vec<f64> {
-    batch.lend(|raw| trainer.predict(raw, Weights::Raw).unwrap().into_data().iter::<f64>().collect())
+    batch.lend(|raw| {
+        trainer
+            .predict(raw, Weights::Raw)
+            .unwrap()
+            .into_data()
+            .iter::<f64>()
+            .collect()
+    })
 }
 
 fn refusal(trainer: &mut Trainer<Escaip>, batch: &OwnedBatch) -> PluginError {
@@ -61,8 +81,16 @@ fn a_prediction_does_not_depend_on_who_shares_the_batch_to_the_last_bit() {
         for (_, config) in Escaip::sizes().into_iter().take(2) {
             let mut trainer = trainer(&config, precision, "", 5);
             let together = predict(&mut trainer, &batch_of(&molecules));
-            let alone: Vec<f64> = molecules.iter().flat_map(|m| predict(&mut trainer, &batch_of(std::slice::from_ref(m)))).collect();
-            assert_eq!(bits(&together), bits(&alone), "{precision}, hidden {}", config.hidden);
+            let alone: Vec<f64> = molecules
+                .iter()
+                .flat_map(|m| predict(&mut trainer, &batch_of(std::slice::from_ref(m))))
+                .collect();
+            assert_eq!(
+                bits(&together),
+                bits(&alone),
+                "{precision}, hidden {}",
+                config.hidden
+            );
         }
     }
 }
@@ -73,7 +101,9 @@ fn weights_and_training_follow_from_the_seed_alone() {
     let config = small();
     let run = |seed| {
         let mut trainer = trainer(&config, "f32", r#"{"lr": 1e-3}"#, seed);
-        let losses: Vec<f64> = (0..4).map(|_| batch.lend(|raw| trainer.train_step(raw).unwrap()[0])).collect();
+        let losses: Vec<f64> = (0..4)
+            .map(|_| batch.lend(|raw| trainer.train_step(raw).unwrap()[0]))
+            .collect();
         (losses, predict(&mut trainer, &batch))
     };
     assert_eq!(run(3), run(3));
@@ -83,8 +113,13 @@ fn weights_and_training_follow_from_the_seed_alone() {
 #[test]
 fn both_precisions_start_from_the_same_weights() {
     let values = |precision| trainer(&small(), precision, "", 3).values();
-    let (Flat::F32(single), Flat::F64(double)) = (values("f32"), values("f64")) else { panic!("precision was asked for") };
-    let widened: Vec<Vec<f64>> = single.iter().map(|p| p.iter().map(|&v| f64::from(v)).collect()).collect();
+    let (Flat::F32(single), Flat::F64(double)) = (values("f32"), values("f64")) else {
+        panic!("precision was asked for")
+    };
+    let widened: Vec<Vec<f64>> = single
+        .iter()
+        .map(|p| p.iter().map(|&v| f64::from(v)).collect())
+        .collect();
     assert_eq!(widened, double);
 }
 
@@ -92,16 +127,25 @@ fn both_precisions_start_from_the_same_weights() {
 fn fresh_weights_follow_the_laws_of_the_reference() {
     let config = EscaipConfig::new(64, 8, 1);
     let trainer = trainer(&config, "f64", "", 9);
-    let Flat::F64(values) = &trainer.values() else { panic!("f64 was asked for") };
+    let Flat::F64(values) = &trainer.values() else {
+        panic!("f64 was asked for")
+    };
     for (parameter, values) in trainer.parameters().iter().zip(values) {
         let (name, shape) = (&parameter.name, &parameter.shape);
         let largest = values.iter().fold(0.0f64, |m, v| m.max(v.abs()));
         if name.contains("atomic_embedding") {
             assert!(largest <= 1e-3 && largest > 0.99e-3, "{name}: {largest}");
         } else if let [inputs, outputs] = shape[..] {
-            let gain = if name.contains("output_heads.energy") { 0.01 } else { 1.0 };
+            let gain = if name.contains("output_heads.energy") {
+                0.01
+            } else {
+                1.0
+            };
             let bound = gain * (6.0 / (inputs + outputs) as f64).sqrt();
-            assert!(largest <= bound * (1.0 + 1e-6) && largest > 0.9 * bound, "{name}: {largest} of {bound}");
+            assert!(
+                largest <= bound * (1.0 + 1e-6) && largest > 0.9 * bound,
+                "{name}: {largest} of {bound}"
+            );
         } else {
             let constant = if name.contains("bias") { 0.0 } else { 1.0 };
             assert!(values.iter().all(|&v| v == constant), "{name}");
@@ -114,13 +158,19 @@ fn dropout_acts_in_training_only_and_changes_from_step_to_step() {
     let batch = batch_of(&[cloud(9, 1)]);
     let losses = |config: &EscaipConfig| {
         let mut trainer = trainer(config, "f64", r#"{"lr": 0.0, "weight_decay": 0.0}"#, 3);
-        let losses: Vec<f64> = (0..3).map(|_| batch.lend(|raw| trainer.train_step(raw).unwrap()[0])).collect();
+        let losses: Vec<f64> = (0..3)
+            .map(|_| batch.lend(|raw| trainer.train_step(raw).unwrap()[0]))
+            .collect();
         (losses, predict(&mut trainer, &batch))
     };
     let without = small().with_attention_dropout(0.0).with_mlp_dropout(0.0);
     let (plain, prediction) = losses(&without);
     assert!(plain.windows(2).all(|w| w[0] == w[1]));
-    for config in [without.clone().with_mlp_dropout(0.2), without.clone().with_attention_dropout(0.3), without.with_stochastic_depth(0.5)] {
+    for config in [
+        without.clone().with_mlp_dropout(0.2),
+        without.clone().with_attention_dropout(0.3),
+        without.with_stochastic_depth(0.5),
+    ] {
         let (dropped, same) = losses(&config);
         assert_ne!(dropped[0], dropped[1], "{config}");
         assert_eq!(bits(&same), bits(&prediction), "{config}");
@@ -131,9 +181,21 @@ fn dropout_acts_in_training_only_and_changes_from_step_to_step() {
 fn training_lowers_either_loss() {
     let batch = batch_of(&[cloud(9, 1), cloud(12, 2)]);
     for loss in ["mse", "reference"] {
-        let mut trainer = trainer(&small(), "f32", &format!("{{\"loss\": \"{loss}\", \"lr\": 3e-3, \"schedule\": \"constant\"}}"), 3);
-        let losses: Vec<f64> = (0..60).map(|_| batch.lend(|raw| trainer.train_step(raw).unwrap()[0])).collect();
-        assert!(losses[59] < 0.7 * losses[0], "{loss}: {} -> {}", losses[0], losses[59]);
+        let mut trainer = trainer(
+            &small(),
+            "f32",
+            &format!("{{\"loss\": \"{loss}\", \"lr\": 3e-3, \"schedule\": \"constant\"}}"),
+            3,
+        );
+        let losses: Vec<f64> = (0..60)
+            .map(|_| batch.lend(|raw| trainer.train_step(raw).unwrap()[0]))
+            .collect();
+        assert!(
+            losses[59] < 0.7 * losses[0],
+            "{loss}: {} -> {}",
+            losses[0],
+            losses[59]
+        );
     }
 }
 
@@ -142,8 +204,14 @@ fn the_energy_head_is_left_alone_by_the_force_loss() {
     let batch = batch_of(&[cloud(9, 1)]);
     let mut trainer = trainer(&small(), "f32", r#"{"loss": "mse", "lr": 1e-3}"#, 3);
     let energy = |trainer: &Trainer<Escaip>| {
-        let Flat::F32(values) = &trainer.values() else { panic!("f32 was asked for") };
-        let named = trainer.parameters().iter().zip(values).filter(|(p, _)| p.name.contains("output_heads.energy"));
+        let Flat::F32(values) = &trainer.values() else {
+            panic!("f32 was asked for")
+        };
+        let named = trainer
+            .parameters()
+            .iter()
+            .zip(values)
+            .filter(|(p, _)| p.name.contains("output_heads.energy"));
         named.map(|(_, v)| v.clone()).collect::<Vec<_>>()
     };
     let before = energy(&trainer);
@@ -156,12 +224,33 @@ fn the_energy_head_is_left_alone_by_the_force_loss() {
 fn projected_weights_make_the_model_equivariant() {
     let batch = batch_of(&[cloud(9, 1), cloud(12, 2)]);
     let trainer = trainer(&small(), "f64", "", 3);
-    let index = trainer.parameters().iter().position(|p| p.name.ends_with("force_direction_layer.final_output.0.weight")).unwrap();
-    let Flat::F64(mut values) = trainer.values() else { panic!("f64 was asked for") };
-    trainer.model().project_equivariant(&mut values[index]).unwrap();
-    let model = equivbench_plugin::parameters::write(trainer.model().valid(), &Flat::F64(values), Precision::F64);
-    let twirl =
-        |model: &Escaip| batch.lend(|raw| model.exact_twirl(&Batch::new(raw, &Device::flex(), Precision::F64, None).unwrap()).unwrap());
+    let index = trainer
+        .parameters()
+        .iter()
+        .position(|p| {
+            p.name
+                .ends_with("force_direction_layer.final_output.0.weight")
+        })
+        .unwrap();
+    let Flat::F64(mut values) = trainer.values() else {
+        panic!("f64 was asked for")
+    };
+    trainer
+        .model()
+        .project_equivariant(&mut values[index])
+        .unwrap();
+    let model = equivbench_plugin::parameters::write(
+        trainer.model().valid(),
+        &Flat::F64(values),
+        Precision::F64,
+    );
+    let twirl = |model: &Escaip| {
+        batch.lend(|raw| {
+            model
+                .exact_twirl(&Batch::new(raw, &Device::flex(), Precision::F64, None).unwrap())
+                .unwrap()
+        })
+    };
     let variance = |exact: &[f64]| exact[63..].iter().sum::<f64>();
     assert!(variance(&twirl(&trainer.model().valid())) > 1e-6);
     // Rounding of a mean of three equal rows.
@@ -184,42 +273,81 @@ fn unreadable_batches_are_refused_with_the_reason() {
     let mut broken = positions.clone();
     broken[7] = f64::NAN;
     let text = |error: PluginError| error.to_string();
-    assert!(text(refusal(&mut trainer, &OwnedBatch::new(&broken, &species, &[4]))).contains("the position of atom 2 of the batch"));
+    assert!(
+        text(refusal(
+            &mut trainer,
+            &OwnedBatch::new(&broken, &species, &[4])
+        ))
+        .contains("the position of atom 2 of the batch")
+    );
     for z in [0, -3, 20, 109] {
-        let error = text(refusal(&mut trainer, &OwnedBatch::new(&positions, &[1, 6, z, 8], &[4])));
-        assert!(error.contains(&format!("atom 2 of the batch has atomic number {z}")) && error.contains("1 to 19"), "{error}");
+        let error = text(refusal(
+            &mut trainer,
+            &OwnedBatch::new(&positions, &[1, 6, z, 8], &[4]),
+        ));
+        assert!(
+            error.contains(&format!("atom 2 of the batch has atomic number {z}"))
+                && error.contains("1 to 19"),
+            "{error}"
+        );
     }
-    assert!(text(refusal(&mut trainer, &OwnedBatch::new(&positions, &species, &[4, 0]))).contains("sample 1"));
+    assert!(
+        text(refusal(
+            &mut trainer,
+            &OwnedBatch::new(&positions, &species, &[4, 0])
+        ))
+        .contains("sample 1")
+    );
     assert!(text(refusal(&mut trainer, &OwnedBatch::new(&[], &[], &[]))).contains("empty"));
 }
 
 #[test]
 fn the_reference_loss_needs_the_energy_head() {
-    let mut trainer = trainer(&small().with_energy_head(false), "f32", r#"{"loss": "reference"}"#, 3);
+    let mut trainer = trainer(
+        &small().with_energy_head(false),
+        "f32",
+        r#"{"loss": "reference"}"#,
+        3,
+    );
     let error = batch_of(&[cloud(4, 1)]).lend(|raw| trainer.train_step(raw).unwrap_err());
     assert!(error.to_string().contains("energy_head"));
 }
 
 #[test]
 fn impossible_configurations_are_refused_before_anything_is_built() {
-    let request = ModelRequest { config: r#"{"hidden": 30}"#.into(), ..ModelRequest::default() };
+    let request = ModelRequest {
+        config: r#"{"hidden": 30}"#.into(),
+        ..ModelRequest::default()
+    };
     let error = Trainer::<Escaip>::open(&request).err().unwrap().to_string();
-    assert!(error.contains("hidden = 30 is not divisible by heads = 4"), "{error}");
+    assert!(
+        error.contains("hidden = 30 is not divisible by heads = 4"),
+        "{error}"
+    );
 }
 
 /// A rotation about an axis that is no axis of the frame.
 fn rotation(angle: f64) -> [[f64; 3]; 3] {
     let ((sin, cos), axis) = (angle.sin_cos(), [2.0 / 3.0, -1.0 / 3.0, 2.0 / 3.0]);
-    let cross = [[0.0, -axis[2], axis[1]], [axis[2], 0.0, -axis[0]], [-axis[1], axis[0], 0.0]];
+    let cross = [
+        [0.0, -axis[2], axis[1]],
+        [axis[2], 0.0, -axis[0]],
+        [-axis[1], axis[0], 0.0],
+    ];
     std::array::from_fn(|i| {
-        std::array::from_fn(|j| f64::from(u8::from(i == j)) * cos + sin * cross[i][j] + (1.0 - cos) * axis[i] * axis[j])
+        std::array::from_fn(|j| {
+            f64::from(u8::from(i == j)) * cos + sin * cross[i][j] + (1.0 - cos) * axis[i] * axis[j]
+        })
     })
 }
 
 fn rotated(molecules: &[(Vec<f64>, Vec<i64>)], first_angle: f64) -> OwnedBatch {
     let turn = |(m, (positions, species)): (usize, &(Vec<f64>, Vec<i64>))| {
         let r = rotation(first_angle + m as f64);
-        let turned = positions.chunks_exact(3).flat_map(|x| r.map(|row| row[0] * x[0] + row[1] * x[1] + row[2] * x[2])).collect();
+        let turned = positions
+            .chunks_exact(3)
+            .flat_map(|x| r.map(|row| row[0] * x[0] + row[1] * x[1] + row[2] * x[2]))
+            .collect();
         (turned, species.clone())
     };
     batch_of(&molecules.iter().enumerate().map(turn).collect::<Vec<_>>())
@@ -233,7 +361,14 @@ fn predictions_of_rotated_copies_are_the_same_from_one_shared_pass() {
     batch_of(&molecules).lend(|raw| trainer.train_step(raw).unwrap());
     for weights in [Weights::Raw, Weights::Ema] {
         let predict = |trainer: &mut Trainer<Escaip>, batch: &OwnedBatch| -> Vec<f64> {
-            batch.lend(|raw| trainer.predict(raw, weights).unwrap().into_data().iter::<f64>().collect())
+            batch.lend(|raw| {
+                trainer
+                    .predict(raw, weights)
+                    .unwrap()
+                    .into_data()
+                    .iter::<f64>()
+                    .collect()
+            })
         };
         for angle in [0.0, 0.8, 2.5] {
             let copy = rotated(&molecules, angle);
@@ -242,11 +377,18 @@ fn predictions_of_rotated_copies_are_the_same_from_one_shared_pass() {
             let shared = predict(&mut trainer, &copy);
             let scale = blind.iter().fold(0.0, |most: f64, x| most.max(x.abs()));
             // Sums over 23 neighbours of numbers that went through two blocks: f64 rounding, some hundred times.
-            let difference = blind.iter().zip(&shared).fold(0.0, |most: f64, (a, b)| most.max((a - b).abs()));
+            let difference = blind
+                .iter()
+                .zip(&shared)
+                .fold(0.0, |most: f64, (a, b)| most.max((a - b).abs()));
             assert!(difference < 1e-13 * scale, "{difference:e} of {scale}");
             assert!(scale > 1e-3);
-            let other = batch_of(&molecules[..2]).lend(|raw| trainer.predict(raw, weights).map(drop).unwrap_err());
-            assert!(other.to_string().contains("rotated copy of 33 atoms"), "{other}");
+            let other = batch_of(&molecules[..2])
+                .lend(|raw| trainer.predict(raw, weights).map(drop).unwrap_err());
+            assert!(
+                other.to_string().contains("rotated copy of 33 atoms"),
+                "{other}"
+            );
         }
         batch_of(&molecules).lend(|raw| trainer.train_step(raw).unwrap());
         // New weights end it: a batch of other sizes is read again.
@@ -260,7 +402,9 @@ fn steps_in_bf16_follow_those_in_f32_and_predictions_stay_in_f32() {
     let run = |precision| {
         let mut trainer = trainer(&small(), precision, r#"{"lr": 1e-3}"#, 5);
         let fresh = predict(&mut trainer, &batch);
-        let losses: Vec<f64> = (0..3).map(|_| batch.lend(|raw| trainer.train_step(raw).unwrap()[0])).collect();
+        let losses: Vec<f64> = (0..3)
+            .map(|_| batch.lend(|raw| trainer.train_step(raw).unwrap()[0]))
+            .collect();
         (bits(&fresh), losses)
     };
     let (f32_fresh, f32_losses) = run("f32");
@@ -268,6 +412,9 @@ fn steps_in_bf16_follow_those_in_f32_and_predictions_stay_in_f32() {
     assert_eq!(f32_fresh, bf16_fresh);
     for (single, half) in f32_losses.iter().zip(&bf16_losses) {
         // A few percent: sums of products of numbers with 8 significant bits, through two blocks.
-        assert!((half / single - 1.0).abs() < 0.05 && half != single, "{half} in bf16, {single} in f32");
+        assert!(
+            (half / single - 1.0).abs() < 0.05 && half != single,
+            "{half} in bf16, {single} in f32"
+        );
     }
 }

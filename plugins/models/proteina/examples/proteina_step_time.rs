@@ -50,7 +50,11 @@ struct Options {
 
 impl Options {
     fn from_arguments() -> Self {
-        let mut options = Self { steps: 10, size: "60M".into(), ..Self::default() };
+        let mut options = Self {
+            steps: 10,
+            size: "60M".into(),
+            ..Self::default()
+        };
         let mut arguments = std::env::args().skip(1);
         let mut plain = 0;
         while let Some(name) = arguments.next() {
@@ -59,7 +63,11 @@ impl Options {
                 plain += 1;
                 continue;
             }
-            let mut value = || arguments.next().unwrap_or_else(|| panic!("{name} needs a value"));
+            let mut value = || {
+                arguments
+                    .next()
+                    .unwrap_or_else(|| panic!("{name} needs a value"))
+            };
             match name.as_str() {
                 "--serve" => options.serve = true,
                 "--size" => options.size = value(),
@@ -89,8 +97,13 @@ impl Options {
     }
 
     fn trainer(&self) -> Trainer<Proteina> {
-        let given = if self.config.is_empty() { "{}" } else { &self.config };
-        let mut config: serde_json::Value = serde_json::from_str(given).unwrap_or_else(|e| panic!("--config: {e}"));
+        let given = if self.config.is_empty() {
+            "{}"
+        } else {
+            &self.config
+        };
+        let mut config: serde_json::Value =
+            serde_json::from_str(given).unwrap_or_else(|e| panic!("--config: {e}"));
         if config.get("self_conditioning_probability").is_none() {
             config["self_conditioning_probability"] = self.self_conditioning.into();
         }
@@ -110,18 +123,25 @@ impl Options {
 
     /// Chains of one length at flow times that differ, and their velocities.
     fn problem(&self, chains: usize) -> (Chains, Vec<f64>) {
-        let residues = self.residues.unwrap_or(if self.size == "nano" { 70 } else { 128 });
-        let times: Vec<f64> = (0..chains).map(|k| f64::from((0.2 + 0.7 * k as f64 / chains as f64) as f32)).collect();
+        let residues = self
+            .residues
+            .unwrap_or(if self.size == "nano" { 70 } else { 128 });
+        let times: Vec<f64> = (0..chains)
+            .map(|k| f64::from((0.2 + 0.7 * k as f64 / chains as f64) as f32))
+            .collect();
         noisy_chains(&vec![residues; chains], &times, 7)
     }
 
     fn batch_size(&self) -> usize {
-        self.chains.unwrap_or(if self.size == "nano" { 4 } else { 3 })
+        self.chains
+            .unwrap_or(if self.size == "nano" { 4 } else { 3 })
     }
 }
 
 fn number<N: std::str::FromStr>(name: &str, value: &str) -> N {
-    value.parse().unwrap_or_else(|_| panic!("{name} needs a number, not {value}"))
+    value
+        .parse()
+        .unwrap_or_else(|_| panic!("{name} needs a number, not {value}"))
 }
 
 fn with_target((chains, target): &(Chains, Vec<f64>)) -> OwnedBatch {
@@ -131,13 +151,26 @@ fn with_target((chains, target): &(Chains, Vec<f64>)) -> OwnedBatch {
 fn measure(options: &Options) {
     let start = Instant::now();
     let mut trainer = options.trainer();
-    println!("{}: opened in {:.2} s", options.size, start.elapsed().as_secs_f64());
+    println!(
+        "{}: opened in {:.2} s",
+        options.size,
+        start.elapsed().as_secs_f64()
+    );
     let problem = options.problem(options.predict.unwrap_or(options.batch_size()));
-    let (what, batch) = if options.predict.is_some() { ("prediction", problem.0.batch()) } else { ("step", with_target(&problem)) };
+    let (what, batch) = if options.predict.is_some() {
+        ("prediction", problem.0.batch())
+    } else {
+        ("step", with_target(&problem))
+    };
     let mut figure = f64::NAN;
     let mut work = || {
         figure = batch.lend(|raw| match options.predict {
-            Some(_) => trainer.predict(raw, Weights::Raw).unwrap_or_else(|e| panic!("{e}")).into_data().iter::<f64>().sum(),
+            Some(_) => trainer
+                .predict(raw, Weights::Raw)
+                .unwrap_or_else(|e| panic!("{e}"))
+                .into_data()
+                .iter::<f64>()
+                .sum(),
             None => trainer.train_step(raw).unwrap_or_else(|e| panic!("{e}"))[0],
         });
         figure
@@ -168,7 +201,10 @@ fn measure(options: &Options) {
 fn user_seconds() -> f64 {
     let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // utime is field 14, in ticks of 10 ms; the name in field 2 may hold blanks.
-    let ticks = text.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(11)?.parse::<f64>().ok());
+    let ticks = text
+        .rsplit(')')
+        .next()
+        .and_then(|rest| rest.split_whitespace().nth(11)?.parse::<f64>().ok());
     ticks.unwrap_or(0.0) / 100.0
 }
 
@@ -179,34 +215,65 @@ fn serve(options: &Options, base: serving::Base) {
         write_problem(path, &trainer, &problem);
     }
     let batch = with_target(&problem);
-    serving::serve(&mut trainer, |work| batch.lend(|raw| work(raw)), &problem.1, base);
+    serving::serve(
+        &mut trainer,
+        |work| batch.lend(|raw| work(raw)),
+        &problem.1,
+        base,
+    );
 }
 
 /// Name, element type, shape and bytes of an array of a file.
 type Array = (String, Dtype, Vec<usize>, Vec<u8>);
 
 fn floats(values: &[f64]) -> Vec<u8> {
-    values.iter().flat_map(|&v| (v as f32).to_le_bytes()).collect()
+    values
+        .iter()
+        .flat_map(|&v| (v as f32).to_le_bytes())
+        .collect()
 }
 
 /// Weights as `w.NAME`, the batch as `in.NAME`, sizes in the metadata.
 fn write_problem(path: &str, trainer: &Trainer<Proteina>, (chains, target): &(Chains, Vec<f64>)) {
     let mut arrays = weights(trainer);
     let (count, n) = (chains.sizes.len(), chains.sizes[0]);
-    let mut add = |name: &str, dtype, shape: &[usize], bytes| arrays.push((format!("in.{name}"), dtype, shape.to_vec(), bytes));
+    let mut add = |name: &str, dtype, shape: &[usize], bytes| {
+        arrays.push((format!("in.{name}"), dtype, shape.to_vec(), bytes))
+    };
     add("x_t", Dtype::F32, &[count, n, 3], floats(&chains.positions));
     add("target", Dtype::F32, &[count, n, 3], floats(target));
     add("t", Dtype::F32, &[count], floats(&chains.flow_time));
-    add("mask", Dtype::F32, &[count, n], floats(&vec![1.0; count * n]));
+    add(
+        "mask",
+        Dtype::F32,
+        &[count, n],
+        floats(&vec![1.0; count * n]),
+    );
     let breaks: Vec<f64> = chains.chain_break.iter().map(|&b| b as f64).collect();
-    add("chain_breaks_per_residue", Dtype::F32, &[count, n], floats(&breaks));
-    add("residue_pdb_idx", Dtype::I64, &[count, n], chains.residue_index.iter().flat_map(|k| k.to_le_bytes()).collect());
+    add(
+        "chain_breaks_per_residue",
+        Dtype::F32,
+        &[count, n],
+        floats(&breaks),
+    );
+    add(
+        "residue_pdb_idx",
+        Dtype::I64,
+        &[count, n],
+        chains
+            .residue_index
+            .iter()
+            .flat_map(|k| k.to_le_bytes())
+            .collect(),
+    );
     write(path, &arrays, &sizes_of_peer(trainer.model().config()));
 }
 
 /// Under the names of the reference and in its layout.
 fn weights(trainer: &Trainer<Proteina>) -> Vec<Array> {
-    let Flat::F32(values) = &trainer.values() else { panic!("weights are written from an f32 instance") };
+    let Flat::F32(values) = &trainer.values() else {
+        panic!("weights are written from an f32 instance")
+    };
     let pairs = trainer.parameters().iter().zip(values);
     pairs
         .map(|(parameter, values)| {
@@ -224,7 +291,11 @@ fn weights(trainer: &Trainer<Proteina>) -> Vec<Array> {
 /// The sizes in the words of the other program.
 fn sizes_of_peer(config: &ProteinaConfig) -> serde_json::Value {
     let last = ["self_conditioning", "chain_break"];
-    let order = if config.chain_break_first { [last[1], last[0]] } else { last };
+    let order = if config.chain_break_first {
+        [last[1], last[0]]
+    } else {
+        last
+    };
     serde_json::json!({
         "token_width": config.token_width, "layers": config.layers, "heads": config.heads,
         "conditioning_width": config.conditioning_width, "pair_width": config.pair_width, "triangle_width": config.triangle_width,
@@ -239,9 +310,12 @@ fn sizes_of_peer(config: &ProteinaConfig) -> serde_json::Value {
 }
 
 fn write(path: &str, arrays: &[Array], sizes: &serde_json::Value) {
-    let views = arrays
-        .iter()
-        .map(|(name, dtype, shape, bytes)| (name.clone(), TensorView::new(*dtype, shape.clone(), bytes).expect("shape and bytes fit")));
+    let views = arrays.iter().map(|(name, dtype, shape, bytes)| {
+        (
+            name.clone(),
+            TensorView::new(*dtype, shape.clone(), bytes).expect("shape and bytes fit"),
+        )
+    });
     let metadata = HashMap::from([("config".to_owned(), sizes.to_string())]);
     let bytes = safetensors::serialize(views, Some(metadata)).expect("arrays can be written");
     std::fs::write(path, bytes).unwrap_or_else(|e| panic!("{path}: {e}"));

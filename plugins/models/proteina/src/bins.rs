@@ -17,7 +17,12 @@ impl Boundaries {
     pub(crate) fn new(from: f64, to: f64, classes: usize, precision: Precision) -> Self {
         let steps = classes.saturating_sub(2).max(1) as f64;
         let exact = |k: usize| from + (to - from) * (k as f64 / steps);
-        Self { values: (0..classes - 1).map(|k| round(exact(k), precision)).collect(), per_unit: steps / (to - from) }
+        Self {
+            values: (0..classes - 1)
+                .map(|k| round(exact(k), precision))
+                .collect(),
+            per_unit: steps / (to - from),
+        }
     }
 
     /// The number of boundaries that are strictly smaller; 0 for NaN.
@@ -61,9 +66,17 @@ impl<'a> Cloud<'a> {
 
     /// The distance of two points, every operation in the precision of the model.
     pub(crate) fn distance(&self, i: usize, j: usize) -> f64 {
-        let (a, b) = (&self.points[3 * i..3 * i + 3], &self.points[3 * j..3 * j + 3]);
+        let (a, b) = (
+            &self.points[3 * i..3 * i + 3],
+            &self.points[3 * j..3 * j + 3],
+        );
         match self.precision {
-            Precision::F64 => a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum::<f64>().sqrt(),
+            Precision::F64 => a
+                .iter()
+                .zip(b)
+                .map(|(a, b)| (a - b) * (a - b))
+                .sum::<f64>()
+                .sqrt(),
             Precision::F32 | Precision::Bf16 => {
                 let square = |(a, b): (&f64, &f64)| {
                     let difference = *a as f32 - *b as f32;
@@ -87,7 +100,9 @@ mod tests {
 
     /// The definition, one boundary at a time.
     fn counted(distance: f64, from: f64, to: f64, classes: usize) -> usize {
-        (0..classes - 1).filter(|&k| from + (to - from) * k as f64 / (classes - 2) as f64 <= distance - 1e-12).count()
+        (0..classes - 1)
+            .filter(|&k| from + (to - from) * k as f64 / (classes - 2) as f64 <= distance - 1e-12)
+            .count()
     }
 
     #[test]
@@ -96,9 +111,20 @@ mod tests {
         for step in 0..4000 {
             // Irrational multiples: none on a boundary.
             let distance = f64::from(step) * 1e-3 * std::f64::consts::FRAC_1_SQRT_2 * 1.3;
-            assert_eq!(boundaries.class(distance), counted(distance, 0.1, 3.0, 64), "{distance}");
+            assert_eq!(
+                boundaries.class(distance),
+                counted(distance, 0.1, 3.0, 64),
+                "{distance}"
+            );
         }
-        assert_eq!([boundaries.class(0.0), boundaries.class(1e300), boundaries.class(f64::INFINITY)], [0, 63, 63]);
+        assert_eq!(
+            [
+                boundaries.class(0.0),
+                boundaries.class(1e300),
+                boundaries.class(f64::INFINITY)
+            ],
+            [0, 63, 63]
+        );
         assert_eq!(boundaries.class(f64::NAN), 0);
     }
 
@@ -111,7 +137,10 @@ mod tests {
                 assert_eq!(boundaries.class(value + 1e-12), k + 1);
             }
         }
-        assert_eq!(Boundaries::new(0.0, 1.0, 64, Precision::F64).values.len(), 63);
+        assert_eq!(
+            Boundaries::new(0.0, 1.0, 64, Precision::F64).values.len(),
+            63
+        );
     }
 
     #[test]
@@ -128,7 +157,15 @@ mod tests {
     fn separations_are_clipped_around_the_middle_class() {
         let classes = |difference: i64| separation_class(10 + difference, 10, 127);
         assert_eq!(
-            [classes(0), classes(1), classes(-1), classes(62), classes(63), classes(64), classes(-64)],
+            [
+                classes(0),
+                classes(1),
+                classes(-1),
+                classes(62),
+                classes(63),
+                classes(64),
+                classes(-64)
+            ],
             [63, 64, 62, 125, 126, 126, 0]
         );
         assert_eq!(separation_class(i64::MAX, i64::MIN, 9), 8);

@@ -96,7 +96,11 @@ impl ProteinaConfig {
             .with_sequence_separation_bins(65)
             .with_registers(4);
         let small = || Self::new(512, 8, 10);
-        let large = |width, heads, layers| Self::new(width, heads, layers).with_pair_width(512).with_chain_break_first(false);
+        let large = |width, heads, layers| {
+            Self::new(width, heads, layers)
+                .with_pair_width(512)
+                .with_chain_break_first(false)
+        };
         vec![
             ("nano", nano),
             ("60M", small()),
@@ -133,20 +137,39 @@ impl ProteinaConfig {
     #[must_use]
     pub fn parameter_count(&self) -> u64 {
         let affine = |a: usize, b: usize| a * b + b;
-        let (d, c, p, q) = (self.token_width, self.conditioning_width, self.pair_width, self.triangle_width);
+        let (d, c, p, q) = (
+            self.token_width,
+            self.conditioning_width,
+            self.pair_width,
+            self.triangle_width,
+        );
         let fold = 3 * self.fold_width;
         let conditioning = fold + (self.time_width + fold) * c + 2 * (4 * c * c + 2 * c * c);
         let tokens = (3 + self.sequence_features() + self.registers) * d;
         let adaptive = |width: usize| 2 * c + affine(c, width) + c * width;
         let pairs = self.pair_features() * p + 2 * p + self.time_width * c + 2 * c + adaptive(p);
-        let attention = 2 * d + affine(d, 3 * d) + 2 * affine(d, d) + 4 * d + 2 * p + p * self.heads;
+        let attention =
+            2 * d + affine(d, 3 * d) + 2 * affine(d, d) + 4 * d + 2 * p + p * self.heads;
         let layer = attention + 12 * d * d + 2 * (adaptive(d) + affine(c, d));
         let triangle = 2 * p + 4 * affine(p, q) + 2 * q + affine(q, p) + affine(p, p);
         let transition = 2 * p + affine(p, 2 * p) + affine(2 * p, p);
         let update = 2 * d + d * 2 * p + 2 * triangle + transition;
-        let updates = (0..self.layers).filter(|&layer| self.updates_after(layer)).count();
-        let distogram = if self.updates_pairs() { 2 * p + affine(p, self.distogram_bins) } else { 0 };
-        (conditioning + tokens + pairs + self.layers * layer + updates * update + distogram + 2 * d + 3 * d) as u64
+        let updates = (0..self.layers)
+            .filter(|&layer| self.updates_after(layer))
+            .count();
+        let distogram = if self.updates_pairs() {
+            2 * p + affine(p, self.distogram_bins)
+        } else {
+            0
+        };
+        (conditioning
+            + tokens
+            + pairs
+            + self.layers * layer
+            + updates * update
+            + distogram
+            + 2 * d
+            + 3 * d) as u64
     }
 
     /// Checks that the sizes can work together.
@@ -154,10 +177,13 @@ impl ProteinaConfig {
     /// # Errors
     /// Names the key and the remedy.
     pub fn validate(&self) -> PluginResult<()> {
-        self.check_sizes().and_then(|()| self.check_bins()).and_then(|()| self.check_losses()).map_err(|e| {
-            let text = format!("proteina: {e}");
-            PluginError::BadRequest(text)
-        })
+        self.check_sizes()
+            .and_then(|()| self.check_bins())
+            .and_then(|()| self.check_losses())
+            .map_err(|e| {
+                let text = format!("proteina: {e}");
+                PluginError::BadRequest(text)
+            })
     }
 
     fn check_sizes(&self) -> Result<(), String> {
@@ -183,13 +209,22 @@ impl ProteinaConfig {
             return Err(format!("{name} is {size}; it must be at least {least}"));
         }
         if !self.token_width.is_multiple_of(self.heads) {
-            return Err(format!("token_width = {} is not divisible by heads = {}", self.token_width, self.heads));
+            return Err(format!(
+                "token_width = {} is not divisible by heads = {}",
+                self.token_width, self.heads
+            ));
         }
         if !self.index_width.is_multiple_of(2) {
-            return Err(format!("index_width = {} must be even: it holds sines and cosines", self.index_width));
+            return Err(format!(
+                "index_width = {} must be even: it holds sines and cosines",
+                self.index_width
+            ));
         }
         if self.sequence_separation_bins.is_multiple_of(2) {
-            return Err(format!("sequence_separation_bins = {} must be odd: 0 is the middle class", self.sequence_separation_bins));
+            return Err(format!(
+                "sequence_separation_bins = {} must be odd: 0 is the middle class",
+                self.sequence_separation_bins
+            ));
         }
         Ok(())
     }
@@ -197,11 +232,20 @@ impl ProteinaConfig {
     fn check_bins(&self) -> Result<(), String> {
         let ranges = [
             ("position", self.position_from_nm, self.position_to_nm),
-            ("self_conditioning", self.self_conditioning_from_nm, self.self_conditioning_to_nm),
+            (
+                "self_conditioning",
+                self.self_conditioning_from_nm,
+                self.self_conditioning_to_nm,
+            ),
             ("distogram", 0.0, self.distogram_to_nm),
         ];
-        match ranges.iter().find(|(_, from, to)| !(from.is_finite() && to.is_finite() && from < to)) {
-            Some((name, from, to)) => Err(format!("{name}_to_nm = {to} must be finite and above the first boundary, {from} nm")),
+        match ranges
+            .iter()
+            .find(|(_, from, to)| !(from.is_finite() && to.is_finite() && from < to))
+        {
+            Some((name, from, to)) => Err(format!(
+                "{name}_to_nm = {to} must be finite and above the first boundary, {from} nm"
+            )),
             None => Ok(()),
         }
     }
@@ -209,13 +253,21 @@ impl ProteinaConfig {
     fn check_losses(&self) -> Result<(), String> {
         let p = self.self_conditioning_probability;
         if !(0.0..=1.0).contains(&p) {
-            return Err(format!("self_conditioning_probability = {p} is not a probability; use 0 to 1"));
+            return Err(format!(
+                "self_conditioning_probability = {p} is not a probability; use 0 to 1"
+            ));
         }
         if !(self.distogram_weight.is_finite() && self.distogram_weight >= 0.0) {
-            return Err(format!("distogram_weight = {} must be finite and not negative", self.distogram_weight));
+            return Err(format!(
+                "distogram_weight = {} must be finite and not negative",
+                self.distogram_weight
+            ));
         }
         if !(0.0..=1.0).contains(&self.distogram_after) {
-            return Err(format!("distogram_after = {} is not a flow time; use 0 to 1", self.distogram_after));
+            return Err(format!(
+                "distogram_after = {} is not a flow time; use 0 to 1",
+                self.distogram_after
+            ));
         }
         Ok(())
     }
@@ -235,7 +287,12 @@ impl ProteinaConfig {
         if self.token_width > 128 {
             return published;
         }
-        Recipe { lr: 1e-3, batch_size: 4, epochs: 4.0, ..published }
+        Recipe {
+            lr: 1e-3,
+            batch_size: 4,
+            epochs: 4.0,
+            ..published
+        }
     }
 }
 
@@ -244,13 +301,22 @@ mod tests {
     use super::*;
 
     fn named(name: &str) -> ProteinaConfig {
-        ProteinaConfig::named().into_iter().find(|s| s.0 == name).unwrap().1
+        ProteinaConfig::named()
+            .into_iter()
+            .find(|s| s.0 == name)
+            .unwrap()
+            .1
     }
 
     #[test]
     fn the_closed_formula_gives_the_published_counts() {
-        let published =
-            [("60M", 64_641_280), ("60M-tri", 70_477_360), ("200M", 190_713_856), ("200M-tri", 207_614_512), ("400M", 397_191_168)];
+        let published = [
+            ("60M", 64_641_280),
+            ("60M-tri", 70_477_360),
+            ("200M", 190_713_856),
+            ("200M-tri", 207_614_512),
+            ("400M", 397_191_168),
+        ];
         for (name, count) in published {
             assert_eq!(named(name).parameter_count(), count, "{name}");
         }
@@ -260,7 +326,11 @@ mod tests {
 
     #[test]
     fn pairs_are_updated_after_the_published_layers() {
-        let layers = |name: &str| (0..32).filter(|&layer| named(name).updates_after(layer)).collect::<Vec<_>>();
+        let layers = |name: &str| {
+            (0..32)
+                .filter(|&layer| named(name).updates_after(layer))
+                .collect::<Vec<_>>()
+        };
         assert_eq!(layers("60M-tri"), [0, 2, 4, 6, 8]);
         assert_eq!(layers("200M-tri"), [0, 3, 6, 9, 12]);
         assert_eq!(layers("400M"), [0, 5, 10, 15]);
@@ -271,15 +341,27 @@ mod tests {
     fn impossible_sizes_are_refused_by_name() {
         let refused = |config: ProteinaConfig| config.validate().unwrap_err().to_string();
         let base = || named("nano");
-        assert!(ProteinaConfig::named().iter().all(|(_, config)| config.validate().is_ok()));
-        assert!(refused(base().with_time_width(3)).contains("time_width is 3; it must be at least 4"));
+        assert!(
+            ProteinaConfig::named()
+                .iter()
+                .all(|(_, config)| config.validate().is_ok())
+        );
+        assert!(
+            refused(base().with_time_width(3)).contains("time_width is 3; it must be at least 4")
+        );
         assert!(refused(base().with_registers(0)).contains("registers is 0"));
-        assert!(refused(ProteinaConfig::new(30, 4, 1)).contains("token_width = 30 is not divisible by heads = 4"));
+        assert!(
+            refused(ProteinaConfig::new(30, 4, 1))
+                .contains("token_width = 30 is not divisible by heads = 4")
+        );
         assert!(refused(base().with_index_width(7)).contains("index_width = 7 must be even"));
         assert!(refused(base().with_sequence_separation_bins(64)).contains("must be odd"));
         assert!(refused(base().with_position_to_nm(0.1)).contains("position_to_nm"));
         assert!(refused(base().with_distogram_to_nm(f64::NAN)).contains("distogram_to_nm"));
-        assert!(refused(base().with_self_conditioning_probability(1.5)).contains("self_conditioning_probability"));
+        assert!(
+            refused(base().with_self_conditioning_probability(1.5))
+                .contains("self_conditioning_probability")
+        );
         assert!(refused(base().with_distogram_weight(-1.0)).contains("distogram_weight"));
         assert!(refused(base().with_distogram_after(f64::NAN)).contains("distogram_after"));
     }
@@ -288,7 +370,10 @@ mod tests {
     fn a_configuration_survives_json() {
         for (_, config) in ProteinaConfig::named() {
             let text = serde_json::to_string(&config).unwrap();
-            assert_eq!(serde_json::from_str::<ProteinaConfig>(&text).unwrap(), config);
+            assert_eq!(
+                serde_json::from_str::<ProteinaConfig>(&text).unwrap(),
+                config
+            );
         }
     }
 }

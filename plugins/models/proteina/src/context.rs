@@ -3,7 +3,9 @@
 //! [`Base`] never changes. [`PairContext`] does where an estimate of the clean cloud, which is another one for every rotation, adds classes
 //! to the pairs.
 
-use crate::{features::Features, inputs::Inputs, kinds::PairKinds, pairs::Pairs, trunk::LayerModulation};
+use crate::{
+    features::Features, inputs::Inputs, kinds::PairKinds, pairs::Pairs, trunk::LayerModulation,
+};
 use burn::tensor::Tensor;
 use equivbench_plugin::{PluginError, PluginResult};
 
@@ -47,9 +49,18 @@ impl Common {
         let own = &self.inputs;
         let same = [
             ("the sizes of its samples", own.offsets == rotated.offsets),
-            ("the field \"flow_time\"", own.flow_time == rotated.flow_time),
-            ("the field \"residue_index\"", own.residue_index == rotated.residue_index),
-            ("the field \"chain_break\"", own.chain_break == rotated.chain_break),
+            (
+                "the field \"flow_time\"",
+                own.flow_time == rotated.flow_time,
+            ),
+            (
+                "the field \"residue_index\"",
+                own.residue_index == rotated.residue_index,
+            ),
+            (
+                "the field \"chain_break\"",
+                own.chain_break == rotated.chain_break,
+            ),
         ];
         match same.iter().find(|(_, same)| !same) {
             None => Ok(()),

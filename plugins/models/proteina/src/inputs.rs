@@ -46,13 +46,21 @@ impl Site {
     }
 
     /// Puts numbers on the device as a loss compares them: not in 16 bits.
-    pub(crate) fn upload_in_full<const D: usize>(&self, values: Vec<f64>, shape: [usize; D]) -> Tensor<D> {
+    pub(crate) fn upload_in_full<const D: usize>(
+        &self,
+        values: Vec<f64>,
+        shape: [usize; D],
+    ) -> Tensor<D> {
         self.precision.full().upload(values, shape, &self.device)
     }
 
     /// A prediction as a loss compares it.
     pub(crate) fn in_full(&self, prediction: Tensor<2>) -> Tensor<2> {
-        if self.precision.full() == self.precision { prediction } else { prediction.cast(self.precision.full().dtype()) }
+        if self.precision.full() == self.precision {
+            prediction
+        } else {
+            prediction.cast(self.precision.full().dtype())
+        }
     }
 }
 
@@ -65,9 +73,14 @@ impl Inputs {
     pub(crate) fn read(batch: &Batch<'_>) -> PluginResult<Self> {
         let offsets = batch.offsets().to_vec();
         if let Some(empty) = offsets.windows(2).position(|w| w[0] == w[1]) {
-            return Err(PluginError::BadRequest(format!("proteina: sample {empty} of the batch has no residues")));
+            return Err(PluginError::BadRequest(format!(
+                "proteina: sample {empty} of the batch has no residues"
+            )));
         }
-        let self_conditioning = batch.has("self_conditioning").then(|| cloud(batch, "self_conditioning")).transpose()?;
+        let self_conditioning = batch
+            .has("self_conditioning")
+            .then(|| cloud(batch, "self_conditioning"))
+            .transpose()?;
         Ok(Self {
             positions: cloud(batch, "positions")?,
             flow_time: flow_time(batch)?,
@@ -75,19 +88,27 @@ impl Inputs {
             chain_break: chain_break(batch)?,
             self_conditioning,
             offsets,
-            site: Site { device: batch.device().clone(), precision: batch.precision() },
+            site: Site {
+                device: batch.device().clone(),
+                precision: batch.precision(),
+            },
         })
     }
 
     /// The numbers that rotate.
     pub(crate) fn cartesian(&self) -> Cartesian {
         let upload = |points: &Vec<f64>| self.site.upload(points.clone(), [points.len() / 3, 3]);
-        Cartesian { positions: upload(&self.positions), self_conditioning: self.self_conditioning.as_ref().map(upload) }
+        Cartesian {
+            positions: upload(&self.positions),
+            self_conditioning: self.self_conditioning.as_ref().map(upload),
+        }
     }
 
     /// The estimate of the clean cloud, where there is one.
     pub(crate) fn estimate(&self) -> Option<Cloud<'_>> {
-        self.self_conditioning.as_ref().map(|points| Cloud::new(points, self.site.precision))
+        self.self_conditioning
+            .as_ref()
+            .map(|points| Cloud::new(points, self.site.precision))
     }
 
     /// The velocities of a batch in training, `[residues, 3]`, nm.
@@ -97,9 +118,17 @@ impl Inputs {
 
     /// `x_t + (1 - t) v`: the clean cloud that velocities `[residues, 3]` mean.
     pub(crate) fn clean(&self, velocity: &[f64]) -> Vec<f64> {
-        let remaining =
-            self.flow_time.iter().zip(self.offsets.windows(2)).flat_map(|(t, w)| std::iter::repeat_n(1.0 - t, 3 * (w[1] - w[0])));
-        self.positions.iter().zip(velocity).zip(remaining).map(|((x, v), remaining)| x + remaining * v).collect()
+        let remaining = self
+            .flow_time
+            .iter()
+            .zip(self.offsets.windows(2))
+            .flat_map(|(t, w)| std::iter::repeat_n(1.0 - t, 3 * (w[1] - w[0])));
+        self.positions
+            .iter()
+            .zip(velocity)
+            .zip(remaining)
+            .map(|((x, v), remaining)| x + remaining * v)
+            .collect()
     }
 }
 
@@ -107,12 +136,17 @@ impl Inputs {
 fn cloud(batch: &Batch<'_>, name: &str) -> PluginResult<Vec<f64>> {
     let shape = batch.shape(name)?;
     if shape != [batch.points(), 3] {
-        return Err(PluginError::BadRequest(format!("proteina: field \"{name}\" has shape {shape:?}, [residues, 3] was expected")));
+        return Err(PluginError::BadRequest(format!(
+            "proteina: field \"{name}\" has shape {shape:?}, [residues, 3] was expected"
+        )));
     }
     let values = batch.floats(name)?;
     match values.iter().position(|x| !x.is_finite()) {
         None => Ok(values),
-        Some(at) => Err(PluginError::BadData(format!("proteina: field \"{name}\" is not finite at residue {} of the batch", at / 3))),
+        Some(at) => Err(PluginError::BadData(format!(
+            "proteina: field \"{name}\" is not finite at residue {} of the batch",
+            at / 3
+        ))),
     }
 }
 
@@ -120,11 +154,16 @@ fn flow_time(batch: &Batch<'_>) -> PluginResult<Vec<f64>> {
     let times = batch.floats("flow_time")?;
     if times.len() != batch.samples() {
         let (count, samples) = (times.len(), batch.samples());
-        return Err(PluginError::BadRequest(format!("proteina: field \"flow_time\" has {count} numbers for {samples} samples")));
+        return Err(PluginError::BadRequest(format!(
+            "proteina: field \"flow_time\" has {count} numbers for {samples} samples"
+        )));
     }
     match times.iter().position(|t| !(0.0..=1.0).contains(t)) {
         None => Ok(times),
-        Some(at) => Err(PluginError::BadData(format!("proteina: the flow time of sample {at} is {}, it must lie in [0, 1]", times[at]))),
+        Some(at) => Err(PluginError::BadData(format!(
+            "proteina: the flow time of sample {at} is {}, it must lie in [0, 1]",
+            times[at]
+        ))),
     }
 }
 
@@ -135,18 +174,24 @@ fn one_each(batch: &Batch<'_>, name: &str) -> PluginResult<Vec<i64>> {
         return Ok(values);
     }
     let shape = batch.shape(name)?;
-    Err(PluginError::BadRequest(format!("proteina: field \"{name}\" has shape {shape:?}, [residues] was expected")))
+    Err(PluginError::BadRequest(format!(
+        "proteina: field \"{name}\" has shape {shape:?}, [residues] was expected"
+    )))
 }
 
 fn chain_break(batch: &Batch<'_>) -> PluginResult<Vec<bool>> {
     let read = |(residue, value): (usize, i64)| match value {
         0 => Ok(false),
         1 => Ok(true),
-        _ => {
-            Err(PluginError::BadData(format!("proteina: the chain break of residue {residue} of the batch is {value}, it must be 0 or 1")))
-        }
+        _ => Err(PluginError::BadData(format!(
+            "proteina: the chain break of residue {residue} of the batch is {value}, it must be 0 or 1"
+        ))),
     };
-    one_each(batch, "chain_break")?.into_iter().enumerate().map(read).collect()
+    one_each(batch, "chain_break")?
+        .into_iter()
+        .enumerate()
+        .map(read)
+        .collect()
 }
 
 #[cfg(test)]
@@ -159,9 +204,14 @@ pub(crate) mod tests {
             offsets: vec![0, 4, 8, 10],
             flow_time: vec![0.25, 0.5, 0.25],
             residue_index: vec![3, 4, 5, 9, -2, -1, 0, 1, 7, 8],
-            chain_break: vec![false, false, true, false, false, false, false, false, false, false],
+            chain_break: vec![
+                false, false, true, false, false, false, false, false, false, false,
+            ],
             self_conditioning: None,
-            site: Site { device: Device::flex(), precision: Precision::F64 },
+            site: Site {
+                device: Device::flex(),
+                precision: Precision::F64,
+            },
             positions: (0..30).map(|k| (f64::from(k) * 0.37).sin() * 1.5).collect(),
         }
     }

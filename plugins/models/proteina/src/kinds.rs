@@ -30,32 +30,81 @@ pub(crate) struct PairClasses(Vec<Vec<Classes>>);
 impl PairClasses {
     pub(crate) fn new(inputs: &Inputs, config: &ProteinaConfig, time_of_chain: &[usize]) -> Self {
         let precision = inputs.site.precision;
-        let boundaries = Boundaries::new(config.position_from_nm, config.position_to_nm, config.position_bins, precision);
+        let boundaries = Boundaries::new(
+            config.position_from_nm,
+            config.position_to_nm,
+            config.position_bins,
+            precision,
+        );
         let cloud = Cloud::new(&inputs.positions, precision);
         let of_chain = |chain: usize| {
-            let (first, n) = (inputs.offsets[chain], inputs.offsets[chain + 1] - inputs.offsets[chain]);
+            let (first, n) = (
+                inputs.offsets[chain],
+                inputs.offsets[chain + 1] - inputs.offsets[chain],
+            );
             let numbers = &inputs.residue_index[first..first + n];
             let classes = |row: usize, column: usize| Classes {
                 time: time_of_chain[chain] as u32,
-                separation: separation_class(numbers[row], numbers[column], config.sequence_separation_bins) as u32,
+                separation: separation_class(
+                    numbers[row],
+                    numbers[column],
+                    config.sequence_separation_bins,
+                ) as u32,
                 distance: boundaries.class(cloud.distance(first + row, first + column)) as u32,
                 self_conditioning: 0,
             };
             (0..n * n).map(|pair| classes(pair / n, pair % n)).collect()
         };
-        Self((0..time_of_chain.len()).into_par_iter().map(of_chain).collect())
+        Self(
+            (0..time_of_chain.len())
+                .into_par_iter()
+                .map(of_chain)
+                .collect(),
+        )
     }
 
     /// The same, with the classes in an estimate of the clean cloud of all residues.
-    fn with_estimate(&self, estimate: &Cloud<'_>, config: &ProteinaConfig, layout: &Layout) -> Self {
-        let (from, to) = (config.self_conditioning_from_nm, config.self_conditioning_to_nm);
-        let boundaries = Boundaries::new(from, to, config.self_conditioning_bins, estimate.precision());
-        let firsts: Vec<usize> = layout.lengths().iter().scan(0, |next, n| Some(std::mem::replace(next, *next + n))).collect();
+    fn with_estimate(
+        &self,
+        estimate: &Cloud<'_>,
+        config: &ProteinaConfig,
+        layout: &Layout,
+    ) -> Self {
+        let (from, to) = (
+            config.self_conditioning_from_nm,
+            config.self_conditioning_to_nm,
+        );
+        let boundaries = Boundaries::new(
+            from,
+            to,
+            config.self_conditioning_bins,
+            estimate.precision(),
+        );
+        let firsts: Vec<usize> = layout
+            .lengths()
+            .iter()
+            .scan(0, |next, n| Some(std::mem::replace(next, *next + n)))
+            .collect();
         let of_chain = |(classes, (&first, &n)): (&Vec<Classes>, (&usize, &usize))| {
-            let class = |pair: usize| boundaries.class(estimate.distance(first + pair / n, first + pair % n)) as u32;
-            classes.iter().enumerate().map(|(pair, known)| Classes { self_conditioning: class(pair), ..*known }).collect()
+            let class = |pair: usize| {
+                boundaries.class(estimate.distance(first + pair / n, first + pair % n)) as u32
+            };
+            classes
+                .iter()
+                .enumerate()
+                .map(|(pair, known)| Classes {
+                    self_conditioning: class(pair),
+                    ..*known
+                })
+                .collect()
         };
-        Self(self.0.par_iter().zip(firsts.par_iter().zip(layout.lengths())).map(of_chain).collect())
+        Self(
+            self.0
+                .par_iter()
+                .zip(firsts.par_iter().zip(layout.lengths()))
+                .map(of_chain)
+                .collect(),
+        )
     }
 }
 
@@ -76,19 +125,39 @@ pub(crate) struct PairKinds {
 
 impl PairKinds {
     /// Without or with an estimate of the clean cloud of all residues.
-    pub(crate) fn new(features: &Features, estimate: Option<&Cloud<'_>>, config: &ProteinaConfig) -> Result<Self, KernelError> {
-        let conditioned = estimate.map(|cloud| features.classes.with_estimate(cloud, config, &features.layout));
-        let (known, kinds) = catalogued(conditioned.as_ref().unwrap_or(&features.classes), features, config, estimate.is_some());
+    pub(crate) fn new(
+        features: &Features,
+        estimate: Option<&Cloud<'_>>,
+        config: &ProteinaConfig,
+    ) -> Result<Self, KernelError> {
+        let conditioned = estimate.map(|cloud| {
+            features
+                .classes
+                .with_estimate(cloud, config, &features.layout)
+        });
+        let (known, kinds) = catalogued(
+            conditioned.as_ref().unwrap_or(&features.classes),
+            features,
+            config,
+            estimate.is_some(),
+        );
         let mut kinds = kinds.into_iter();
-        let of_run = features
-            .layout
-            .runs
-            .iter()
-            .map(|run| RowIndex::new(1 + known.len(), &kinds.by_ref().take(run.chains).flatten().collect::<Vec<_>>()));
+        let of_run = features.layout.runs.iter().map(|run| {
+            RowIndex::new(
+                1 + known.len(),
+                &kinds
+                    .by_ref()
+                    .take(run.chains)
+                    .flatten()
+                    .collect::<Vec<_>>(),
+            )
+        });
         let of_run = of_run.collect::<Result<_, _>>()?;
         // Kind 0 has no classes.
         let choose = |rows: usize, class: fn(&Classes) -> u32| {
-            let all: Vec<u32> = std::iter::once(RowChoice::NONE).chain(known.iter().map(class)).collect();
+            let all: Vec<u32> = std::iter::once(RowChoice::NONE)
+                .chain(known.iter().map(class))
+                .collect();
             RowChoice::new(rows, all)
         };
         Ok(Self {
@@ -96,7 +165,9 @@ impl PairKinds {
             separations: choose(config.sequence_separation_bins, |c| c.separation)?,
             distances: choose(config.position_bins, |c| c.distance)?,
             self_conditioning: match estimate {
-                Some(_) => Some(choose(config.self_conditioning_bins, |c| c.self_conditioning)?),
+                Some(_) => Some(choose(config.self_conditioning_bins, |c| {
+                    c.self_conditioning
+                })?),
                 None => None,
             },
             of_run,
@@ -117,7 +188,11 @@ fn catalogued(
     let mut order: Vec<usize> = (0..classes.0.len()).collect();
     order.sort_by_key(|&chain| features.time_of_chain[chain]);
     for chain in order {
-        kinds[chain] = catalogue.kinds_of_chain(&classes.0[chain], features.layout.lengths()[chain], config.registers);
+        kinds[chain] = catalogue.kinds_of_chain(
+            &classes.0[chain],
+            features.layout.lengths()[chain],
+            config.registers,
+        );
     }
     (catalogue.known, kinds)
 }
@@ -133,14 +208,25 @@ struct Catalogue {
 
 impl Catalogue {
     fn new(config: &ProteinaConfig, self_conditioning: bool) -> Self {
-        let self_conditioning = if self_conditioning { config.self_conditioning_bins } else { 1 };
-        let places = vec![0; config.sequence_separation_bins * config.position_bins * self_conditioning];
-        Self { known: Vec::new(), places, distances: config.position_bins, self_conditioning }
+        let self_conditioning = if self_conditioning {
+            config.self_conditioning_bins
+        } else {
+            1
+        };
+        let places =
+            vec![0; config.sequence_separation_bins * config.position_bins * self_conditioning];
+        Self {
+            known: Vec::new(),
+            places,
+            distances: config.position_bins,
+            self_conditioning,
+        }
     }
 
     fn number(&mut self, classes: Classes) -> usize {
         let row = classes.separation as usize * self.distances + classes.distance as usize;
-        let place = &mut self.places[row * self.self_conditioning + classes.self_conditioning as usize];
+        let place =
+            &mut self.places[row * self.self_conditioning + classes.self_conditioning as usize];
         if self.known.get(*place as usize) != Some(&classes) {
             *place = self.known.len() as u32;
             self.known.push(classes);
@@ -152,8 +238,14 @@ impl Catalogue {
     fn kinds_of_chain(&mut self, classes: &[Classes], n: usize, registers: usize) -> Vec<usize> {
         let tokens = registers + n;
         let mut kinds = vec![0; tokens * tokens];
-        for (row, classes) in kinds[registers * tokens..].chunks_exact_mut(tokens).zip(classes.chunks_exact(n)) {
-            row[registers..].iter_mut().zip(classes).for_each(|(kind, &classes)| *kind = self.number(classes));
+        for (row, classes) in kinds[registers * tokens..]
+            .chunks_exact_mut(tokens)
+            .zip(classes.chunks_exact(n))
+        {
+            row[registers..]
+                .iter_mut()
+                .zip(classes)
+                .for_each(|(kind, &classes)| *kind = self.number(classes));
         }
         kinds
     }
@@ -165,7 +257,11 @@ mod tests {
     use crate::inputs::tests::three_chains;
 
     fn config() -> ProteinaConfig {
-        ProteinaConfig::new(8, 2, 1).with_position_bins(6).with_self_conditioning_bins(5).with_sequence_separation_bins(7).with_registers(2)
+        ProteinaConfig::new(8, 2, 1)
+            .with_position_bins(6)
+            .with_self_conditioning_bins(5)
+            .with_sequence_separation_bins(7)
+            .with_registers(2)
     }
 
     /// The features of three chains and the kinds of their pairs, without and with an estimate of 0.9 times the cloud.
@@ -174,7 +270,9 @@ mod tests {
         let estimate: Vec<f64> = inputs.positions.iter().map(|x| 0.9 * x).collect();
         [None, Some(estimate)].map(|estimate| {
             let features = Features::new(&inputs, &config()).unwrap();
-            let cloud = estimate.as_ref().map(|points| Cloud::new(points, inputs.site.precision));
+            let cloud = estimate
+                .as_ref()
+                .map(|points| Cloud::new(points, inputs.site.precision));
             let kinds = PairKinds::new(&features, cloud.as_ref(), &config()).unwrap();
             (features, kinds, estimate)
         })
@@ -186,8 +284,13 @@ mod tests {
             let boundaries = Boundaries::new(0.1, 3.0, bins, inputs.site.precision);
             boundaries.class(Cloud::new(points, inputs.site.precision).distance(row, column)) as u32
         };
-        let separation = separation_class(inputs.residue_index[row], inputs.residue_index[column], 7) as u32;
-        [separation, class(&inputs.positions, 6), estimate.map_or(0, |points| class(points, 5))]
+        let separation =
+            separation_class(inputs.residue_index[row], inputs.residue_index[column], 7) as u32;
+        [
+            separation,
+            class(&inputs.positions, 6),
+            estimate.map_or(0, |points| class(points, 5)),
+        ]
     }
 
     #[test]
@@ -195,7 +298,11 @@ mod tests {
         let inputs = three_chains();
         for (features, kinds, estimate) in both() {
             assert_eq!(features.time_of_chain, [0, 1, 0]);
-            let index: Vec<u32> = kinds.of_run.iter().flat_map(|run| run.index().to_vec()).collect();
+            let index: Vec<u32> = kinds
+                .of_run
+                .iter()
+                .flat_map(|run| run.index().to_vec())
+                .collect();
             let mut next = index.iter();
             for chain in 0..3 {
                 let (first, n) = (inputs.offsets[chain], features.layout.lengths()[chain]);
@@ -206,8 +313,16 @@ mod tests {
                             assert_eq!(kind, 0);
                             continue;
                         }
-                        let classes = expected(&inputs, estimate.as_deref(), first + row - 2, first + column - 2);
-                        assert_eq!(kinds.times.index()[kind] as usize, features.time_of_chain[chain]);
+                        let classes = expected(
+                            &inputs,
+                            estimate.as_deref(),
+                            first + row - 2,
+                            first + column - 2,
+                        );
+                        assert_eq!(
+                            kinds.times.index()[kind] as usize,
+                            features.time_of_chain[chain]
+                        );
                         assert_eq!(kinds.separations.index()[kind], classes[0]);
                         assert_eq!(kinds.distances.index()[kind], classes[1]);
                         if let Some(own) = &kinds.self_conditioning {
@@ -226,8 +341,12 @@ mod tests {
     fn kinds_are_listed_once() {
         let [_, (_, kinds, _)] = both();
         let own = kinds.self_conditioning.as_ref().unwrap();
-        let classes = |k: usize| [&kinds.times, &kinds.separations, &kinds.distances, own].map(|choice| choice.index()[k]);
-        let all: std::collections::BTreeSet<_> = (0..kinds.times.index().len()).map(classes).collect();
+        let classes = |k: usize| {
+            [&kinds.times, &kinds.separations, &kinds.distances, own]
+                .map(|choice| choice.index()[k])
+        };
+        let all: std::collections::BTreeSet<_> =
+            (0..kinds.times.index().len()).map(classes).collect();
         assert_eq!(all.len(), kinds.times.index().len());
     }
 }

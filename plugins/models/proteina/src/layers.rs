@@ -2,7 +2,9 @@
 
 use burn::{
     module::{Module, Param},
-    tensor::{DType, Device, Distribution, Tensor, TensorData, activation::sigmoid, module::linear},
+    tensor::{
+        DType, Device, Distribution, Tensor, TensorData, activation::sigmoid, module::linear,
+    },
 };
 use equivbench_kernels::{layer_norm, swiglu};
 use rand::{RngExt, SeedableRng};
@@ -68,10 +70,17 @@ pub(crate) struct Draw<'a> {
 impl<'a> Draw<'a> {
     pub(crate) fn from_device(device: &'a Device) -> Self {
         let options = (device, DType::F32);
-        let draws = Tensor::<1>::random([2], Distribution::Uniform(0.0, 16_777_216.0), options).into_data();
+        let draws =
+            Tensor::<1>::random([2], Distribution::Uniform(0.0, 16_777_216.0), options).into_data();
         // 24 bits of each: what an f32 holds exactly.
-        let seed = draws.iter::<f64>().fold(0u64, |seed, x| (seed << 24) | x as u64);
-        Self { seed, parameters: 0, device }
+        let seed = draws
+            .iter::<f64>()
+            .fold(0u64, |seed, x| (seed << 24) | x as u64);
+        Self {
+            seed,
+            parameters: 0,
+            device,
+        }
     }
 
     fn values(&mut self, count: usize, law: Law) -> Vec<f32> {
@@ -79,43 +88,71 @@ impl<'a> Draw<'a> {
         let (seed, parameter) = (self.seed, self.parameters);
         self.parameters += 1;
         let mut values = vec![0.0; count];
-        values.par_chunks_mut(PIECE).enumerate().for_each(|(piece, values)| {
-            let mut rng = ChaCha8Rng::seed_from_u64(seed);
-            rng.set_stream((parameter << 32) | piece as u64);
-            values.iter_mut().for_each(|value| *value = law.draw(&mut rng) as f32);
-        });
+        values
+            .par_chunks_mut(PIECE)
+            .enumerate()
+            .for_each(|(piece, values)| {
+                let mut rng = ChaCha8Rng::seed_from_u64(seed);
+                rng.set_stream((parameter << 32) | piece as u64);
+                values
+                    .iter_mut()
+                    .for_each(|value| *value = law.draw(&mut rng) as f32);
+            });
         values
     }
 
     pub(crate) fn matrix(&mut self, rows: usize, columns: usize, law: Law) -> Param<Tensor<2>> {
         let values = self.values(rows * columns, law);
-        Param::from_tensor(Tensor::from_data(TensorData::new(values, [rows, columns]), (self.device, DType::F32)))
+        Param::from_tensor(Tensor::from_data(
+            TensorData::new(values, [rows, columns]),
+            (self.device, DType::F32),
+        ))
     }
 
     fn vector(&mut self, width: usize, law: Law) -> Param<Tensor<1>> {
         let values = self.values(width, law);
-        Param::from_tensor(Tensor::from_data(TensorData::new(values, [width]), (self.device, DType::F32)))
+        Param::from_tensor(Tensor::from_data(
+            TensorData::new(values, [width]),
+            (self.device, DType::F32),
+        ))
     }
 
     pub(crate) fn linear(&mut self, inputs: usize, outputs: usize) -> Linear {
-        Linear { weight: self.matrix(inputs, outputs, Law::usual(inputs)) }
+        Linear {
+            weight: self.matrix(inputs, outputs, Law::usual(inputs)),
+        }
     }
 
     pub(crate) fn affine(&mut self, inputs: usize, outputs: usize) -> Affine {
         self.affine_of(inputs, outputs, Law::usual(inputs), Law::usual(inputs))
     }
 
-    pub(crate) fn affine_of(&mut self, inputs: usize, outputs: usize, weight: Law, bias: Law) -> Affine {
-        Affine { weight: self.matrix(inputs, outputs, weight), bias: self.vector(outputs, bias) }
+    pub(crate) fn affine_of(
+        &mut self,
+        inputs: usize,
+        outputs: usize,
+        weight: Law,
+        bias: Law,
+    ) -> Affine {
+        Affine {
+            weight: self.matrix(inputs, outputs, weight),
+            bias: self.vector(outputs, bias),
+        }
     }
 
     pub(crate) fn norm(&mut self, width: usize) -> LayerNorm {
-        LayerNorm { weight: self.vector(width, Law::Constant(1.0)), bias: self.vector(width, Law::Constant(0.0)) }
+        LayerNorm {
+            weight: self.vector(width, Law::Constant(1.0)),
+            bias: self.vector(width, Law::Constant(0.0)),
+        }
     }
 
     /// `width → 2 · hidden → hidden → width`.
     pub(crate) fn gated(&mut self, width: usize, hidden: usize) -> Gated {
-        Gated { swish_linear: self.linear(width, 2 * hidden), linear_out: self.linear(hidden, width) }
+        Gated {
+            swish_linear: self.linear(width, 2 * hidden),
+            linear_out: self.linear(hidden, width),
+        }
     }
 
     pub(crate) fn adaptive_norm(&mut self, conditioning: usize, width: usize) -> AdaptiveNorm {
@@ -127,7 +164,14 @@ impl<'a> Draw<'a> {
     }
 
     pub(crate) fn output_scale(&mut self, conditioning: usize, width: usize) -> OutputScale {
-        OutputScale { to_adaln_zero_gamma: self.affine_of(conditioning, width, Law::Constant(0.0), Law::Constant(-2.0)) }
+        OutputScale {
+            to_adaln_zero_gamma: self.affine_of(
+                conditioning,
+                width,
+                Law::Constant(0.0),
+                Law::Constant(-2.0),
+            ),
+        }
     }
 }
 
@@ -185,7 +229,8 @@ pub(crate) struct Gated {
 
 impl Gated {
     pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        self.linear_out.forward(swiglu(self.swish_linear.forward(x)))
+        self.linear_out
+            .forward(swiglu(self.swish_linear.forward(x)))
     }
 }
 
@@ -201,7 +246,10 @@ impl AdaptiveNorm {
     /// Scales and shifts of every row of a conditioning table.
     pub(crate) fn table(&self, conditioning: Tensor<2>) -> [Tensor<2>; 2] {
         let normed = self.norm_cond.forward(conditioning);
-        [sigmoid(self.to_gamma.forward(normed.clone())), self.to_beta.forward(normed)]
+        [
+            sigmoid(self.to_gamma.forward(normed.clone())),
+            self.to_beta.forward(normed),
+        ]
     }
 }
 

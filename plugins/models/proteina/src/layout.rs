@@ -48,12 +48,22 @@ impl Layout {
             match runs.last_mut() {
                 Some(run) if run.tokens == tokens => run.chains += 1,
                 last => {
-                    let (first_token, first_pair) = last.map_or((0, 0), |run| (run.token_rows().end, run.pair_rows().end));
-                    runs.push(Run { chains: 1, tokens, first_token, first_pair });
+                    let (first_token, first_pair) =
+                        last.map_or((0, 0), |run| (run.token_rows().end, run.pair_rows().end));
+                    runs.push(Run {
+                        chains: 1,
+                        tokens,
+                        first_token,
+                        first_pair,
+                    });
                 }
             }
         }
-        Self { registers, lengths, runs }
+        Self {
+            registers,
+            lengths,
+            runs,
+        }
     }
 
     /// Residues of each chain.
@@ -96,7 +106,10 @@ impl Layout {
 
     /// `[residues]` rows of the tokens.
     pub(crate) fn tokens_of_residues(&self) -> Result<RowIndex, KernelError> {
-        let rows: Vec<usize> = self.chains().flat_map(|(first, tokens)| first + self.registers..first + tokens).collect();
+        let rows: Vec<usize> = self
+            .chains()
+            .flat_map(|(first, tokens)| first + self.registers..first + tokens)
+            .collect();
         RowIndex::new(self.tokens(), &rows)
     }
 
@@ -104,15 +117,27 @@ impl Layout {
     pub(crate) fn groups_of_tokens(&self, of_chain: &[usize]) -> Vec<usize> {
         let group = |(n, time): (&usize, &usize)| [(0, self.registers), (1 + time, *n)];
         let repeated = |(group, count)| std::iter::repeat_n(group, count);
-        self.lengths.iter().zip(of_chain).flat_map(group).flat_map(repeated).collect()
+        self.lengths
+            .iter()
+            .zip(of_chain)
+            .flat_map(group)
+            .flat_map(repeated)
+            .collect()
     }
 
     /// `[pairs]` the tokens of rows and those of columns.
     pub(crate) fn ends_of_pairs(&self) -> Result<[RowChoice; 2], KernelError> {
-        let pairs = || self.chains().flat_map(|(first, n)| (0..n * n).map(move |pair| (first + pair / n, first + pair % n)));
+        let pairs = || {
+            self.chains().flat_map(|(first, n)| {
+                (0..n * n).map(move |pair| (first + pair / n, first + pair % n))
+            })
+        };
         let rows: Vec<u32> = pairs().map(|(row, _)| row as u32).collect();
         let columns: Vec<u32> = pairs().map(|(_, column)| column as u32).collect();
-        Ok([RowChoice::new(self.tokens(), rows)?, RowChoice::new(self.tokens(), columns)?])
+        Ok([
+            RowChoice::new(self.tokens(), rows)?,
+            RowChoice::new(self.tokens(), columns)?,
+        ])
     }
 
     /// Rows of the pairs whose both ends are residues, chain by chain, row by row.
@@ -137,15 +162,29 @@ mod tests {
     #[test]
     fn chains_of_one_length_in_a_row_form_a_run() {
         let layout = Layout::new(&[0, 3, 6, 10, 13], 2);
-        let run = |chains, tokens, first_token, first_pair| Run { chains, tokens, first_token, first_pair };
-        assert_eq!(layout.runs, [run(2, 5, 0, 0), run(1, 6, 10, 50), run(1, 5, 16, 86)]);
-        assert_eq!((layout.tokens(), layout.residues(), layout.pairs()), (21, 13, 111));
+        let run = |chains, tokens, first_token, first_pair| Run {
+            chains,
+            tokens,
+            first_token,
+            first_pair,
+        };
+        assert_eq!(
+            layout.runs,
+            [run(2, 5, 0, 0), run(1, 6, 10, 50), run(1, 5, 16, 86)]
+        );
+        assert_eq!(
+            (layout.tokens(), layout.residues(), layout.pairs()),
+            (21, 13, 111)
+        );
     }
 
     #[test]
     fn registers_lead_every_chain() {
         let layout = Layout::new(&[0, 1, 3], 2);
-        assert_eq!(layout.sources_of_tokens().unwrap().index(), [0, 1, 2, 0, 1, 3, 4]);
+        assert_eq!(
+            layout.sources_of_tokens().unwrap().index(),
+            [0, 1, 2, 0, 1, 3, 4]
+        );
         assert_eq!(layout.tokens_of_residues().unwrap().index(), [2, 5, 6]);
         assert_eq!(layout.groups_of_tokens(&[4, 0]), [0, 0, 5, 0, 0, 1, 1]);
     }
@@ -156,6 +195,9 @@ mod tests {
         let [rows, columns] = layout.ends_of_pairs().unwrap();
         assert_eq!(rows.index(), [0, 0, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4]);
         assert_eq!(columns.index(), [0, 1, 0, 1, 2, 3, 4, 2, 3, 4, 2, 3, 4]);
-        assert_eq!(layout.pairs_of_residues().unwrap().index(), [3, 8, 9, 11, 12]);
+        assert_eq!(
+            layout.pairs_of_residues().unwrap().index(),
+            [3, 8, 9, 11, 12]
+        );
     }
 }

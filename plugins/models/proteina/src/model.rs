@@ -20,7 +20,9 @@ use burn::{
     tensor::{Device, Tensor},
 };
 use equivbench_kernels::KernelError;
-use equivbench_plugin::{Batch, FieldDescriptor, ModelPlugin, PluginError, PluginResult, Recipe, Shared, field};
+use equivbench_plugin::{
+    Batch, FieldDescriptor, ModelPlugin, PluginError, PluginResult, Recipe, Shared, field,
+};
 
 /// Proteina: flow matching on C-alpha traces.
 #[derive(Module, Debug)]
@@ -70,10 +72,18 @@ impl Proteina {
         let base = self.base(&inputs, &notes)?;
         let context = self.pair_context(&base, &inputs, &notes)?;
         let latent = self.latent(&base, &context, &inputs, &notes);
-        let velocity = self.coors_3d_decoder.forward(latent.tokens, &base.features, &notes);
-        let logits = |head: &DistogramHead| head.forward(latent.pairs.each(&context.kinds), &base.features.layout);
+        let velocity = self
+            .coors_3d_decoder
+            .forward(latent.tokens, &base.features, &notes);
+        let logits = |head: &DistogramHead| {
+            head.forward(latent.pairs.each(&context.kinds), &base.features.layout)
+        };
         let distogram = self.pair_head_prediction.as_ref().map(logits);
-        Ok(Trace { notes: notes.into_vec(), velocity, distogram })
+        Ok(Trace {
+            notes: notes.into_vec(),
+            velocity,
+            distogram,
+        })
     }
 
     /// What no rotation of the batch changes.
@@ -82,35 +92,70 @@ impl Proteina {
         let conditioning = self.conditioning.table(&features, notes);
         Ok(Base {
             sequence: self.embedding.invariant(&features, notes),
-            layers: self.transformer_layers.iter().map(|layer| layer.modulation(&conditioning)).collect(),
+            layers: self
+                .transformer_layers
+                .iter()
+                .map(|layer| layer.modulation(&conditioning))
+                .collect(),
             pair_modulation: self.pair_repr_builder.modulation(&features, notes),
             features,
         })
     }
 
     /// The pairs, with the classes of the estimate of the clean cloud where the inputs have one.
-    fn pair_context(&self, base: &Base, inputs: &Inputs, notes: &Notes) -> PluginResult<PairContext> {
-        let kinds = PairKinds::new(&base.features, inputs.estimate().as_ref(), &self.config).map_err(refused)?;
-        let pairs = self.pair_repr_builder.forward(base, &kinds, &self.config, notes);
+    fn pair_context(
+        &self,
+        base: &Base,
+        inputs: &Inputs,
+        notes: &Notes,
+    ) -> PluginResult<PairContext> {
+        let kinds = PairKinds::new(&base.features, inputs.estimate().as_ref(), &self.config)
+            .map_err(refused)?;
+        let pairs = self
+            .pair_repr_builder
+            .forward(base, &kinds, &self.config, notes);
         let biases = self.biases_from(0, &pairs);
-        Ok(PairContext { kinds, pairs, biases })
+        Ok(PairContext {
+            kinds,
+            pairs,
+            biases,
+        })
     }
 
     /// The trunk on the Cartesian numbers of the inputs; all else comes from the contexts.
     fn latent(&self, base: &Base, context: &PairContext, inputs: &Inputs, notes: &Notes) -> Latent {
         let features = &base.features;
-        let mut tokens = self.embedding.forward(base, &inputs.cartesian(), &self.config, notes);
+        let mut tokens = self
+            .embedding
+            .forward(base, &inputs.cartesian(), &self.config, notes);
         let mut pairs = context.pairs.clone();
         let mut biases = context.biases.clone().into_iter();
-        for (layer, (block, modulation)) in self.transformer_layers.iter().zip(&base.layers).enumerate() {
+        for (layer, (block, modulation)) in
+            self.transformer_layers.iter().zip(&base.layers).enumerate()
+        {
             let own = biases.next().unwrap_or_else(|| {
                 biases = self.biases_from(layer, &pairs).into_iter();
                 biases.next().expect("biases were made for this layer")
             });
             let biases_of_runs = own.of_runs(&context.kinds, &features.layout);
-            tokens = block.forward(tokens, LayerInputs { modulation, biases: biases_of_runs, features, notes, layer });
+            tokens = block.forward(
+                tokens,
+                LayerInputs {
+                    modulation,
+                    biases: biases_of_runs,
+                    features,
+                    notes,
+                    layer,
+                },
+            );
             if let Some(Some(update)) = self.pair_update_layers.get(layer) {
-                pairs = Pairs::Each(update.forward(pairs.each(&context.kinds), tokens.clone(), &features.layout, notes, layer));
+                pairs = Pairs::Each(update.forward(
+                    pairs.each(&context.kinds),
+                    tokens.clone(),
+                    &features.layout,
+                    notes,
+                    layer,
+                ));
             }
         }
         Latent { tokens, pairs }
@@ -118,8 +163,13 @@ impl Proteina {
 
     /// Biases of a layer and of those after it that see the same pairs.
     fn biases_from(&self, layer: usize, pairs: &Pairs) -> Vec<Pairs> {
-        let last = (layer..self.config.layers - 1).find(|&l| self.config.updates_after(l)).unwrap_or(self.config.layers - 1);
-        let maps: Vec<_> = self.transformer_layers[layer..=last].iter().map(|block| &block.mhba.mha.bias_map).collect();
+        let last = (layer..self.config.layers - 1)
+            .find(|&l| self.config.updates_after(l))
+            .unwrap_or(self.config.layers - 1);
+        let maps: Vec<_> = self.transformer_layers[layer..=last]
+            .iter()
+            .map(|block| &block.mhba.mha.bias_map)
+            .collect();
         pairs.standardised().biases(&maps)
     }
 
@@ -134,12 +184,21 @@ impl Proteina {
     /// `[residues, 3]`, nm, where everything but the Cartesian numbers is known.
     fn velocity_in(&self, base: &Base, context: &PairContext, inputs: &Inputs) -> Tensor<2> {
         let notes = Notes::none();
-        self.coors_3d_decoder.forward(self.latent(base, context, inputs, &notes).tokens, &base.features, &notes)
+        self.coors_3d_decoder.forward(
+            self.latent(base, context, inputs, &notes).tokens,
+            &base.features,
+            &notes,
+        )
     }
 
     fn velocity_mse(&self, batch: &Batch<'_>) -> PluginResult<Tensor<1>> {
         let (inputs, target) = (Inputs::read(batch)?, Inputs::target(batch)?);
-        Ok(velocity_loss(self.velocity(&inputs)?, &target, &inputs, Weighting::Velocity))
+        Ok(velocity_loss(
+            self.velocity(&inputs)?,
+            &target,
+            &inputs,
+            Weighting::Velocity,
+        ))
     }
 
     fn flow_matching(&self, batch: &Batch<'_>) -> PluginResult<Tensor<1>> {
@@ -151,12 +210,16 @@ impl Proteina {
         let base = self.base(&inputs, &notes)?;
         let context = self.pair_context(&base, &inputs, &notes)?;
         let Latent { tokens, pairs } = self.latent(&base, &context, &inputs, &notes);
-        let velocity = self.coors_3d_decoder.forward(tokens, &base.features, &notes);
+        let velocity = self
+            .coors_3d_decoder
+            .forward(tokens, &base.features, &notes);
         let loss = velocity_loss(velocity, &target, &inputs, Weighting::FlowMatching);
         match &self.pair_head_prediction {
             Some(head) if self.config.distogram_weight > 0.0 => {
                 let logits = head.forward(pairs.each(&context.kinds), &base.features.layout);
-                Ok(loss + distogram_loss(logits, &inputs.clean(&target), &inputs, &self.config) * self.config.distogram_weight)
+                Ok(loss
+                    + distogram_loss(logits, &inputs.clean(&target), &inputs, &self.config)
+                        * self.config.distogram_weight)
             }
             _ => Ok(loss),
         }
@@ -166,13 +229,21 @@ impl Proteina {
     fn conditions_on_itself(&self, batch: &Batch<'_>) -> bool {
         // The upper 53 bits: a number from [0, 1).
         let coin = |seed: u64| (seed >> 11) as f64 / (1u64 << 53) as f64;
-        batch.next_dropout_seed().is_some_and(|seed| coin(seed) < self.config.self_conditioning_probability)
+        batch
+            .next_dropout_seed()
+            .is_some_and(|seed| coin(seed) < self.config.self_conditioning_probability)
     }
 
     /// The clean cloud that a pass without self-conditioning predicts, without a trace in the gradient.
     fn first_prediction(&self, inputs: &Inputs) -> PluginResult<Vec<f64>> {
-        let site = Site { device: inputs.site.device.clone().inner(), precision: inputs.site.precision };
-        let velocity = self.valid().velocity(&Inputs { site, ..inputs.clone() })?;
+        let site = Site {
+            device: inputs.site.device.clone().inner(),
+            precision: inputs.site.precision,
+        };
+        let velocity = self.valid().velocity(&Inputs {
+            site,
+            ..inputs.clone()
+        })?;
         Ok(inputs.clean(&velocity.into_data().iter::<f64>().collect::<Vec<_>>()))
     }
 }
@@ -180,7 +251,8 @@ impl Proteina {
 impl ModelPlugin for Proteina {
     type Config = ProteinaConfig;
     const NAME: &'static str = "proteina";
-    const ABOUT: &'static str = "Proteina: flow matching on C-alpha traces, velocities that must learn to rotate";
+    const ABOUT: &'static str =
+        "Proteina: flow matching on C-alpha traces, velocities that must learn to rotate";
     const TASKS: &'static [&'static str] = &["flow-matching"];
     const DEFAULT_DATASETS: &'static [&'static str] = &["pdb"];
     const CAPABILITIES: &'static [&'static str] = &["self-conditioning", "shared-rotations"];
@@ -192,14 +264,24 @@ impl ModelPlugin for Proteina {
     fn init(config: &ProteinaConfig, device: &Device) -> Self {
         let mut draw = Draw::from_device(device);
         let draw = &mut draw;
-        let update = |layer: usize, draw: &mut Draw<'_>| config.updates_after(layer).then(|| PairUpdate::new(config, draw));
+        let update = |layer: usize, draw: &mut Draw<'_>| {
+            config
+                .updates_after(layer)
+                .then(|| PairUpdate::new(config, draw))
+        };
         Self {
             embedding: Embedding::new(config, draw),
             conditioning: Conditioning::new(config, draw),
             pair_repr_builder: PairBuilder::new(config, draw),
-            transformer_layers: (0..config.layers).map(|_| Layer::new(config, draw)).collect(),
-            pair_update_layers: (0..config.layers).map(|layer| update(layer, draw)).collect(),
-            pair_head_prediction: config.updates_pairs().then(|| DistogramHead::new(config, draw)),
+            transformer_layers: (0..config.layers)
+                .map(|_| Layer::new(config, draw))
+                .collect(),
+            pair_update_layers: (0..config.layers)
+                .map(|layer| update(layer, draw))
+                .collect(),
+            pair_head_prediction: config
+                .updates_pairs()
+                .then(|| DistogramHead::new(config, draw)),
             coors_3d_decoder: CoordinateHead::new(config, draw),
             config: config.clone(),
         }
@@ -216,11 +298,18 @@ impl ModelPlugin for Proteina {
     /// itself: its copies differ from it by rounding, which can only move a distance that lies on the edge of two classes.
     fn share(&self, batch: &Batch<'_>) -> PluginResult<Shared> {
         // An estimate belongs to one rotation.
-        let inputs = Inputs { self_conditioning: None, ..Inputs::read(batch)? };
+        let inputs = Inputs {
+            self_conditioning: None,
+            ..Inputs::read(batch)?
+        };
         let notes = Notes::none();
         let base = self.base(&inputs, &notes)?;
         let pairs = self.pair_context(&base, &inputs, &notes)?;
-        Ok(Shared::new(Common { inputs, base, pairs }))
+        Ok(Shared::new(Common {
+            inputs,
+            base,
+            pairs,
+        }))
     }
 
     fn forward_shared(&self, shared: &Shared, rotated: &Batch<'_>) -> PluginResult<Tensor<2>> {
@@ -266,21 +355,33 @@ impl ModelPlugin for Proteina {
         match name {
             "flow-matching" => self.flow_matching(batch),
             "velocity-mse" => self.velocity_mse(batch),
-            "mse" => Ok((batch.in_full(self.forward(batch)?) - batch.rows("target")?).square().mean()),
+            "mse" => Ok(
+                (batch.in_full(self.forward(batch)?) - batch.rows("target")?)
+                    .square()
+                    .mean(),
+            ),
             _ => {
                 let known = Self::losses().join(", ");
-                Err(PluginError::BadRequest(format!("loss \"{name}\" is not known to proteina; use one of {known}")))
+                Err(PluginError::BadRequest(format!(
+                    "loss \"{name}\" is not known to proteina; use one of {known}"
+                )))
             }
         }
     }
 
     /// The names of the reference implementation.
     fn parameter_name(path: &str) -> String {
-        path.split('.').filter_map(reference_name).collect::<Vec<_>>().join(".")
+        path.split('.')
+            .filter_map(reference_name)
+            .collect::<Vec<_>>()
+            .join(".")
     }
 
     fn groups() -> Vec<(&'static str, Vec<&'static str>)> {
-        vec![("head", vec!["coors_3d_decoder.1."]), ("head-norm", vec!["coors_3d_decoder."])]
+        vec![
+            ("head", vec!["coors_3d_decoder.1."]),
+            ("head-norm", vec!["coors_3d_decoder."]),
+        ]
     }
 }
 

@@ -44,11 +44,21 @@ impl Notes {
     }
 
     /// Notes a quantity; neither the name nor the tensor is made where nobody asked.
-    pub(crate) fn add(&self, rows: NoteRows, name: impl FnOnce() -> String, make: impl FnOnce() -> Tensor<2>) {
+    pub(crate) fn add(
+        &self,
+        rows: NoteRows,
+        name: impl FnOnce() -> String,
+        make: impl FnOnce() -> Tensor<2>,
+    ) {
         if let Some(notes) = &self.0 {
             let x = make();
             let width = x.dims()[1];
-            notes.borrow_mut().push(Note { name: name(), rows, width, values: x.into_data().iter::<f64>().collect() });
+            notes.borrow_mut().push(Note {
+                name: name(),
+                rows,
+                width,
+                values: x.into_data().iter::<f64>().collect(),
+            });
         }
     }
 

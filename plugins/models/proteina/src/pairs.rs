@@ -14,7 +14,9 @@ use burn::{
     module::Module,
     tensor::{Tensor, TensorData},
 };
-use equivbench_kernels::{RowChoice, RowIndex, adaptive_layer_norm, gather_rows, layer_norm, lookup_sum};
+use equivbench_kernels::{
+    RowChoice, RowIndex, adaptive_layer_norm, gather_rows, layer_norm, lookup_sum,
+};
 
 /// The pair representation at one place of the trunk.
 #[derive(Clone, Debug)]
@@ -61,7 +63,9 @@ impl Pairs {
         let (weights, shifts): (Vec<_>, Vec<_>) = maps.iter().map(|map| map.folded()).unzip();
         let stacked = self.rows().clone().matmul(Tensor::cat(weights, 1)) + Tensor::cat(shifts, 1);
         let heads = stacked.dims()[1] / maps.len();
-        (0..maps.len()).map(|layer| self.with(stacked.clone().narrow(1, layer * heads, heads))).collect()
+        (0..maps.len())
+            .map(|layer| self.with(stacked.clone().narrow(1, layer * heads, heads)))
+            .collect()
     }
 
     /// Rows of `h` numbers for every run, `[chains, n, n, h]`.
@@ -81,7 +85,10 @@ impl Pairs {
 
 /// Rows of kinds for every pair of tokens.
 fn of_pairs(rows: Tensor<2>, kinds: &PairKinds) -> Tensor<2> {
-    let runs = kinds.of_run.iter().map(|kinds| gather_rows(rows.clone(), kinds));
+    let runs = kinds
+        .of_run
+        .iter()
+        .map(|kinds| gather_rows(rows.clone(), kinds));
     Tensor::cat(runs.collect(), 0)
 }
 
@@ -94,14 +101,20 @@ pub(crate) struct BiasMap {
 
 impl BiasMap {
     pub(crate) fn new(config: &ProteinaConfig, draw: &mut Draw<'_>) -> Self {
-        Self { pair_norm: draw.norm(config.pair_width), to_bias: draw.linear(config.pair_width, config.heads) }
+        Self {
+            pair_norm: draw.norm(config.pair_width),
+            to_bias: draw.linear(config.pair_width, config.heads),
+        }
     }
 
     /// The norm's scale and shift as part of the map: `[p, h]` and `[1, h]`.
     fn folded(&self) -> (Tensor<2>, Tensor<2>) {
         let weight = self.to_bias.weight.val();
         let scale = self.pair_norm.weight.val().unsqueeze_dim::<2>(1);
-        (weight.clone() * scale, self.pair_norm.bias.val().unsqueeze::<2>().matmul(weight))
+        (
+            weight.clone() * scale,
+            self.pair_norm.bias.val().unsqueeze::<2>().matmul(weight),
+        )
     }
 }
 
@@ -123,27 +136,66 @@ pub(crate) struct PairBuilder {
 impl PairBuilder {
     pub(crate) fn new(config: &ProteinaConfig, draw: &mut Draw<'_>) -> Self {
         let (pair, conditioning) = (config.pair_width, config.conditioning_width);
-        let mut factory = |inputs, outputs| PairFactory { ln_out: draw.norm(outputs), linear_out: draw.linear(inputs, outputs) };
-        let (init_repr_factory, cond_factory) = (factory(config.pair_features(), pair), factory(config.time_width, conditioning));
-        Self { init_repr_factory, cond_factory, adaln: draw.adaptive_norm(conditioning, pair) }
+        let mut factory = |inputs, outputs| PairFactory {
+            ln_out: draw.norm(outputs),
+            linear_out: draw.linear(inputs, outputs),
+        };
+        let (init_repr_factory, cond_factory) = (
+            factory(config.pair_features(), pair),
+            factory(config.time_width, conditioning),
+        );
+        Self {
+            init_repr_factory,
+            cond_factory,
+            adaln: draw.adaptive_norm(conditioning, pair),
+        }
     }
 
     /// `[times, p]` each: the scales and shifts of the norm that closes the making, from the flow times.
     pub(crate) fn modulation(&self, features: &Features, notes: &Notes) -> [Tensor<2>; 2] {
-        let conditioning = self.cond_factory.ln_out.forward(self.cond_factory.linear_out.forward(features.time_embedding.clone()));
-        notes.add(NoteRows::ResiduePairs, || "pair_cond".into(), || times_of_residue_pairs(conditioning.clone(), features));
+        let conditioning = self.cond_factory.ln_out.forward(
+            self.cond_factory
+                .linear_out
+                .forward(features.time_embedding.clone()),
+        );
+        notes.add(
+            NoteRows::ResiduePairs,
+            || "pair_cond".into(),
+            || times_of_residue_pairs(conditioning.clone(), features),
+        );
         self.adaln.table(conditioning)
     }
 
     /// The first representation of every kind of pair.
-    pub(crate) fn forward(&self, base: &Base, kinds: &PairKinds, config: &ProteinaConfig, notes: &Notes) -> Pairs {
+    pub(crate) fn forward(
+        &self,
+        base: &Base,
+        kinds: &PairKinds,
+        config: &ProteinaConfig,
+        notes: &Notes,
+    ) -> Pairs {
         let layout = &base.features.layout;
-        let first = self.init_repr_factory.ln_out.forward(self.looked_up(kinds, config));
+        let first = self
+            .init_repr_factory
+            .ln_out
+            .forward(self.looked_up(kinds, config));
         let [scale, shift] = base.pair_modulation.clone();
-        notes.add(NoteRows::ResiduePairs, || "pair_bins".into(), || classes_of_residue_pairs(kinds, layout, &first));
-        notes.add(NoteRows::ResiduePairs, || "pair_init_repr".into(), || of_residue_pairs(of_pairs(first.clone(), kinds), layout));
+        notes.add(
+            NoteRows::ResiduePairs,
+            || "pair_bins".into(),
+            || classes_of_residue_pairs(kinds, layout, &first),
+        );
+        notes.add(
+            NoteRows::ResiduePairs,
+            || "pair_init_repr".into(),
+            || of_residue_pairs(of_pairs(first.clone(), kinds), layout),
+        );
         let rows = adaptive_layer_norm(first, scale, shift, &kinds.times, EPSILON);
-        notes.add(NoteRows::ResiduePairs, || "pair_repr".into(), || of_residue_pairs(of_pairs(rows.clone(), kinds), layout));
+        notes.add(
+            NoteRows::ResiduePairs,
+            || "pair_repr".into(),
+            || of_residue_pairs(of_pairs(rows.clone(), kinds), layout),
+        );
         Pairs::OfKinds(rows)
     }
 
@@ -165,22 +217,47 @@ impl PairBuilder {
 
 /// Rows of pairs of tokens, for pairs of residues only.
 fn of_residue_pairs(x: Tensor<2>, layout: &Layout) -> Tensor<2> {
-    gather_rows(x, &layout.pairs_of_residues().expect("pairs of residues are pairs of tokens"))
+    gather_rows(
+        x,
+        &layout
+            .pairs_of_residues()
+            .expect("pairs of residues are pairs of tokens"),
+    )
 }
 
 /// `[pairs of residues, 2]`: the class of separation and that of the distance.
 fn classes_of_residue_pairs(kinds: &PairKinds, layout: &Layout, like: &Tensor<2>) -> Tensor<2> {
-    let classes = kinds.separations.index().iter().zip(kinds.distances.index());
-    let known = |class: u32| if class == RowChoice::NONE { 0.0 } else { f64::from(class) };
-    let values: Vec<f64> = classes.flat_map(|(&separation, &distance)| [known(separation), known(distance)]).collect();
+    let classes = kinds
+        .separations
+        .index()
+        .iter()
+        .zip(kinds.distances.index());
+    let known = |class: u32| {
+        if class == RowChoice::NONE {
+            0.0
+        } else {
+            f64::from(class)
+        }
+    };
+    let values: Vec<f64> = classes
+        .flat_map(|(&separation, &distance)| [known(separation), known(distance)])
+        .collect();
     let data = TensorData::new(values, [kinds.times.index().len(), 2]);
-    of_residue_pairs(of_pairs(Tensor::from_data(data, (&like.device(), like.dtype())), kinds), layout)
+    of_residue_pairs(
+        of_pairs(
+            Tensor::from_data(data, (&like.device(), like.dtype())),
+            kinds,
+        ),
+        layout,
+    )
 }
 
 /// Rows of times for every pair of residues.
 fn times_of_residue_pairs(x: Tensor<2>, features: &Features) -> Tensor<2> {
     let chains = features.time_of_chain.iter().zip(features.layout.lengths());
-    let times: Vec<usize> = chains.flat_map(|(&time, &n)| std::iter::repeat_n(time, n * n)).collect();
+    let times: Vec<usize> = chains
+        .flat_map(|(&time, &n)| std::iter::repeat_n(time, n * n))
+        .collect();
     let rows = RowIndex::new(x.dims()[0], &times).expect("chains have times that are there");
     gather_rows(x, &rows)
 }
@@ -194,11 +271,15 @@ pub(crate) struct DistogramHead {
 
 impl DistogramHead {
     pub(crate) fn new(config: &ProteinaConfig, draw: &mut Draw<'_>) -> Self {
-        Self { head_norm: draw.norm(config.pair_width), head_linear: draw.affine(config.pair_width, config.distogram_bins) }
+        Self {
+            head_norm: draw.norm(config.pair_width),
+            head_linear: draw.affine(config.pair_width, config.distogram_bins),
+        }
     }
 
     /// `[pairs of residues, classes]`.
     pub(crate) fn forward(&self, pairs: Tensor<2>, layout: &Layout) -> Tensor<2> {
-        self.head_linear.forward(self.head_norm.forward(of_residue_pairs(pairs, layout)))
+        self.head_linear
+            .forward(self.head_norm.forward(of_residue_pairs(pairs, layout)))
     }
 }

@@ -35,27 +35,54 @@ impl Embedding {
         Self {
             registers: draw.matrix(config.registers, width, Law::Normal(0.05)),
             linear_3d_embed: draw.linear(3, width),
-            init_repr_factory: SequenceFactory { linear_out: draw.linear(config.sequence_features(), width) },
+            init_repr_factory: SequenceFactory {
+                linear_out: draw.linear(config.sequence_features(), width),
+            },
         }
     }
 
     /// `[residues, d]` from residue numbers and chain breaks: the part that no rotation changes.
     pub(crate) fn invariant(&self, features: &Features, notes: &Notes) -> Tensor<2> {
         let index_width = features.sequence.dims()[1] - 4;
-        notes.add(NoteRows::Residues, || "idx_emb".into(), || features.sequence.clone().narrow(1, 0, index_width));
-        self.init_repr_factory.linear_out.forward(features.sequence.clone())
+        notes.add(
+            NoteRows::Residues,
+            || "idx_emb".into(),
+            || features.sequence.clone().narrow(1, 0, index_width),
+        );
+        self.init_repr_factory
+            .linear_out
+            .forward(features.sequence.clone())
     }
 
     /// `[tokens, d]` from the [invariant](Self::invariant) part and all coordinates.
-    pub(crate) fn forward(&self, base: &Base, cartesian: &Cartesian, config: &ProteinaConfig, notes: &Notes) -> Tensor<2> {
+    pub(crate) fn forward(
+        &self,
+        base: &Base,
+        cartesian: &Cartesian,
+        config: &ProteinaConfig,
+        notes: &Notes,
+    ) -> Tensor<2> {
         let coordinates = self.linear_3d_embed.forward(cartesian.positions.clone());
         let sequence = match &cartesian.self_conditioning {
-            Some(estimate) => base.sequence.clone() + estimate.clone().matmul(self.rows_of_estimate(config)),
+            Some(estimate) => {
+                base.sequence.clone() + estimate.clone().matmul(self.rows_of_estimate(config))
+            }
             None => base.sequence.clone(),
         };
-        notes.add(NoteRows::Residues, || "coors_embed".into(), || coordinates.clone());
-        notes.add(NoteRows::Residues, || "init_repr".into(), || sequence.clone());
-        gather_rows(Tensor::cat(vec![self.registers.val(), coordinates + sequence], 0), &base.features.tokens)
+        notes.add(
+            NoteRows::Residues,
+            || "coors_embed".into(),
+            || coordinates.clone(),
+        );
+        notes.add(
+            NoteRows::Residues,
+            || "init_repr".into(),
+            || sequence.clone(),
+        );
+        gather_rows(
+            Tensor::cat(vec![self.registers.val(), coordinates + sequence], 0),
+            &base.features.tokens,
+        )
     }
 
     /// `[3, d]`: what multiplies the coordinates of the estimate of the clean cloud.
@@ -74,12 +101,22 @@ pub(crate) struct CoordinateHead {
 
 impl CoordinateHead {
     pub(crate) fn new(config: &ProteinaConfig, draw: &mut Draw<'_>) -> Self {
-        Self { head_norm: draw.norm(config.token_width), head_linear: draw.linear(config.token_width, 3) }
+        Self {
+            head_norm: draw.norm(config.token_width),
+            head_linear: draw.linear(config.token_width, 3),
+        }
     }
 
     /// `[residues, 3]`, nm.
-    pub(crate) fn forward(&self, tokens: Tensor<2>, features: &Features, notes: &Notes) -> Tensor<2> {
-        let hidden = self.head_norm.forward(gather_rows(tokens, &features.residues));
+    pub(crate) fn forward(
+        &self,
+        tokens: Tensor<2>,
+        features: &Features,
+        notes: &Notes,
+    ) -> Tensor<2> {
+        let hidden = self
+            .head_norm
+            .forward(gather_rows(tokens, &features.residues));
         notes.add(NoteRows::Residues, || "head_ln".into(), || hidden.clone());
         self.head_linear.forward(hidden)
     }

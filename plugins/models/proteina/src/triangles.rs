@@ -54,19 +54,38 @@ impl Triangle {
     /// The increment of the representation `[pairs, p]`.
     fn forward(&self, z: Tensor<2>, layout: &Layout, direction: Direction) -> Tensor<2> {
         let normed = self.layer_norm_in.forward(z);
-        let a = sigmoid_gate(self.linear_a_p.forward(normed.clone()), self.linear_a_g.forward(normed.clone()));
-        let b = sigmoid_gate(self.linear_b_p.forward(normed.clone()), self.linear_b_g.forward(normed.clone()));
+        let a = sigmoid_gate(
+            self.linear_a_p.forward(normed.clone()),
+            self.linear_a_g.forward(normed.clone()),
+        );
+        let b = sigmoid_gate(
+            self.linear_b_p.forward(normed.clone()),
+            self.linear_b_g.forward(normed.clone()),
+        );
         let w = multiply_triangles(a, b, layout, direction);
-        sigmoid_gate(self.linear_z.forward(self.layer_norm_out.forward(w)), self.linear_g.forward(normed))
+        sigmoid_gate(
+            self.linear_z.forward(self.layer_norm_out.forward(w)),
+            self.linear_g.forward(normed),
+        )
     }
 }
 
 /// `a`, `b` and the result are `[pairs, q]`; sums over the tokens of the same chain.
-fn multiply_triangles(a: Tensor<2>, b: Tensor<2>, layout: &Layout, direction: Direction) -> Tensor<2> {
+fn multiply_triangles(
+    a: Tensor<2>,
+    b: Tensor<2>,
+    layout: &Layout,
+    direction: Direction,
+) -> Tensor<2> {
     let width = a.dims()[1];
     let of_run = |x: &Tensor<2>, run: &Run| {
-        let own = if layout.runs.len() == 1 { x.clone() } else { x.clone().slice([run.pair_rows(), 0..width]) };
-        own.reshape([run.chains, run.tokens, run.tokens, width]).permute([0, 3, 1, 2])
+        let own = if layout.runs.len() == 1 {
+            x.clone()
+        } else {
+            x.clone().slice([run.pair_rows(), 0..width])
+        };
+        own.reshape([run.chains, run.tokens, run.tokens, width])
+            .permute([0, 3, 1, 2])
     };
     let products = layout.runs.iter().map(|run| {
         let (a, b) = (of_run(&a, run), of_run(&b, run));
@@ -74,7 +93,8 @@ fn multiply_triangles(a: Tensor<2>, b: Tensor<2>, layout: &Layout, direction: Di
             Direction::Outgoing => a.matmul(b.swap_dims(2, 3)),
             Direction::Incoming => a.swap_dims(2, 3).matmul(b),
         };
-        w.permute([0, 2, 3, 1]).reshape([run.pair_rows().len(), width])
+        w.permute([0, 2, 3, 1])
+            .reshape([run.pair_rows().len(), width])
     });
     Tensor::cat(products.collect(), 0)
 }
@@ -99,7 +119,8 @@ impl PairTransition {
     }
 
     fn forward(&self, z: Tensor<2>) -> Tensor<2> {
-        self.linear_2.forward(relu(self.linear_1.forward(self.layer_norm.forward(z))))
+        self.linear_2
+            .forward(relu(self.linear_1.forward(self.layer_norm.forward(z))))
     }
 }
 
@@ -125,18 +146,46 @@ impl PairUpdate {
     }
 
     /// From `z [pairs, p]` and the tokens after layer `layer`.
-    pub(crate) fn forward(&self, z: Tensor<2>, tokens: Tensor<2>, layout: &Layout, notes: &Notes, layer: usize) -> Tensor<2> {
+    pub(crate) fn forward(
+        &self,
+        z: Tensor<2>,
+        tokens: Tensor<2>,
+        layout: &Layout,
+        notes: &Notes,
+        layer: usize,
+    ) -> Tensor<2> {
         let z = z + self.outer_sum(tokens, layout);
-        let z = self.noted(z, "tri_out", notes, layer, |z| self.tri_mult_out.forward(z, layout, Direction::Outgoing));
-        let z = self.noted(z, "tri_in", notes, layer, |z| self.tri_mult_in.forward(z, layout, Direction::Incoming));
-        let z = self.noted(z, "transition", notes, layer, |z| self.transition_out.forward(z));
-        notes.add(NoteRows::TokenPairs, || format!("pair_after_update{layer}"), || z.clone());
+        let z = self.noted(z, "tri_out", notes, layer, |z| {
+            self.tri_mult_out.forward(z, layout, Direction::Outgoing)
+        });
+        let z = self.noted(z, "tri_in", notes, layer, |z| {
+            self.tri_mult_in.forward(z, layout, Direction::Incoming)
+        });
+        let z = self.noted(z, "transition", notes, layer, |z| {
+            self.transition_out.forward(z)
+        });
+        notes.add(
+            NoteRows::TokenPairs,
+            || format!("pair_after_update{layer}"),
+            || z.clone(),
+        );
         z
     }
 
-    fn noted(&self, z: Tensor<2>, name: &str, notes: &Notes, layer: usize, branch: impl FnOnce(Tensor<2>) -> Tensor<2>) -> Tensor<2> {
+    fn noted(
+        &self,
+        z: Tensor<2>,
+        name: &str,
+        notes: &Notes,
+        layer: usize,
+        branch: impl FnOnce(Tensor<2>) -> Tensor<2>,
+    ) -> Tensor<2> {
         let increment = branch(z.clone());
-        notes.add(NoteRows::TokenPairs, || format!("p{layer}.{name}"), || increment.clone());
+        notes.add(
+            NoteRows::TokenPairs,
+            || format!("p{layer}.{name}"),
+            || increment.clone(),
+        );
         z + increment
     }
 
@@ -144,7 +193,10 @@ impl PairUpdate {
     fn outer_sum(&self, tokens: Tensor<2>, layout: &Layout) -> Tensor<2> {
         let both = self.linear_x.forward(self.layer_norm_in.forward(tokens));
         let width = both.dims()[1] / 2;
-        let (of_column, of_row) = (both.clone().narrow(1, 0, width), both.narrow(1, width, width));
+        let (of_column, of_row) = (
+            both.clone().narrow(1, 0, width),
+            both.narrow(1, width, width),
+        );
         let [rows, columns] = layout.ends_of_pairs().expect("ends of pairs are tokens");
         lookup_sum(vec![of_column, of_row], &[columns, rows])
     }

@@ -12,7 +12,9 @@ use burn::{
     module::Module,
     tensor::{Tensor, activation::sigmoid},
 };
-use equivbench_kernels::{adaptive_layer_norm, gated_residual, lookup_sum, pair_biased_attention, sigmoid_gate};
+use equivbench_kernels::{
+    adaptive_layer_norm, gated_residual, lookup_sum, pair_biased_attention, sigmoid_gate,
+};
 
 /// Attention among the tokens of a chain.
 #[derive(Module, Debug)]
@@ -50,20 +52,32 @@ impl Attention {
         let packed = self.to_qkv.forward(y);
         let d = gate.dims()[1];
         let third = |k: usize| packed.clone().narrow(1, k * d, d);
-        let (q, k, v) = (self.q_layer_norm.forward(third(0)), self.k_layer_norm.forward(third(1)), third(2));
+        let (q, k, v) = (
+            self.q_layer_norm.forward(third(0)),
+            self.k_layer_norm.forward(third(1)),
+            third(2),
+        );
         let runs = features.layout.runs.iter().zip(biases);
         let attended = runs.map(|(run, bias)| {
             let [q, k, v] = [&q, &k, &v].map(|x| self.heads_of_run(x, run));
-            pair_biased_attention(q, k, v, bias, None).swap_dims(1, 2).reshape([run.token_rows().len(), d])
+            pair_biased_attention(q, k, v, bias, None)
+                .swap_dims(1, 2)
+                .reshape([run.token_rows().len(), d])
         });
-        self.to_out_node.forward(sigmoid_gate(Tensor::cat(attended.collect(), 0), gate))
+        self.to_out_node
+            .forward(sigmoid_gate(Tensor::cat(attended.collect(), 0), gate))
     }
 
     /// The rows of a run, `[chains, h, n, d / h]`.
     fn heads_of_run(&self, x: &Tensor<2>, run: &Run) -> Tensor<4> {
         let [rows, d] = x.dims();
-        let own = if run.token_rows() == (0..rows) { x.clone() } else { x.clone().slice([run.token_rows(), 0..d]) };
-        own.reshape([run.chains, run.tokens, self.heads, d / self.heads]).swap_dims(1, 2)
+        let own = if run.token_rows() == (0..rows) {
+            x.clone()
+        } else {
+            x.clone().slice([run.token_rows(), 0..d])
+        };
+        own.reshape([run.chains, run.tokens, self.heads, d / self.heads])
+            .swap_dims(1, 2)
     }
 }
 
@@ -103,12 +117,22 @@ pub(crate) struct Modulation {
 impl Modulation {
     fn new(adaln: &AdaptiveNorm, scale_output: &OutputScale, conditioning: &Tensor<2>) -> Self {
         let [scale, shift] = adaln.table(conditioning.clone());
-        Self { scale, shift, gates: scale_output.gates(conditioning.clone()) }
+        Self {
+            scale,
+            shift,
+            gates: scale_output.gates(conditioning.clone()),
+        }
     }
 
     /// `[tokens, d]` to the same, normalised.
     fn normed(&self, x: Tensor<2>, features: &Features) -> Tensor<2> {
-        adaptive_layer_norm(x, self.scale.clone(), self.shift.clone(), &features.groups, EPSILON)
+        adaptive_layer_norm(
+            x,
+            self.scale.clone(),
+            self.shift.clone(),
+            &features.groups,
+            EPSILON,
+        )
     }
 
     /// `x` plus the scaled branch.
@@ -118,7 +142,11 @@ impl Modulation {
 
     /// What [`added`](Self::added) adds.
     fn scaled(&self, branch: &Tensor<2>, features: &Features) -> Tensor<2> {
-        branch.clone() * lookup_sum(vec![sigmoid(self.gates.clone())], std::slice::from_ref(&features.groups))
+        branch.clone()
+            * lookup_sum(
+                vec![sigmoid(self.gates.clone())],
+                std::slice::from_ref(&features.groups),
+            )
     }
 }
 
@@ -139,9 +167,20 @@ impl Layer {
     pub(crate) fn new(config: &ProteinaConfig, draw: &mut Draw<'_>) -> Self {
         let (d, c) = (config.token_width, config.conditioning_width);
         let (adaln, mha) = (draw.adaptive_norm(c, d), Attention::new(config, draw));
-        let mhba = AttentionHalf { adaln, mha, scale_output: draw.output_scale(c, d) };
+        let mhba = AttentionHalf {
+            adaln,
+            mha,
+            scale_output: draw.output_scale(c, d),
+        };
         let (adaln, transition) = (draw.adaptive_norm(c, d), draw.gated(d, 4 * d));
-        Self { mhba, transition: TransitionHalf { adaln, transition, scale_output: draw.output_scale(c, d) } }
+        Self {
+            mhba,
+            transition: TransitionHalf {
+                adaln,
+                transition,
+                scale_output: draw.output_scale(c, d),
+            },
+        }
     }
 
     /// From the conditioning table `[1 + times, c]`.
@@ -155,22 +194,46 @@ impl Layer {
 
     /// `[tokens, d]` to the same.
     pub(crate) fn forward(&self, x: Tensor<2>, inputs: LayerInputs<'_>) -> Tensor<2> {
-        let LayerInputs { modulation: [of_attention, of_transition], biases, features, notes, layer } = inputs;
-        let note = |name: &str, x: &Tensor<2>| notes.add(NoteRows::Tokens, || format!("l{layer}.{name}"), || x.clone());
+        let LayerInputs {
+            modulation: [of_attention, of_transition],
+            biases,
+            features,
+            notes,
+            layer,
+        } = inputs;
+        let note = |name: &str, x: &Tensor<2>| {
+            notes.add(
+                NoteRows::Tokens,
+                || format!("l{layer}.{name}"),
+                || x.clone(),
+            )
+        };
         let normed = of_attention.normed(x.clone(), features);
         note("attn_adaln", &normed);
         let branch = self.mhba.mha.forward(normed, biases, features);
         note("attn_out", &branch);
-        notes.add(NoteRows::Tokens, || format!("l{layer}.attn_scaled"), || of_attention.scaled(&branch, features));
+        notes.add(
+            NoteRows::Tokens,
+            || format!("l{layer}.attn_scaled"),
+            || of_attention.scaled(&branch, features),
+        );
         let x = of_attention.added(x, branch, features);
 
         let normed = of_transition.normed(x.clone(), features);
         note("tr_adaln", &normed);
         let branch = self.transition.transition.forward(normed);
         note("tr_out", &branch);
-        notes.add(NoteRows::Tokens, || format!("l{layer}.tr_scaled"), || of_transition.scaled(&branch, features));
+        notes.add(
+            NoteRows::Tokens,
+            || format!("l{layer}.tr_scaled"),
+            || of_transition.scaled(&branch, features),
+        );
         let x = of_transition.added(x, branch, features);
-        notes.add(NoteRows::Tokens, || format!("seq_after_layer{layer}"), || x.clone());
+        notes.add(
+            NoteRows::Tokens,
+            || format!("seq_after_layer{layer}"),
+            || x.clone(),
+        );
         x
     }
 }

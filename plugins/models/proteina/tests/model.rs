@@ -3,7 +3,9 @@
 mod support;
 
 use burn::{module::Module, tensor::Device};
-use equivbench_abi::{Model as _, Weights, abi_stable::std_types::RSlice, descriptor::ModelRequest};
+use equivbench_abi::{
+    Model as _, Weights, abi_stable::std_types::RSlice, descriptor::ModelRequest,
+};
 use equivbench_plugin::{Batch, ModelPlugin, PluginError, Precision, Trainer, parameters::Flat};
 use equivbench_proteina::{Proteina, ProteinaConfig};
 use support::{Chains, OwnedBatch, noisy_chains, small};
@@ -15,7 +17,13 @@ fn triangular() -> ProteinaConfig {
 
 fn trainer(config: &ProteinaConfig, precision: &str, recipe: &str, seed: u64) -> Trainer<Proteina> {
     let config = serde_json::to_string(config).unwrap();
-    let request = ModelRequest { config, seed, precision: precision.into(), recipe: recipe.into(), ..ModelRequest::default() };
+    let request = ModelRequest {
+        config,
+        seed,
+        precision: precision.into(),
+        recipe: recipe.into(),
+        ..ModelRequest::default()
+    };
     Trainer::open(&request).unwrap()
 }
 
@@ -29,7 +37,14 @@ fn training_batch() -> OwnedBatch {
 }
 
 fn predict(trainer: &mut Trainer<Proteina>, batch: &OwnedBatch) -> Vec<f64> {
-    batch.lend(|raw| trainer.predict(raw, Weights::Raw).unwrap().into_data().iter::<f64>().collect())
+    batch.lend(|raw| {
+        trainer
+            .predict(raw, Weights::Raw)
+            .unwrap()
+            .into_data()
+            .iter::<f64>()
+            .collect()
+    })
 }
 
 fn step(trainer: &mut Trainer<Proteina>, batch: &OwnedBatch) -> [f64; 3] {
@@ -43,7 +58,10 @@ fn refusal(trainer: &mut Trainer<Proteina>, batch: &OwnedBatch) -> PluginError {
 fn doubles(trainer: &Trainer<Proteina>) -> Vec<Vec<f64>> {
     match &trainer.values() {
         Flat::F64(values) => values.clone(),
-        Flat::F32(values) => values.iter().map(|p| p.iter().map(|&v| f64::from(v)).collect()).collect(),
+        Flat::F32(values) => values
+            .iter()
+            .map(|p| p.iter().map(|&v| f64::from(v)).collect())
+            .collect(),
     }
 }
 
@@ -52,13 +70,23 @@ fn shaken(config: &ProteinaConfig, precision: &str) -> Trainer<Proteina> {
     let mut trainer = trainer(config, precision, "", 5);
     let mut state = 1u64;
     let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         0.2 * ((state >> 11) as f64 / (1u64 << 53) as f64 - 0.5)
     };
-    let moved: Vec<Vec<f64>> = doubles(&trainer).into_iter().map(|p| p.into_iter().map(|v| v + next()).collect()).collect();
+    let moved: Vec<Vec<f64>> = doubles(&trainer)
+        .into_iter()
+        .map(|p| p.into_iter().map(|v| v + next()).collect())
+        .collect();
     trainer.restart_from(match precision {
         "f64" => Flat::F64(moved),
-        _ => Flat::F32(moved.into_iter().map(|p| p.into_iter().map(|v| v as f32).collect()).collect()),
+        _ => Flat::F32(
+            moved
+                .into_iter()
+                .map(|p| p.into_iter().map(|v| v as f32).collect())
+                .collect(),
+        ),
     });
     trainer
 }
@@ -70,21 +98,35 @@ fn a_prediction_depends_neither_on_who_shares_the_batch_nor_on_the_order() {
     for config in [small(), triangular()] {
         let mut trainer = shaken(&config, "f64");
         let mut with_estimate = |selected: &[usize], conditioned: bool| {
-            let own = selected.iter().flat_map(|&c| estimate[3 * chains.range(c).start..3 * chains.range(c).end].to_vec());
+            let own = selected.iter().flat_map(|&c| {
+                estimate[3 * chains.range(c).start..3 * chains.range(c).end].to_vec()
+            });
             let batch = chains.select(selected).batch();
-            let batch = if conditioned { batch.with_cloud("self_conditioning", &own.collect::<Vec<_>>()) } else { batch };
+            let batch = if conditioned {
+                batch.with_cloud("self_conditioning", &own.collect::<Vec<_>>())
+            } else {
+                batch
+            };
             predict(&mut trainer, &batch)
         };
         for conditioned in [false, true] {
             let together = with_estimate(&[0, 1, 2, 3], conditioned);
-            let alone: Vec<f64> = (0..4).flat_map(|chain| with_estimate(&[chain], conditioned)).collect();
+            let alone: Vec<f64> = (0..4)
+                .flat_map(|chain| with_estimate(&[chain], conditioned))
+                .collect();
             let mixed = with_estimate(&[3, 0, 2, 1], conditioned);
             let part = |from: usize, to: usize| &together[3 * from..3 * to];
             let reordered = [part(32, 33), part(0, 9), part(23, 32), part(9, 23)].concat();
             let largest = together.iter().fold(0.0f64, |m, v| m.max(v.abs()));
             for (found, expected) in [(&alone, &together), (&mixed, &reordered)] {
                 // Matrix products of another shape may add in another order.
-                assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12 * largest), "{config}");
+                assert!(
+                    found
+                        .iter()
+                        .zip(expected)
+                        .all(|(a, b)| (a - b).abs() < 1e-12 * largest),
+                    "{config}"
+                );
             }
         }
     }
@@ -110,8 +152,13 @@ fn moving_the_numbers_of_residues_together_changes_nothing_and_moving_one_does()
 fn an_estimate_of_zeros_is_not_the_same_as_none() {
     let (chains, _) = four_chains();
     let mut trainer = shaken(&small(), "f64");
-    let zeros = chains.batch().with_cloud("self_conditioning", &vec![0.0; chains.positions.len()]);
-    assert_ne!(predict(&mut trainer, &zeros), predict(&mut trainer, &chains.batch()));
+    let zeros = chains
+        .batch()
+        .with_cloud("self_conditioning", &vec![0.0; chains.positions.len()]);
+    assert_ne!(
+        predict(&mut trainer, &zeros),
+        predict(&mut trainer, &chains.batch())
+    );
 }
 
 #[test]
@@ -140,7 +187,10 @@ fn a_resumed_run_is_the_same_run() {
     }
     let saved = first.save().into_result().unwrap();
     let mut resumed = open();
-    resumed.load(RSlice::from_slice(&saved)).into_result().unwrap();
+    resumed
+        .load(RSlice::from_slice(&saved))
+        .into_result()
+        .unwrap();
     // Half of the steps condition on a prediction of their own: the coin is part of the run.
     let rest: Vec<f64> = (0..4).map(|_| step(&mut resumed, &batch)[0]).collect();
     assert_eq!(rest, losses[4..]);
@@ -149,7 +199,10 @@ fn a_resumed_run_is_the_same_run() {
 
 #[test]
 fn both_precisions_start_from_the_same_weights() {
-    assert_eq!(doubles(&trainer(&triangular(), "f32", "", 3)), doubles(&trainer(&triangular(), "f64", "", 3)));
+    assert_eq!(
+        doubles(&trainer(&triangular(), "f32", "", 3)),
+        doubles(&trainer(&triangular(), "f64", "", 3))
+    );
 }
 
 #[test]
@@ -158,34 +211,70 @@ fn training_lowers_every_loss() {
     for config in [small(), triangular()] {
         for loss in Proteina::losses() {
             let config = config.clone().with_self_conditioning_probability(0.0);
-            let mut trainer = trainer(&config, "f32", &format!("{{\"loss\": \"{loss}\", \"lr\": 3e-3}}"), 3);
+            let mut trainer = trainer(
+                &config,
+                "f32",
+                &format!("{{\"loss\": \"{loss}\", \"lr\": 3e-3}}"),
+                3,
+            );
             let losses: Vec<f64> = (0..80).map(|_| step(&mut trainer, &batch)[0]).collect();
-            assert!(losses[79] < 0.8 * losses[0], "{loss}: {} -> {}", losses[0], losses[79]);
+            assert!(
+                losses[79] < 0.8 * losses[0],
+                "{loss}: {} -> {}",
+                losses[0],
+                losses[79]
+            );
         }
     }
 }
 
 /// The value of a loss in a training step: with a step of size zero, the weights stay.
 fn training_losses(config: &ProteinaConfig, loss: &str, count: usize) -> Vec<f64> {
-    let mut trainer = trainer(config, "f64", &format!("{{\"loss\": \"{loss}\", \"lr\": 0.0}}"), 3);
-    (0..count).map(|_| step(&mut trainer, &training_batch())[0]).collect()
+    let mut trainer = trainer(
+        config,
+        "f64",
+        &format!("{{\"loss\": \"{loss}\", \"lr\": 0.0}}"),
+        3,
+    );
+    (0..count)
+        .map(|_| step(&mut trainer, &training_batch())[0])
+        .collect()
 }
 
 #[test]
 fn a_training_step_conditions_on_its_own_first_prediction_as_often_as_the_coin_says() {
-    let never = training_losses(&small().with_self_conditioning_probability(0.0), "flow-matching", 3);
-    let always = training_losses(&small().with_self_conditioning_probability(1.0), "flow-matching", 3);
+    let never = training_losses(
+        &small().with_self_conditioning_probability(0.0),
+        "flow-matching",
+        3,
+    );
+    let always = training_losses(
+        &small().with_self_conditioning_probability(1.0),
+        "flow-matching",
+        3,
+    );
     assert!(never.windows(2).all(|w| w[0] == w[1]) && always.windows(2).all(|w| w[0] == w[1]));
     assert_ne!(never[0], always[0]);
     let steps = 200;
     let coins = training_losses(&small(), "flow-matching", steps);
     let conditioned = coins.iter().filter(|&&loss| loss == always[0]).count();
-    assert!(coins.iter().all(|&loss| loss == always[0] || loss == never[0]));
+    assert!(
+        coins
+            .iter()
+            .all(|&loss| loss == always[0] || loss == never[0])
+    );
     // Four standard deviations of a fair coin.
-    assert!((conditioned as f64 - 100.0).abs() < 4.0 * (0.25 * steps as f64).sqrt(), "{conditioned} of {steps}");
+    assert!(
+        (conditioned as f64 - 100.0).abs() < 4.0 * (0.25 * steps as f64).sqrt(),
+        "{conditioned} of {steps}"
+    );
     // Other losses are plain.
     for loss in ["velocity-mse", "mse"] {
-        assert!(training_losses(&small().with_self_conditioning_probability(1.0), loss, 3).windows(2).all(|w| w[0] == w[1]));
+        assert!(
+            training_losses(&small().with_self_conditioning_probability(1.0), loss, 3)
+                .windows(2)
+                .all(|w| w[0] == w[1])
+        );
     }
 }
 
@@ -203,7 +292,10 @@ fn the_second_pass_of_a_step_sees_the_clean_cloud_that_the_first_predicts() {
                 clean[k] += (1.0 - chains.flow_time[chain]) * velocity[k];
             }
         }
-        let given = chains.batch().with_cloud("self_conditioning", &clean).with_cloud("target", &target);
+        let given = chains
+            .batch()
+            .with_cloud("self_conditioning", &clean)
+            .with_cloud("target", &target);
         // A given estimate is used as it is, without a coin.
         assert_eq!(step(&mut trainer, &given)[0], in_step);
     }
@@ -212,15 +304,27 @@ fn the_second_pass_of_a_step_sees_the_clean_cloud_that_the_first_predicts() {
 #[test]
 fn the_loss_is_balanced_over_proteins_and_nearly_that_of_the_velocity() {
     let (chains, target) = four_chains();
-    let mut trainer = trainer(&small().with_self_conditioning_probability(0.0), "f64", r#"{"lr": 0.0}"#, 3);
+    let mut trainer = trainer(
+        &small().with_self_conditioning_probability(0.0),
+        "f64",
+        r#"{"lr": 0.0}"#,
+        3,
+    );
     let loss = step(&mut trainer, &training_batch())[0];
     let velocity = predict(&mut trainer, &chains.batch());
     let mean = |chain: usize| {
         let range = 3 * chains.range(chain).start..3 * chains.range(chain).end;
-        velocity[range.clone()].iter().zip(&target[range.clone()]).map(|(v, u)| (v - u).powi(2)).sum::<f64>() / range.len() as f64
+        velocity[range.clone()]
+            .iter()
+            .zip(&target[range.clone()])
+            .map(|(v, u)| (v - u).powi(2))
+            .sum::<f64>()
+            / range.len() as f64
     };
     let factor = |t: f64| (1.0 - t).powi(2) / ((1.0 - t).powi(2) + 1e-5);
-    let expected: f64 = (0..4).map(|chain| factor(chains.flow_time[chain]) * mean(chain) / 4.0).sum();
+    let expected: f64 = (0..4)
+        .map(|chain| factor(chains.flow_time[chain]) * mean(chain) / 4.0)
+        .sum();
     assert!((loss - expected).abs() < 1e-13 * expected);
     let plain = training_losses(&small(), "velocity-mse", 1)[0];
     assert!((plain - (0..4).map(|chain| mean(chain) / 4.0).sum::<f64>()).abs() < 1e-13 * plain);
@@ -229,7 +333,13 @@ fn the_loss_is_balanced_over_proteins_and_nearly_that_of_the_velocity() {
 #[test]
 fn a_fresh_distogram_costs_about_the_logarithm_of_its_classes_for_the_chains_that_are_late() {
     let weighted = |weight: f64| {
-        training_losses(&triangular().with_self_conditioning_probability(0.0).with_distogram_weight(weight), "flow-matching", 1)[0]
+        training_losses(
+            &triangular()
+                .with_self_conditioning_probability(0.0)
+                .with_distogram_weight(weight),
+            "flow-matching",
+            1,
+        )[0]
     };
     let term = weighted(1.0) - weighted(0.0);
     assert!((weighted(2.0) - weighted(0.0) - 2.0 * term).abs() < 1e-12);
@@ -249,8 +359,18 @@ fn groups_are_the_head_and_the_head_with_its_norm() {
 #[test]
 fn an_instantiated_model_has_as_many_parameters_as_the_formula_counts() {
     let nano = Proteina::sizes().remove(0).1;
-    for config in [small(), triangular(), triangular().with_update_every(2), nano.clone(), nano.with_update_every(1)] {
-        assert_eq!(Proteina::init(&config, &Device::flex()).num_params() as u64, Proteina::parameter_count(&config), "{config}");
+    for config in [
+        small(),
+        triangular(),
+        triangular().with_update_every(2),
+        nano.clone(),
+        nano.with_update_every(1),
+    ] {
+        assert_eq!(
+            Proteina::init(&config, &Device::flex()).num_params() as u64,
+            Proteina::parameter_count(&config),
+            "{config}"
+        );
     }
 }
 
@@ -263,36 +383,73 @@ fn unreadable_batches_are_refused_with_the_reason() {
         change(&mut changed);
         refusal(&mut trainer, &changed.batch()).to_string()
     };
-    assert!(refused(&|c| c.positions[7] = f64::NAN).contains("\"positions\" is not finite at residue 2"));
+    assert!(
+        refused(&|c| c.positions[7] = f64::NAN)
+            .contains("\"positions\" is not finite at residue 2")
+    );
     assert!(refused(&|c| c.positions[0] = f64::INFINITY).contains("residue 0"));
     assert!(refused(&|c| c.flow_time[1] = 1.5).contains("flow time of sample 1 is 1.5"));
     assert!(refused(&|c| c.flow_time[3] = f64::NAN).contains("flow time of sample 3"));
-    assert!(refused(&|c| c.chain_break[4] = 2).contains("chain break of residue 4 of the batch is 2"));
-    assert!(refused(&|c| c.sizes = vec![9, 14, 10, 0]).contains("sample 3 of the batch has no residues"));
+    assert!(
+        refused(&|c| c.chain_break[4] = 2).contains("chain break of residue 4 of the batch is 2")
+    );
+    assert!(
+        refused(&|c| c.sizes = vec![9, 14, 10, 0])
+            .contains("sample 3 of the batch has no residues")
+    );
     let mut refused = |batch: OwnedBatch| refusal(&mut trainer, &batch).to_string();
     let estimate = vec![f64::NAN; chains.positions.len()];
-    assert!(refused(chains.batch().with_cloud("self_conditioning", &estimate)).contains("\"self_conditioning\" is not finite"));
+    assert!(
+        refused(chains.batch().with_cloud("self_conditioning", &estimate))
+            .contains("\"self_conditioning\" is not finite")
+    );
     for name in ["positions", "flow_time", "residue_index", "chain_break"] {
         assert!(refused(chains.batch().without(name)).contains(name));
     }
     assert!(refused(Chains::default().batch()).contains("empty"));
-    let mut untrained = |batch: OwnedBatch| batch.lend(|raw| trainer.train_step(raw).unwrap_err().to_string());
+    let mut untrained =
+        |batch: OwnedBatch| batch.lend(|raw| trainer.train_step(raw).unwrap_err().to_string());
     assert!(untrained(chains.batch()).contains("target"));
-    assert!(untrained(chains.batch().with_cloud("target", &vec![f64::NAN; target.len()])).contains("\"target\" is not finite"));
+    assert!(
+        untrained(
+            chains
+                .batch()
+                .with_cloud("target", &vec![f64::NAN; target.len()])
+        )
+        .contains("\"target\" is not finite")
+    );
 }
 
 #[test]
 fn unknown_losses_and_impossible_configurations_are_refused_before_anything_is_built() {
     let refused = |config: &str, recipe: &str| {
-        let request = ModelRequest { config: config.into(), recipe: recipe.into(), ..ModelRequest::default() };
-        Trainer::<Proteina>::open(&request).err().unwrap().to_string()
+        let request = ModelRequest {
+            config: config.into(),
+            recipe: recipe.into(),
+            ..ModelRequest::default()
+        };
+        Trainer::<Proteina>::open(&request)
+            .err()
+            .unwrap()
+            .to_string()
     };
-    assert!(refused(r#"{"token_width": 30}"#, "").contains("token_width = 30 is not divisible by heads = 4"));
+    assert!(
+        refused(r#"{"token_width": 30}"#, "")
+            .contains("token_width = 30 is not divisible by heads = 4")
+    );
     assert!(refused("", r#"{"loss": "huber"}"#).contains("flow-matching, velocity-mse, mse"));
     let trainer = trainer(&small(), "f32", "", 1);
     let device = Device::flex();
-    let error = training_batch()
-        .lend(|raw| trainer.model().valid().loss("huber", &Batch::new(raw, &device, Precision::F32, None).unwrap()).unwrap_err());
+    let error = training_batch().lend(|raw| {
+        trainer
+            .model()
+            .valid()
+            .loss(
+                "huber",
+                &Batch::new(raw, &device, Precision::F32, None).unwrap(),
+            )
+            .unwrap_err()
+    });
     assert!(error.to_string().contains("velocity-mse"));
 }
 
@@ -310,11 +467,18 @@ fn fresh_weights_have_the_moments_of_the_reference() {
     let rows = about["rows"].as_array().unwrap();
     let config = ProteinaConfig::new(512, 8, 2).with_update_every(2);
     let trainer = trainer(&config, "f32", "", 9);
-    let ours: Vec<(String, Vec<f64>)> = trainer.parameters().iter().map(|p| p.name.clone()).zip(doubles(&trainer)).collect();
+    let ours: Vec<(String, Vec<f64>)> = trainer
+        .parameters()
+        .iter()
+        .map(|p| p.name.clone())
+        .zip(doubles(&trainer))
+        .collect();
     for row in rows {
         let name = row[0].as_str().unwrap();
         let theirs = Moments::read(&(2..6).map(|k| row[k].as_f64().unwrap()).collect::<Vec<_>>());
-        let Some((_, values)) = ours.iter().find(|(own, _)| own == name) else { panic!("{name} is not there") };
+        let Some((_, values)) = ours.iter().find(|(own, _)| own == name) else {
+            panic!("{name} is not there")
+        };
         Moments::of(values).check(&theirs, name, values.len() as f64);
     }
     // The file leaves out the second layer, which is like the first.
@@ -331,32 +495,65 @@ struct Moments {
 
 impl Moments {
     fn read(row: &[f64]) -> Self {
-        Self { mean: row[0], deviation: row[1], low: row[2], high: row[3] }
+        Self {
+            mean: row[0],
+            deviation: row[1],
+            low: row[2],
+            high: row[3],
+        }
     }
 
     fn of(values: &[f64]) -> Self {
         let count = values.len() as f64;
         let mean = values.iter().sum::<f64>() / count;
-        let deviation = (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (count - 1.0)).sqrt();
+        let deviation =
+            (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (count - 1.0)).sqrt();
         let edge = |pick: fn(f64, f64) -> f64| values.iter().copied().fold(values[0], pick);
-        Self { mean, deviation, low: edge(f64::min), high: edge(f64::max) }
+        Self {
+            mean,
+            deviation,
+            low: edge(f64::min),
+            high: edge(f64::max),
+        }
     }
 
     fn check(&self, theirs: &Self, name: &str, count: f64) {
         let what = || format!("{name}: {self:?} and {theirs:?}");
         if theirs.deviation == 0.0 {
-            assert_eq!([self.low, self.high], [theirs.low, theirs.high], "{}", what());
+            assert_eq!(
+                [self.low, self.high],
+                [theirs.low, theirs.high],
+                "{}",
+                what()
+            );
             return;
         }
         // Five standard errors of a difference of two samples; the deviation of a deviation is σ / sqrt(2 n) for a normal law and less for
         // the others.
         let scale = self.deviation.max(theirs.deviation);
-        assert!((self.mean - theirs.mean).abs() <= 5.0 * scale * (2.0 / count).sqrt(), "{}", what());
-        assert!((self.deviation - theirs.deviation).abs() <= 5.0 * scale / count.sqrt(), "{}", what());
+        assert!(
+            (self.mean - theirs.mean).abs() <= 5.0 * scale * (2.0 / count).sqrt(),
+            "{}",
+            what()
+        );
+        assert!(
+            (self.deviation - theirs.deviation).abs() <= 5.0 * scale / count.sqrt(),
+            "{}",
+            what()
+        );
         // The largest of n numbers comes within n⁻¹ of a bound, give or take; the largest normal ones vary more.
         let unbounded = name == "registers" || name.contains("embedding_");
-        let margin = if unbounded { 0.5 } else { (40.0 / count).clamp(0.01, 0.5) };
-        assert!((self.low / theirs.low - 1.0).abs() < margin && (self.high / theirs.high - 1.0).abs() < margin, "{}", what());
+        let margin = if unbounded {
+            0.5
+        } else {
+            (40.0 / count).clamp(0.01, 0.5)
+        };
+        assert!(
+            (self.low / theirs.low - 1.0).abs() < margin
+                && (self.high / theirs.high - 1.0).abs() < margin,
+            "{}",
+            what()
+        );
     }
 }
 
@@ -365,14 +562,34 @@ fn fresh_triangles_and_pair_transitions_add_exactly_nothing() {
     let trainer = trainer(&triangular(), "f64", "", 9);
     let (chains, _) = four_chains();
     let device = Device::flex();
-    let trace = chains.batch().lend(|raw| trainer.model().valid().trace(&Batch::new(raw, &device, Precision::F64, None).unwrap()).unwrap());
-    let increments: Vec<_> = trace.notes.iter().filter(|note| note.name.starts_with('p') && note.name.contains('.')).collect();
+    let trace = chains.batch().lend(|raw| {
+        trainer
+            .model()
+            .valid()
+            .trace(&Batch::new(raw, &device, Precision::F64, None).unwrap())
+            .unwrap()
+    });
+    let increments: Vec<_> = trace
+        .notes
+        .iter()
+        .filter(|note| note.name.starts_with('p') && note.name.contains('.'))
+        .collect();
     assert_eq!(increments.len(), 6);
-    assert!(increments.iter().all(|note| !note.values.is_empty() && note.values.iter().all(|&v| v == 0.0)));
+    assert!(
+        increments
+            .iter()
+            .all(|note| !note.values.is_empty() && note.values.iter().all(|&v| v == 0.0))
+    );
     // σ(-2) of what a branch gives.
-    let [out, scaled] = ["l0.attn_out", "l0.attn_scaled"].map(|name| trace.notes.iter().find(|note| note.name == name).unwrap());
+    let [out, scaled] = ["l0.attn_out", "l0.attn_scaled"]
+        .map(|name| trace.notes.iter().find(|note| note.name == name).unwrap());
     let scale = 1.0 / (1.0 + 2f64.exp());
-    assert!(out.values.iter().zip(&scaled.values).all(|(a, b)| (scale * a - b).abs() < 1e-15));
+    assert!(
+        out.values
+            .iter()
+            .zip(&scaled.values)
+            .all(|(a, b)| (scale * a - b).abs() < 1e-15)
+    );
 }
 
 #[test]
@@ -389,6 +606,9 @@ fn steps_in_bf16_follow_those_in_f32_and_predictions_stay_in_f32() {
     assert_eq!(f32_fresh, bf16_fresh);
     for (single, half) in f32_losses.iter().zip(&bf16_losses) {
         // A few percent: sums of products of numbers with 8 significant bits, through some blocks.
-        assert!((half / single - 1.0).abs() < 0.05 && half != single, "{half} in bf16, {single} in f32");
+        assert!(
+            (half / single - 1.0).abs() < 0.05 && half != single,
+            "{half} in bf16, {single} in f32"
+        );
     }
 }

@@ -49,7 +49,11 @@ struct Options {
 
 impl Options {
     fn from_arguments() -> Self {
-        let mut options = Self { steps: 10, size: "7M".into(), ..Self::default() };
+        let mut options = Self {
+            steps: 10,
+            size: "7M".into(),
+            ..Self::default()
+        };
         let mut arguments = std::env::args().skip(1);
         let mut plain = 0;
         while let Some(name) = arguments.next() {
@@ -58,7 +62,11 @@ impl Options {
                 plain += 1;
                 continue;
             }
-            let mut value = || arguments.next().unwrap_or_else(|| panic!("{name} needs a value"));
+            let mut value = || {
+                arguments
+                    .next()
+                    .unwrap_or_else(|| panic!("{name} needs a value"))
+            };
             match name.as_str() {
                 "--serve" => options.serve = true,
                 "--size" => options.size = value(),
@@ -88,12 +96,18 @@ impl Options {
     }
 
     fn side(&self) -> usize {
-        self.grid.unwrap_or(if self.size == "nano" { 16 } else { 32 })
+        self.grid
+            .unwrap_or(if self.size == "nano" { 16 } else { 32 })
     }
 
     fn trainer(&self) -> Trainer<Voxmol> {
-        let given = if self.config.is_empty() { "{}" } else { &self.config };
-        let mut config: serde_json::Value = serde_json::from_str(given).unwrap_or_else(|e| panic!("--config: {e}"));
+        let given = if self.config.is_empty() {
+            "{}"
+        } else {
+            &self.config
+        };
+        let mut config: serde_json::Value =
+            serde_json::from_str(given).unwrap_or_else(|e| panic!("--config: {e}"));
         if config.get("dropout").is_none() {
             config["dropout"] = self.dropout.into();
         }
@@ -118,12 +132,15 @@ impl Options {
     }
 
     fn batch_size(&self) -> usize {
-        self.batch.unwrap_or(if self.size == "nano" { 8 } else { 4 })
+        self.batch
+            .unwrap_or(if self.size == "nano" { 8 } else { 4 })
     }
 }
 
 fn number<N: std::str::FromStr>(name: &str, value: &str) -> N {
-    value.parse().unwrap_or_else(|_| panic!("{name} needs a number, not {value}"))
+    value
+        .parse()
+        .unwrap_or_else(|_| panic!("{name} needs a number, not {value}"))
 }
 
 fn with_target((noisy, clean): &(Grids, Grids)) -> OwnedBatch {
@@ -133,13 +150,29 @@ fn with_target((noisy, clean): &(Grids, Grids)) -> OwnedBatch {
 fn measure(options: &Options) {
     let start = Instant::now();
     let mut trainer = options.trainer();
-    println!("{}: opened in {:.2} s", options.size, start.elapsed().as_secs_f64());
-    let problem = options.problem(options.predict.unwrap_or(options.batch_size()), trainer.model().config());
-    let (what, batch) = if options.predict.is_some() { ("prediction", problem.0.batch()) } else { ("step", with_target(&problem)) };
+    println!(
+        "{}: opened in {:.2} s",
+        options.size,
+        start.elapsed().as_secs_f64()
+    );
+    let problem = options.problem(
+        options.predict.unwrap_or(options.batch_size()),
+        trainer.model().config(),
+    );
+    let (what, batch) = if options.predict.is_some() {
+        ("prediction", problem.0.batch())
+    } else {
+        ("step", with_target(&problem))
+    };
     let mut figure = f64::NAN;
     let mut work = || {
         figure = batch.lend(|raw| match options.predict {
-            Some(_) => trainer.predict(raw, Weights::Raw).unwrap_or_else(|e| panic!("{e}")).into_data().iter::<f64>().sum(),
+            Some(_) => trainer
+                .predict(raw, Weights::Raw)
+                .unwrap_or_else(|e| panic!("{e}"))
+                .into_data()
+                .iter::<f64>()
+                .sum(),
             None => trainer.train_step(raw).unwrap_or_else(|e| panic!("{e}"))[0],
         });
         figure
@@ -172,7 +205,10 @@ fn measure(options: &Options) {
 fn user_seconds() -> f64 {
     let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // utime is field 14, in ticks of 10 ms; the name in field 2 may hold blanks.
-    let ticks = text.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(11)?.parse::<f64>().ok());
+    let ticks = text
+        .rsplit(')')
+        .next()
+        .and_then(|rest| rest.split_whitespace().nth(11)?.parse::<f64>().ok());
     ticks.unwrap_or(0.0) / 100.0
 }
 
@@ -191,7 +227,12 @@ fn serve(options: &Options, base: serving::Base) {
         write_problem(path, &trainer, &problem);
     }
     let batch = with_target(&problem);
-    serving::serve(&mut trainer, |work| batch.lend(|raw| work(raw)), &problem.1.values, base);
+    serving::serve(
+        &mut trainer,
+        |work| batch.lend(|raw| work(raw)),
+        &problem.1.values,
+        base,
+    );
 }
 
 /// Name, shape and bytes of an array of a file.
@@ -199,11 +240,25 @@ type Array = (String, Vec<usize>, Vec<u8>);
 
 /// Weights as `w.NAME`, the batch as `in.noisy` and `in.target`, sizes in the metadata.
 fn write_problem(path: &str, trainer: &Trainer<Voxmol>, (noisy, clean): &(Grids, Grids)) {
-    let Flat::F32(values) = &trainer.values() else { panic!("weights are written from an f32 instance") };
+    let Flat::F32(values) = &trainer.values() else {
+        panic!("weights are written from an f32 instance")
+    };
     let pairs = trainer.parameters().iter().zip(values);
-    let mut arrays: Vec<Array> = pairs.map(|(p, v)| (format!("w.{}", p.name), p.shape.clone(), bytemuck::cast_slice(v).to_vec())).collect();
+    let mut arrays: Vec<Array> = pairs
+        .map(|(p, v)| {
+            (
+                format!("w.{}", p.name),
+                p.shape.clone(),
+                bytemuck::cast_slice(v).to_vec(),
+            )
+        })
+        .collect();
     for (name, grids) in [("in.noisy", noisy), ("in.target", clean)] {
-        let bytes = grids.values.iter().flat_map(|&v| (v as f32).to_le_bytes()).collect();
+        let bytes = grids
+            .values
+            .iter()
+            .flat_map(|&v| (v as f32).to_le_bytes())
+            .collect();
         arrays.push((name.into(), grids.shape().to_vec(), bytes));
     }
     write(path, &arrays, &sizes_of_peer(trainer.model().config()));

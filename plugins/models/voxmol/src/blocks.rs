@@ -54,7 +54,10 @@ pub(crate) struct Block {
 
 impl Block {
     fn new(from: usize, to: usize, attends: bool, draw: &mut Draw<'_>) -> Self {
-        Self { res: Residual::new(from, to, draw), attn: attends.then(|| Attention::new(to, draw)) }
+        Self {
+            res: Residual::new(from, to, draw),
+            attn: attends.then(|| Attention::new(to, draw)),
+        }
     }
 
     fn forward(&self, x: Tensor<5>, pass: &Pass<'_>) -> Tensor<5> {
@@ -70,7 +73,10 @@ impl Block {
 
 /// One module of a branch.
 #[derive(Module, Debug)]
-#[expect(clippy::large_enum_variant, reason = "there are some twenty of them, and a box is no module")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there are some twenty of them, and a box is no module"
+)]
 pub(crate) enum Stage {
     /// A block of a level.
     Block(Block),
@@ -83,7 +89,12 @@ pub(crate) enum Stage {
 /// The modules of the way down.
 pub(crate) fn encoder(config: &VoxmolConfig, draw: &mut Draw<'_>) -> Vec<Stage> {
     let (mut stages, mut from) = (Vec::new(), config.width);
-    for (level, (width, &attends)) in config.widths().into_iter().zip(&config.attention).enumerate() {
+    for (level, (width, &attends)) in config
+        .widths()
+        .into_iter()
+        .zip(&config.attention)
+        .enumerate()
+    {
         for _ in 0..config.blocks {
             stages.push(Stage::Block(Block::new(from, width, attends, draw)));
             from = width;
@@ -100,9 +111,20 @@ pub(crate) fn decoder(config: &VoxmolConfig, draw: &mut Draw<'_>) -> Vec<Stage> 
     let (widths, mut stages) = (config.widths(), Vec::new());
     for level in (0..config.levels()).rev() {
         let (width, attends) = (widths[level], config.attention[level]);
-        let above = if level > 0 { widths[level - 1] } else { config.width };
-        stages.extend((0..config.blocks).map(|_| Stage::Block(Block::new(2 * width, width, attends, draw))));
-        stages.push(Stage::Block(Block::new(width + above, above, attends, draw)));
+        let above = if level > 0 {
+            widths[level - 1]
+        } else {
+            config.width
+        };
+        stages.extend(
+            (0..config.blocks).map(|_| Stage::Block(Block::new(2 * width, width, attends, draw))),
+        );
+        stages.push(Stage::Block(Block::new(
+            width + above,
+            above,
+            attends,
+            draw,
+        )));
         if level > 0 {
             stages.push(Stage::Up(Resample::new(Conv3d::Up4, above, draw)));
         }
@@ -111,7 +133,11 @@ pub(crate) fn decoder(config: &VoxmolConfig, draw: &mut Draw<'_>) -> Vec<Stage> 
 }
 
 /// The way down from the first grid of channels. Returns what the last module gave, and what the way up will want, itself included.
-pub(crate) fn descend(stages: &[Stage], first: Tensor<5>, pass: &Pass<'_>) -> (Tensor<5>, Vec<Tensor<5>>) {
+pub(crate) fn descend(
+    stages: &[Stage],
+    first: Tensor<5>,
+    pass: &Pass<'_>,
+) -> (Tensor<5>, Vec<Tensor<5>>) {
     let (mut x, mut skipped) = (first.clone(), vec![first]);
     for (number, stage) in stages.iter().enumerate() {
         x = stage.forward(x, &pass.inside(number));
@@ -121,10 +147,17 @@ pub(crate) fn descend(stages: &[Stage], first: Tensor<5>, pass: &Pass<'_>) -> (T
 }
 
 /// The way up: every block also sees what was skipped last of what is left.
-pub(crate) fn ascend(stages: &[Stage], mut x: Tensor<5>, mut skipped: Vec<Tensor<5>>, pass: &Pass<'_>) -> Tensor<5> {
+pub(crate) fn ascend(
+    stages: &[Stage],
+    mut x: Tensor<5>,
+    mut skipped: Vec<Tensor<5>>,
+    pass: &Pass<'_>,
+) -> Tensor<5> {
     for (number, stage) in stages.iter().enumerate() {
         if let Stage::Block(_) = stage {
-            let skip = skipped.pop().expect("the way down skips one grid for each block of the way up");
+            let skip = skipped
+                .pop()
+                .expect("the way down skips one grid for each block of the way up");
             x = Tensor::cat(vec![x, skip], 1);
         }
         x = stage.forward(x, &pass.inside(number));
@@ -152,7 +185,11 @@ pub(crate) struct Middle {
 
 impl Middle {
     pub(crate) fn new(width: usize, draw: &mut Draw<'_>) -> Self {
-        Self { res1: Residual::new(width, width, draw), attn: Attention::new(width, draw), res2: Residual::new(width, width, draw) }
+        Self {
+            res1: Residual::new(width, width, draw),
+            attn: Attention::new(width, draw),
+            res2: Residual::new(width, width, draw),
+        }
     }
 
     pub(crate) fn forward(&self, x: Tensor<5>, pass: &Pass<'_>) -> Tensor<5> {

@@ -37,8 +37,17 @@ impl VoxmolConfig {
     /// cores.
     #[must_use]
     pub fn named() -> Vec<(&'static str, Self)> {
-        let nano = Self::new(4, 2).with_multipliers(vec![1, 2, 2]).with_attention(vec![false, false, true]).with_blocks(1).with_grid(16);
-        vec![("nano", nano), ("7M", Self::new(8, 8)), ("28M", Self::new(16, 16)), ("111M", Self::new(32, 16))]
+        let nano = Self::new(4, 2)
+            .with_multipliers(vec![1, 2, 2])
+            .with_attention(vec![false, false, true])
+            .with_blocks(1)
+            .with_grid(16);
+        vec![
+            ("nano", nano),
+            ("7M", Self::new(8, 8)),
+            ("28M", Self::new(16, 16)),
+            ("111M", Self::new(32, 16)),
+        ]
     }
 
     /// Number of levels `L`.
@@ -73,15 +82,23 @@ impl VoxmolConfig {
             let shortcut = if from == to { 0 } else { conv(1, from, to) };
             2 * from + conv(27, from, to) + 2 * to + conv(27, to, to) + shortcut
         };
-        let attention = |width: usize| 2 * width + conv(1, width, 3 * width) + conv(1, width, width);
+        let attention =
+            |width: usize| 2 * width + conv(1, width, 3 * width) + conv(1, width, width);
         let n = self.width;
         let mut count = conv(27, self.elements, n) + 2 * n + conv(27, n, self.elements);
         let mut above = n;
-        for (level, (width, attends)) in self.widths().into_iter().zip(&self.attention).enumerate() {
-            let block = |from: usize, to: usize| residual(from, to) + if *attends { attention(to) } else { 0 };
+        for (level, (width, attends)) in self.widths().into_iter().zip(&self.attention).enumerate()
+        {
+            let block = |from: usize, to: usize| {
+                residual(from, to) + if *attends { attention(to) } else { 0 }
+            };
             count += block(above, width) + (self.blocks - 1) * block(width, width);
             count += self.blocks * block(2 * width, width) + block(width + above, above);
-            count += if level + 1 < self.levels() { conv(27, width, width) } else { 0 };
+            count += if level + 1 < self.levels() {
+                conv(27, width, width)
+            } else {
+                0
+            };
             count += if level > 0 { conv(64, above, above) } else { 0 };
             above = width;
         }
@@ -100,15 +117,26 @@ impl VoxmolConfig {
     }
 
     fn check_sizes(&self) -> Result<(), String> {
-        let sizes = [("width", self.width), ("groups", self.groups), ("elements", self.elements), ("blocks", self.blocks)];
+        let sizes = [
+            ("width", self.width),
+            ("groups", self.groups),
+            ("elements", self.elements),
+            ("blocks", self.blocks),
+        ];
         if let Some((name, _)) = sizes.iter().find(|(_, size)| *size == 0) {
             return Err(format!("{name} is 0; it must be at least 1"));
         }
         if !self.width.is_multiple_of(self.groups) {
-            return Err(format!("width = {} is not divisible by groups = {}", self.width, self.groups));
+            return Err(format!(
+                "width = {} is not divisible by groups = {}",
+                self.width, self.groups
+            ));
         }
         if !(0.0..1.0).contains(&self.dropout) {
-            return Err(format!("dropout = {} is not a chance that leaves something; use 0 to below 1", self.dropout));
+            return Err(format!(
+                "dropout = {} is not a chance that leaves something; use 0 to below 1",
+                self.dropout
+            ));
         }
         Ok(())
     }
@@ -117,11 +145,20 @@ impl VoxmolConfig {
     fn check_count(&self) -> Result<(), String> {
         /// Thirty times the largest published size; it would fill 160 GB with the moments of an optimiser.
         const MOST: f64 = 1e10;
-        let deepest = self.multipliers.iter().fold(self.width as f64, |width, &by| width * by as f64);
+        let deepest = self
+            .multipliers
+            .iter()
+            .fold(self.width as f64, |width, &by| width * by as f64);
         let levels = self.levels() as f64;
         // A block holds three convolutions at most, each of 27 taps between twice the deepest width and the deepest.
-        let above = 162.0 * deepest * deepest * levels * (2.0 * self.blocks as f64 + 4.0) + 54.0 * self.width as f64 * self.elements as f64;
-        if above > MOST && (deepest > 1e6 || self.blocks > 1000 || self.elements > 100_000 || self.parameter_count() as f64 > MOST) {
+        let above = 162.0 * deepest * deepest * levels * (2.0 * self.blocks as f64 + 4.0)
+            + 54.0 * self.width as f64 * self.elements as f64;
+        if above > MOST
+            && (deepest > 1e6
+                || self.blocks > 1000
+                || self.elements > 100_000
+                || self.parameter_count() as f64 > MOST)
+        {
             return Err(format!(
                 "width = {}, multipliers = {:?}, blocks = {} and elements = {} need more than {MOST:.0e} parameters; lower them",
                 self.width, self.multipliers, self.blocks, self.elements
@@ -135,14 +172,23 @@ impl VoxmolConfig {
         const MOST: usize = 16;
         let levels = self.levels();
         if !(1..=MOST).contains(&levels) || self.multipliers.contains(&0) {
-            return Err(format!("multipliers = {:?}; use 1 to {MOST} numbers, each at least 1", self.multipliers));
+            return Err(format!(
+                "multipliers = {:?}; use 1 to {MOST} numbers, each at least 1",
+                self.multipliers
+            ));
         }
         if self.attention.len() != levels {
             let flags = self.attention.len();
-            return Err(format!("attention has {flags} flags, multipliers {levels} levels; give one flag for each level"));
+            return Err(format!(
+                "attention has {flags} flags, multipliers {levels} levels; give one flag for each level"
+            ));
         }
         if self.grid == 0 || !self.grid.is_multiple_of(self.shrinkage()) {
-            return Err(format!("grid = {} is not divisible by {}, as {levels} levels need", self.grid, self.shrinkage()));
+            return Err(format!(
+                "grid = {} is not divisible by {}, as {levels} levels need",
+                self.grid,
+                self.shrinkage()
+            ));
         }
         Ok(())
     }
@@ -165,7 +211,14 @@ impl VoxmolConfig {
         if self.deepest_width() > 64 {
             return published;
         }
-        Recipe { lr: 2e-3, beta1: 0.9, ema_decay: 0.99, batch_size: 8, epochs: 4.0, ..published }
+        Recipe {
+            lr: 2e-3,
+            beta1: 0.9,
+            ema_decay: 0.99,
+            batch_size: 8,
+            epochs: 4.0,
+            ..published
+        }
     }
 }
 
@@ -174,17 +227,35 @@ mod tests {
     use super::*;
 
     fn named(name: &str) -> VoxmolConfig {
-        VoxmolConfig::named().into_iter().find(|s| s.0 == name).unwrap().1
+        VoxmolConfig::named()
+            .into_iter()
+            .find(|s| s.0 == name)
+            .unwrap()
+            .1
     }
 
     #[test]
     fn the_closed_formula_gives_the_published_counts() {
-        for (name, count) in [("7M", 6_982_256), ("28M", 27_896_408), ("111M", 111_520_424)] {
+        for (name, count) in [
+            ("7M", 6_982_256),
+            ("28M", 27_896_408),
+            ("111M", 111_520_424),
+        ] {
             assert_eq!(named(name).parameter_count(), count, "{name}");
         }
-        assert_eq!(named("111M").with_elements(5).with_grid(32).parameter_count(), 111_515_237);
+        assert_eq!(
+            named("111M")
+                .with_elements(5)
+                .with_grid(32)
+                .parameter_count(),
+            111_515_237
+        );
         // The other reading of the two smaller sizes: narrow deep levels instead of a narrow start.
-        let narrow = |width: usize| VoxmolConfig::new(width, 16).with_multipliers(vec![1, 1, 2, 4]).parameter_count();
+        let narrow = |width: usize| {
+            VoxmolConfig::new(width, 16)
+                .with_multipliers(vec![1, 1, 2, 4])
+                .parameter_count()
+        };
         assert_eq!([narrow(32), narrow(16)], [28_318_088, 7_089_608]);
     }
 
@@ -199,9 +270,15 @@ mod tests {
     fn impossible_sizes_are_refused_by_name() {
         let refused = |config: VoxmolConfig| config.validate().unwrap_err().to_string();
         let base = || named("nano");
-        assert!(VoxmolConfig::named().iter().all(|(_, config)| config.validate().is_ok()));
+        assert!(
+            VoxmolConfig::named()
+                .iter()
+                .all(|(_, config)| config.validate().is_ok())
+        );
         assert!(refused(VoxmolConfig::new(8, 0)).contains("groups is 0; it must be at least 1"));
-        assert!(refused(VoxmolConfig::new(8, 16)).contains("width = 8 is not divisible by groups = 16"));
+        assert!(
+            refused(VoxmolConfig::new(8, 16)).contains("width = 8 is not divisible by groups = 16")
+        );
         assert!(refused(base().with_blocks(0)).contains("blocks is 0"));
         assert!(refused(base().with_blocks(1_000_000)).contains("more than 1e10 parameters"));
         assert!(refused(base().with_multipliers(vec![1, usize::MAX, 2])).contains("lower them"));
@@ -209,9 +286,14 @@ mod tests {
         assert!(refused(base().with_dropout(1.0)).contains("dropout = 1"));
         assert!(refused(base().with_dropout(f64::NAN)).contains("dropout = NaN"));
         assert!(refused(base().with_multipliers(vec![])).contains("multipliers = []"));
-        assert!(refused(base().with_multipliers(vec![1, 0, 2])).contains("multipliers = [1, 0, 2]"));
+        assert!(
+            refused(base().with_multipliers(vec![1, 0, 2])).contains("multipliers = [1, 0, 2]")
+        );
         assert!(refused(base().with_multipliers(vec![1; 99])).contains("1 to 16 numbers"));
-        assert!(refused(base().with_attention(vec![true])).contains("attention has 1 flags, multipliers 3 levels"));
+        assert!(
+            refused(base().with_attention(vec![true]))
+                .contains("attention has 1 flags, multipliers 3 levels")
+        );
         assert!(refused(base().with_grid(18)).contains("grid = 18 is not divisible by 4"));
         assert!(refused(base().with_grid(0)).contains("grid = 0"));
     }

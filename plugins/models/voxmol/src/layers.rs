@@ -24,17 +24,31 @@ pub(crate) struct Pass<'a> {
 
 impl<'a> Pass<'a> {
     pub(crate) fn new(config: &VoxmolConfig, batch: &'a Batch<'a>, notes: Notes<'a>) -> Self {
-        Self { groups: config.groups, dropout: config.dropout, batch, notes }
+        Self {
+            groups: config.groups,
+            dropout: config.dropout,
+            batch,
+            notes,
+        }
     }
 
     /// The pass inside of a module.
     pub(crate) fn inside(&self, module: impl std::fmt::Display) -> Self {
-        Self { notes: self.notes.inside(module), ..*self }
+        Self {
+            notes: self.notes.inside(module),
+            ..*self
+        }
     }
 
     fn next_dropout(&self) -> Option<Dropout> {
-        let seed = self.batch.next_dropout_seed().filter(|_| self.dropout > 0.0)?;
-        Some(Dropout { probability: self.dropout, seed })
+        let seed = self
+            .batch
+            .next_dropout_seed()
+            .filter(|_| self.dropout > 0.0)?;
+        Some(Dropout {
+            probability: self.dropout,
+            seed,
+        })
     }
 }
 
@@ -54,7 +68,10 @@ impl Conv {
             Conv3d::Point => ([to, from, 1, 1, 1], from),
             Conv3d::Up4 => ([from, to, 4, 4, 4], 64 * to),
         };
-        Self { weight: draw.uniform(shape, inputs), bias: draw.uniform([to], inputs) }
+        Self {
+            weight: draw.uniform(shape, inputs),
+            bias: draw.uniform([to], inputs),
+        }
     }
 
     pub(crate) fn forward(&self, x: Tensor<5>, kind: Conv3d, pass: &Pass<'_>) -> Tensor<5> {
@@ -72,7 +89,9 @@ pub(crate) struct Resample {
 
 impl Resample {
     pub(crate) fn new(kind: Conv3d, width: usize, draw: &mut Draw<'_>) -> Self {
-        Self { conv: Conv::new(kind, width, width, draw) }
+        Self {
+            conv: Conv::new(kind, width, width, draw),
+        }
     }
 
     pub(crate) fn forward(&self, x: Tensor<5>, kind: Conv3d, pass: &Pass<'_>) -> Tensor<5> {
@@ -89,7 +108,10 @@ pub(crate) struct Norm {
 
 impl Norm {
     pub(crate) fn new(width: usize, draw: &Draw<'_>) -> Self {
-        Self { weight: draw.constant(width, 1.0), bias: draw.constant(width, 0.0) }
+        Self {
+            weight: draw.constant(width, 1.0),
+            bias: draw.constant(width, 0.0),
+        }
     }
 
     /// `silu(norm(x))`.
@@ -102,8 +124,20 @@ impl Norm {
         self.activate_and_drop(x, pass.next_dropout(), pass)
     }
 
-    fn activate_and_drop(&self, x: Tensor<5>, dropout: Option<Dropout>, pass: &Pass<'_>) -> Tensor<5> {
-        let y = group_norm_silu(x, self.weight.val(), self.bias.val(), pass.groups, EPSILON, dropout);
+    fn activate_and_drop(
+        &self,
+        x: Tensor<5>,
+        dropout: Option<Dropout>,
+        pass: &Pass<'_>,
+    ) -> Tensor<5> {
+        let y = group_norm_silu(
+            x,
+            self.weight.val(),
+            self.bias.val(),
+            pass.groups,
+            EPSILON,
+            dropout,
+        );
         pass.notes.add(&y);
         y
     }
@@ -119,13 +153,21 @@ struct Linear {
 
 impl Linear {
     fn new(from: usize, to: usize, draw: &mut Draw<'_>) -> Self {
-        Self { weight: draw.uniform([to, from], from), bias: draw.uniform([to], from) }
+        Self {
+            weight: draw.uniform([to, from], from),
+            bias: draw.uniform([to], from),
+        }
     }
 
     fn forward(&self, x: Tensor<5>, pass: &Pass<'_>) -> Tensor<5> {
         let weight = self.weight.val();
         let [to, from] = weight.dims();
-        let y = conv3d(x, weight.reshape([to, from, 1, 1, 1]), self.bias.val(), Conv3d::Point);
+        let y = conv3d(
+            x,
+            weight.reshape([to, from, 1, 1, 1]),
+            self.bias.val(),
+            Conv3d::Point,
+        );
         pass.notes.add(&y);
         y
     }
@@ -143,16 +185,25 @@ pub(crate) struct Attention {
 
 impl Attention {
     pub(crate) fn new(width: usize, draw: &mut Draw<'_>) -> Self {
-        Self { norm: Norm::new(width, draw), projection: Linear::new(width, 3 * width, draw), output: Linear::new(width, width, draw) }
+        Self {
+            norm: Norm::new(width, draw),
+            projection: Linear::new(width, 3 * width, draw),
+            output: Linear::new(width, width, draw),
+        }
     }
 
     /// `x + output( softmax(qᵀ k / √width) v )`; voxels are columns, so that nothing is transposed in memory.
     pub(crate) fn forward(&self, x: Tensor<5>, pass: &Pass<'_>) -> Tensor<5> {
         let shape @ [samples, width, a, b, c] = x.dims();
-        let qkv = self.projection.forward(x.clone(), &pass.inside("projection")).reshape([samples, 3 * width, a * b * c]);
+        let qkv = self
+            .projection
+            .forward(x.clone(), &pass.inside("projection"))
+            .reshape([samples, 3 * width, a * b * c]);
         let [q, k, v] = [0, 1, 2].map(|third| qkv.clone().narrow(1, third * width, width));
         // Not a division by the root: its gradient would go through an f32, in an f64 model too.
-        let scores = (q * (width as f64).sqrt().recip()).swap_dims(1, 2).matmul(k);
+        let scores = (q * (width as f64).sqrt().recip())
+            .swap_dims(1, 2)
+            .matmul(k);
         let mixed = v.matmul(softmax(scores).swap_dims(1, 2)).reshape(shape);
         let y = x + self.output.forward(mixed, &pass.inside("output"));
         pass.notes.add(&y);

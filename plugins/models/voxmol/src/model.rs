@@ -14,7 +14,9 @@ use burn::{
     tensor::{Device, Tensor},
 };
 use equivbench_kernels::Conv3d;
-use equivbench_plugin::{Batch, FieldDescriptor, ModelPlugin, PluginError, PluginResult, Recipe, field, parameters};
+use equivbench_plugin::{
+    Batch, FieldDescriptor, ModelPlugin, PluginError, PluginResult, Recipe, field, parameters,
+};
 use std::cell::RefCell;
 
 /// VoxMol: denoising of molecules on density grids.
@@ -52,20 +54,33 @@ impl Voxmol {
     /// A batch that the model cannot read.
     pub fn trace(&self, batch: &Batch<'_>) -> PluginResult<Trace> {
         let notes = RefCell::default();
-        let density = self.denoised(density(batch, &self.config)?, &Pass::new(&self.config, batch, Notes::kept(&notes)));
-        Ok(Trace { notes: notes.into_inner(), density })
+        let density = self.denoised(
+            density(batch, &self.config)?,
+            &Pass::new(&self.config, batch, Notes::kept(&notes)),
+        );
+        Ok(Trace {
+            notes: notes.into_inner(),
+            density,
+        })
     }
 
     fn denoised(&self, x: Tensor<5>, pass: &Pass<'_>) -> Tensor<5> {
         let (encoded, skipped) = self.encoded(x, pass);
-        let x = ascend(&self.up, self.bottleneck(encoded, pass), skipped, &pass.inside("up"));
+        let x = ascend(
+            &self.up,
+            self.bottleneck(encoded, pass),
+            skipped,
+            &pass.inside("up"),
+        );
         let x = self.norm.activate(x, &pass.inside("norm"));
         self.head.forward(x, Conv3d::Same3, &pass.inside("final"))
     }
 
     /// What the way down gives, and what it skipped.
     fn encoded(&self, x: Tensor<5>, pass: &Pass<'_>) -> (Tensor<5>, Vec<Tensor<5>>) {
-        let x = self.grid_projection.forward(x, Conv3d::Same3, &pass.inside("grid_projection"));
+        let x = self
+            .grid_projection
+            .forward(x, Conv3d::Same3, &pass.inside("grid_projection"));
         descend(&self.down, x, &pass.inside("down"))
     }
 
@@ -78,7 +93,9 @@ impl Voxmol {
         let (prediction, target) = (batch.in_full(self.forward(batch)?), batch.rows("target")?);
         let ([_, predicted], [_, given]) = (prediction.dims(), target.dims());
         if predicted != given {
-            let message = format!("voxmol: a target of {given} numbers in a sample; the density has {predicted}");
+            let message = format!(
+                "voxmol: a target of {given} numbers in a sample; the density has {predicted}"
+            );
             return Err(PluginError::BadRequest(message));
         }
         Ok((prediction - target).square().sum())
@@ -93,7 +110,8 @@ fn components(batch: &Batch<'_>) -> PluginResult<f64> {
 impl ModelPlugin for Voxmol {
     type Config = VoxmolConfig;
     const NAME: &'static str = "voxmol";
-    const ABOUT: &'static str = "VoxMol: denoising of density grids, convolutions that must learn to rotate";
+    const ABOUT: &'static str =
+        "VoxMol: denoising of density grids, convolutions that must learn to rotate";
     const TASKS: &'static [&'static str] = &["voxel-denoising"];
     const DEFAULT_DATASETS: &'static [&'static str] = &["geom"];
     const CAPABILITIES: &'static [&'static str] = &["equivariant-subspace"];
@@ -118,7 +136,10 @@ impl ModelPlugin for Voxmol {
 
     /// Noisy grids `density [samples, elements, side, side, side]` to clean ones, flattened to `[samples, elements · side³]`.
     fn forward(&self, batch: &Batch<'_>) -> PluginResult<Tensor<2>> {
-        let denoised = self.denoised(density(batch, &self.config)?, &Pass::new(&self.config, batch, Notes::NONE));
+        let denoised = self.denoised(
+            density(batch, &self.config)?,
+            &Pass::new(&self.config, batch, Notes::NONE),
+        );
         Ok(denoised.flatten(1, 4))
     }
 
@@ -127,13 +148,29 @@ impl ModelPlugin for Voxmol {
     }
 
     fn inputs() -> Vec<FieldDescriptor> {
-        let elements = VoxmolConfig::named().first().map_or(0, |(_, config)| config.elements);
-        vec![field("density", "voxel-grid", "sample", "f32", &[elements as u64, 0, 0, 0], "")]
+        let elements = VoxmolConfig::named()
+            .first()
+            .map_or(0, |(_, config)| config.elements);
+        vec![field(
+            "density",
+            "voxel-grid",
+            "sample",
+            "f32",
+            &[elements as u64, 0, 0, 0],
+            "",
+        )]
     }
 
     fn inputs_for(config: &VoxmolConfig) -> Vec<FieldDescriptor> {
         let (elements, grid) = (config.elements as u64, config.grid as u64);
-        vec![field("density", "voxel-grid", "sample", "f32", &[elements, grid, grid, grid], "")]
+        vec![field(
+            "density",
+            "voxel-grid",
+            "sample",
+            "f32",
+            &[elements, grid, grid, grid],
+            "",
+        )]
     }
 
     /// As wide as the input.
@@ -160,23 +197,36 @@ impl ModelPlugin for Voxmol {
             "mse" => Ok(self.squared_error(batch)? * components(batch)?.recip()),
             _ => {
                 let known = Self::losses().join(", ");
-                Err(PluginError::BadRequest(format!("loss \"{name}\" is not known to voxmol; use one of {known}")))
+                Err(PluginError::BadRequest(format!(
+                    "loss \"{name}\" is not known to voxmol; use one of {known}"
+                )))
             }
         }
     }
 
     /// The mean squared error of a component, for both losses.
     fn reported_loss(&self, name: &str, value: f64, batch: &Batch<'_>) -> PluginResult<f64> {
-        Ok(if name == "sse" { value / components(batch)? } else { value })
+        Ok(if name == "sse" {
+            value / components(batch)?
+        } else {
+            value
+        })
     }
 
     /// The names of the reference implementation.
     fn parameter_name(path: &str) -> String {
-        path.split('.').filter_map(reference_name).collect::<Vec<_>>().join(".")
+        path.split('.')
+            .filter_map(reference_name)
+            .collect::<Vec<_>>()
+            .join(".")
     }
 
     fn groups() -> Vec<(&'static str, Vec<&'static str>)> {
-        vec![("head", vec!["final."]), ("head-norm", vec!["norm.", "final."]), ("equivariant-subspace", vec![""])]
+        vec![
+            ("head", vec!["final."]),
+            ("head-norm", vec!["norm.", "final."]),
+            ("equivariant-subspace", vec![""]),
+        ]
     }
 
     /// With parameters of the subspace the model commutes with all rotations of the cube.
@@ -184,7 +234,10 @@ impl ModelPlugin for Voxmol {
         let parameters = parameters::list(self);
         let expected: usize = parameters.iter().map(parameters::ParameterInfo::len).sum();
         if values.len() != expected {
-            return Err(PluginError::BadRequest(format!("equivariant-subspace has {expected} numbers, {} were given", values.len())));
+            return Err(PluginError::BadRequest(format!(
+                "equivariant-subspace has {expected} numbers, {} were given",
+                values.len()
+            )));
         }
         let mut rest = values;
         for parameter in &parameters {
@@ -197,8 +250,22 @@ impl ModelPlugin for Voxmol {
 
     /// `enc`, what the way down gives, and `mid`, what the middle makes of it.
     fn latents(config: &VoxmolConfig) -> Vec<FieldDescriptor> {
-        let (width, side) = (config.deepest_width() as u64, (config.grid / config.shrinkage()) as u64);
-        ["enc", "mid"].map(|name| field(name, "voxel-grid", "sample", "f32", &[width, side, side, side], "")).to_vec()
+        let (width, side) = (
+            config.deepest_width() as u64,
+            (config.grid / config.shrinkage()) as u64,
+        );
+        ["enc", "mid"]
+            .map(|name| {
+                field(
+                    name,
+                    "voxel-grid",
+                    "sample",
+                    "f32",
+                    &[width, side, side, side],
+                    "",
+                )
+            })
+            .to_vec()
     }
 
     /// Flattened to `[samples, width · side³]`.
@@ -208,7 +275,11 @@ impl ModelPlugin for Voxmol {
         }
         let pass = Pass::new(&self.config, batch, Notes::NONE);
         let encoded = self.encoded(density(batch, &self.config)?, &pass).0;
-        let latent = if name == "mid" { self.bottleneck(encoded, &pass) } else { encoded };
+        let latent = if name == "mid" {
+            self.bottleneck(encoded, &pass)
+        } else {
+            encoded
+        };
         Ok(latent.flatten(1, 4))
     }
 }

@@ -21,10 +21,16 @@ pub(crate) struct Notes<'a> {
 }
 
 impl<'a> Notes<'a> {
-    pub(crate) const NONE: Notes<'static> = Notes { kept: None, path: String::new() };
+    pub(crate) const NONE: Notes<'static> = Notes {
+        kept: None,
+        path: String::new(),
+    };
 
     pub(crate) fn kept(notes: &'a RefCell<Vec<Note>>) -> Self {
-        Self { kept: Some(notes), path: String::new() }
+        Self {
+            kept: Some(notes),
+            path: String::new(),
+        }
     }
 
     /// The notes of a module inside of this one.
@@ -34,14 +40,21 @@ impl<'a> Notes<'a> {
         } else {
             format!("{}.{module}", self.path)
         };
-        Self { kept: self.kept, path }
+        Self {
+            kept: self.kept,
+            path,
+        }
     }
 
     /// Notes what a module gave.
     pub(crate) fn add<const D: usize>(&self, x: &Tensor<D>) {
         if let Some(notes) = self.kept {
             let values = x.clone().into_data().iter::<f64>().collect();
-            notes.borrow_mut().push(Note { name: self.path.clone(), shape: x.dims().to_vec(), values });
+            notes.borrow_mut().push(Note {
+                name: self.path.clone(),
+                shape: x.dims().to_vec(),
+                values,
+            });
         }
     }
 }

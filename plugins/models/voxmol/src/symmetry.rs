@@ -68,11 +68,20 @@ mod tests {
     /// The 24 rotations of the cube: signed permutations of the axes with determinant 1.
     fn rotations() -> Vec<[[i64; 3]; 3]> {
         let mut found = Vec::new();
-        for (order, parity) in [([0, 1, 2], 1), ([1, 2, 0], 1), ([2, 0, 1], 1), ([0, 2, 1], -1), ([2, 1, 0], -1), ([1, 0, 2], -1)] {
+        for (order, parity) in [
+            ([0, 1, 2], 1),
+            ([1, 2, 0], 1),
+            ([2, 0, 1], 1),
+            ([0, 2, 1], -1),
+            ([2, 1, 0], -1),
+            ([1, 0, 2], -1),
+        ] {
             for signs in 0..8 {
                 let sign = |axis: usize| if signs >> axis & 1 == 1 { -1 } else { 1 };
                 if sign(0) * sign(1) * sign(2) == parity {
-                    found.push([0, 1, 2].map(|row| [0, 1, 2].map(|column| if order[row] == column { sign(row) } else { 0 })));
+                    found.push([0, 1, 2].map(|row| {
+                        [0, 1, 2].map(|column| if order[row] == column { sign(row) } else { 0 })
+                    }));
                 }
             }
         }
@@ -84,7 +93,8 @@ mod tests {
         let mut turned = vec![0.0; kernel.len()];
         for (tap, value) in kernel.iter().enumerate() {
             let centred = coordinates(side, tap).map(|c| 2 * c as i64 - (side as i64 - 1));
-            let moved = rotation.map(|row| (0..3).map(|axis| row[axis] * centred[axis]).sum::<i64>());
+            let moved =
+                rotation.map(|row| (0..3).map(|axis| row[axis] * centred[axis]).sum::<i64>());
             let [x, y, z] = moved.map(|c| ((c + side as i64 - 1) / 2) as usize);
             turned[(x * side + y) * side + z] = *value;
         }
@@ -94,7 +104,9 @@ mod tests {
     fn numbers(count: usize, seed: u64) -> Vec<f64> {
         let mut state = seed;
         let mut next = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             (state >> 11) as f64 / (1u64 << 53) as f64 - 0.5
         };
         (0..count).map(|_| next()).collect()
@@ -115,11 +127,23 @@ mod tests {
             let given = numbers(shape.iter().product(), 3);
             let mut projected = given.clone();
             project(name, &shape, &mut projected);
-            for (given, projected) in given.chunks_exact(side.pow(3)).zip(projected.chunks_exact(side.pow(3))) {
-                let turned: Vec<Vec<f64>> = rotations().iter().map(|r| rotated(given, side, r)).collect();
+            for (given, projected) in given
+                .chunks_exact(side.pow(3))
+                .zip(projected.chunks_exact(side.pow(3)))
+            {
+                let turned: Vec<Vec<f64>> = rotations()
+                    .iter()
+                    .map(|r| rotated(given, side, r))
+                    .collect();
                 let mean = |tap: usize| turned.iter().map(|t| t[tap]).sum::<f64>() / 24.0;
                 // Two orders of adding 24 numbers below 1.
-                assert!(projected.iter().enumerate().all(|(tap, p)| (p - mean(tap)).abs() < 1e-15), "{name}");
+                assert!(
+                    projected
+                        .iter()
+                        .enumerate()
+                        .all(|(tap, p)| (p - mean(tap)).abs() < 1e-15),
+                    "{name}"
+                );
             }
         }
     }
@@ -144,7 +168,13 @@ mod tests {
             };
             let (pa, pb) = (projected(&a), projected(&b));
             // Rounding of sums of at most 256 numbers below 1.
-            assert!(projected(&pa).iter().zip(&pa).all(|(twice, once)| (twice - once).abs() < 1e-15), "{name}");
+            assert!(
+                projected(&pa)
+                    .iter()
+                    .zip(&pa)
+                    .all(|(twice, once)| (twice - once).abs() < 1e-15),
+                "{name}"
+            );
             assert!((dot(&pa, &b) - dot(&a, &pb)).abs() < 1e-13, "{name}");
             let rest: Vec<f64> = a.iter().zip(&pa).map(|(a, p)| a - p).collect();
             assert!(dot(&rest, &pb).abs() < 1e-13, "{name}");
@@ -160,7 +190,9 @@ mod tests {
         for (given, kernel) in given.chunks_exact(27).zip(values.chunks_exact(27)) {
             let inside = [13, 14, 16, 17, 22, 23, 25, 26];
             let mean = inside.iter().map(|&tap| given[tap]).sum::<f64>() / 8.0;
-            assert!((0..27).all(|tap| kernel[tap] == if inside.contains(&tap) { mean } else { 0.0 }));
+            assert!(
+                (0..27).all(|tap| kernel[tap] == if inside.contains(&tap) { mean } else { 0.0 })
+            );
         }
         let (name, shape) = KERNELS[3];
         let mut values = given[..10].to_vec();

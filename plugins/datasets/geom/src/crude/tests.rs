@@ -51,14 +51,21 @@ fn a_gzipped_file_is_read_like_a_plain_one() {
 #[test]
 fn every_kind_of_number_is_read() {
     let rows: [&[u8]; 3] = [
-        b"\x94\x08\xff\xcc\xfa\xd0\x9c",                                         // 8, -1, u8 250, i8 -100
+        b"\x94\x08\xff\xcc\xfa\xd0\x9c", // 8, -1, u8 250, i8 -100
         b"\x94\xca\x41\x00\x00\x00\xcd\x01\x00\xd1\xff\x00\xce\x00\x00\x01\x00", // f32 8, u16 256, i16 -256, u32 256
-        b"\x94\xcb\x40\x20\0\0\0\0\0\0\xd2\xff\xff\xff\xfe\xca\x3f\x80\0\0\0",   // f64 8, i32 -2, f32 1, 0
+        b"\x94\xcb\x40\x20\0\0\0\0\0\0\xd2\xff\xff\xff\xfe\xca\x3f\x80\0\0\0", // f64 8, i32 -2, f32 1, 0
     ];
     let (conformers, result) = read_bytes(&xyz(&[&[0x93][..], rows[0], rows[1], rows[2]].concat()));
     result.unwrap();
     assert_eq!(conformers[0].numbers, [8, 8, 8]);
-    assert_eq!(conformers[0].positions, [[-1.0, 250.0, -100.0], [256.0, -256.0, 256.0], [-2.0, 1.0, 0.0]]);
+    assert_eq!(
+        conformers[0].positions,
+        [
+            [-1.0, 250.0, -100.0],
+            [256.0, -256.0, 256.0],
+            [-2.0, 1.0, 0.0]
+        ]
+    );
 }
 
 #[test]
@@ -88,7 +95,9 @@ fn unknown_values_of_every_kind_are_passed_over() {
         b"\xdd\0\0\0\x01\xdf\0\0\0\x01\x01\x90",
     ];
     for value in values {
-        let (conformers, result) = read_bytes(&entry(&[b"\x82\xa1u", value, b"\xaaconformers\x91\x81\xa3xyz\x90"].concat()));
+        let (conformers, result) = read_bytes(&entry(
+            &[b"\x82\xa1u", value, b"\xaaconformers\x91\x81\xa3xyz\x90"].concat(),
+        ));
         result.unwrap();
         assert_eq!(conformers.len(), 1, "{value:x?}");
     }
@@ -98,13 +107,25 @@ fn unknown_values_of_every_kind_are_passed_over() {
 fn a_foreign_or_senseless_file_is_refused_with_its_place() {
     let cases: [(&[u8], &str); 8] = [
         (b"", "it is empty"),
-        (b"\x91\x01", "map 1, byte 1: it should hold a map here and holds FixArray(1)"),
+        (
+            b"\x91\x01",
+            "map 1, byte 1: it should hold a map here and holds FixArray(1)",
+        ),
         (b"\x81\x05", "it should hold text here"),
-        (&entry(b"\x81\xa1a\x01"), "entry \"C\", byte 7: the entry has no \"conformers\""),
-        (&entry(b"\x81\xaaconformers\x91\x81\xa1a\x01"), "a conformer has no \"xyz\"; GEOM's crude files"),
+        (
+            &entry(b"\x81\xa1a\x01"),
+            "entry \"C\", byte 7: the entry has no \"conformers\"",
+        ),
+        (
+            &entry(b"\x81\xaaconformers\x91\x81\xa1a\x01"),
+            "a conformer has no \"xyz\"; GEOM's crude files",
+        ),
         (&xyz(b"\x91\x93\x08\x00\x00"), "is not [Z, x, y, z]"),
         (&xyz(b"\x91\x94\x00\x00\x00\x00"), "0 is no atomic number"),
-        (&xyz(b"\x91\x94\xca\x41\x04\x00\x00\x00\x00\x00"), "8.25 is no atomic number"),
+        (
+            &xyz(b"\x91\x94\xca\x41\x04\x00\x00\x00\x00\x00"),
+            "8.25 is no atomic number",
+        ),
     ];
     for (bytes, expected) in cases {
         let message = refusal(bytes);
@@ -129,13 +150,17 @@ fn lengths_that_lie_are_refused_without_memory() {
     assert!(refusal(&xyz(b"\xdd\xff\xff\xff\xff")).contains("claims 4294967295 atoms"));
     assert!(refusal(&entry(b"\x81\xa1a\xdb\xff\xff\xff\xff")).contains("ends inside a value"));
     assert!(refusal(&entry(b"\x81\xa1a\xdf\xff\xff\xff\xff")).contains("ends inside a value"));
-    assert!(refusal(&entry(b"\x81\xaaconformers\xdd\xff\xff\xff\xff")).contains("ends inside a value"));
+    assert!(
+        refusal(&entry(b"\x81\xaaconformers\xdd\xff\xff\xff\xff")).contains("ends inside a value")
+    );
 }
 
 #[test]
 fn deep_nesting_is_passed_over_without_recursion() {
     let nested = [vec![0x91; 1_000_000], vec![0xc0]].concat();
-    let (_, result) = read_bytes(&entry(&[b"\x82\xa1u", &nested[..], b"\xaaconformers\x90"].concat()));
+    let (_, result) = read_bytes(&entry(
+        &[b"\x82\xa1u", &nested[..], b"\xaaconformers\x90"].concat(),
+    ));
     result.unwrap();
 }
 
@@ -154,7 +179,9 @@ fn a_file_cut_anywhere_gives_an_error_or_the_maps_in_front_of_the_cut() {
 
 #[test]
 fn flipped_bits_never_panic() {
-    let refused = flipped(CRUDE, 20_000).filter(|bytes| read_bytes(bytes).1.is_err()).count();
+    let refused = flipped(CRUDE, 20_000)
+        .filter(|bytes| read_bytes(bytes).1.is_err())
+        .count();
     // MessagePack has no checksum: flips of numbers stay unseen, flips of markers mostly do not.
     assert!((2_000..19_000).contains(&refused), "{refused}");
 }
@@ -166,17 +193,24 @@ fn an_error_of_the_taker_ends_the_reading() {
         taken += 1;
         Err(PluginError::BadRequest("enough".into()))
     });
-    assert_eq!((taken, result.unwrap_err().to_string()), (1, "enough".into()));
+    assert_eq!(
+        (taken, result.unwrap_err().to_string()),
+        (1, "enough".into())
+    );
 }
 
 #[test]
 fn the_real_entry_agrees_with_its_json() {
-    let Some(path) = shared("formats_samples/geom/geom_tutorial_real.msgpack") else { return };
+    let Some(path) = shared("formats_samples/geom/geom_tutorial_real.msgpack") else {
+        return;
+    };
     let (conformers, result) = collect(|sink| read(input::open(&path).unwrap(), "real", sink));
     result.unwrap();
-    let json: serde_json::Value = serde_json::from_slice(&std::fs::read(path.with_extension("json")).unwrap()).unwrap();
+    let json: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(path.with_extension("json")).unwrap()).unwrap();
     let (smiles, entry) = json.as_object().unwrap().iter().next().unwrap();
-    let rows: Vec<[f64; 4]> = serde_json::from_value(entry["conformers"][0]["xyz"].clone()).unwrap();
+    let rows: Vec<[f64; 4]> =
+        serde_json::from_value(entry["conformers"][0]["xyz"].clone()).unwrap();
     let expected = Conformer {
         molecule: smiles.clone(),
         numbers: rows.iter().map(|r| r[0] as u8).collect(),
@@ -191,21 +225,34 @@ fn the_real_entry_agrees_with_its_json() {
 
 #[test]
 fn the_sample_agrees_with_the_flat_arrays_of_the_same_molecules() {
-    let sample = shared("formats_samples/geom/drugs_crude.msgpack").zip(shared("geomlike/geomlike_drugs.npz"));
+    let sample = shared("formats_samples/geom/drugs_crude.msgpack")
+        .zip(shared("geomlike/geomlike_drugs.npz"));
     let Some((crude, npz)) = sample else { return };
-    let (mut conformers, result) = collect(|sink| read(input::open(&crude).unwrap(), "crude", sink));
+    let (mut conformers, result) =
+        collect(|sink| read(input::open(&crude).unwrap(), "crude", sink));
     result.unwrap();
     let (flat, result) = collect(|sink| crate::npz::read(&npz, "npz", sink));
     result.unwrap();
     let molecules: HashSet<String> = conformers.iter().map(|c| c.molecule.clone()).collect();
     // Counted with msgpack-python.
     assert_eq!((molecules.len(), conformers.len()), (24, 78));
-    assert_eq!(conformers.iter().map(|c| c.numbers.len()).sum::<usize>(), 3073);
-    let mut same: Vec<Conformer> = flat.into_iter().filter(|c| molecules.contains(&c.molecule)).collect();
+    assert_eq!(
+        conformers.iter().map(|c| c.numbers.len()).sum::<usize>(),
+        3073
+    );
+    let mut same: Vec<Conformer> = flat
+        .into_iter()
+        .filter(|c| molecules.contains(&c.molecule))
+        .collect();
     // The sample deals the molecules out to two maps; the order of a molecule's conformers stays.
     conformers.sort_by(|a, b| a.molecule.cmp(&b.molecule));
     same.sort_by(|a, b| a.molecule.cmp(&b.molecule));
-    assert!(conformers.iter().zip(&same).all(|(a, b)| a.molecule == b.molecule));
+    assert!(
+        conformers
+            .iter()
+            .zip(&same)
+            .all(|(a, b)| a.molecule == b.molecule)
+    );
     // The sample was written from text with 4 decimals; f32 adds at most 1e-6 at 16 Å.
     assert!(largest_difference(&conformers, &same) < 0.5e-4 + 1e-6);
 }

@@ -58,7 +58,13 @@ pub(super) struct Lexer<'a, R> {
 
 impl<'a, R: Read> Lexer<'a, R> {
     pub(super) fn new(reader: BufReader<R>, source: &'a str, pickle: &'a str) -> Self {
-        Self { reader, source, pickle, offset: 0, start: 0 }
+        Self {
+            reader,
+            source,
+            pickle,
+            offset: 0,
+            start: 0,
+        }
     }
 
     /// Goes through the whole pickle and collects what it will ask its memory for; the rest need not be remembered.
@@ -72,8 +78,16 @@ impl<'a, R: Read> Lexer<'a, R> {
             }
         }
         // Reading to the end makes the archive compare its checksum.
-        let rest = self.reader.fill_buf().map(<[u8]>::len).map_err(|e| self.unreadable(&e))?;
-        if rest > 0 { Err(self.wrong("bytes follow its end", DAMAGED)) } else { Ok(fetched) }
+        let rest = self
+            .reader
+            .fill_buf()
+            .map(<[u8]>::len)
+            .map_err(|e| self.unreadable(&e))?;
+        if rest > 0 {
+            Err(self.wrong("bytes follow its end", DAMAGED))
+        } else {
+            Ok(fetched)
+        }
     }
 
     /// The next operation.
@@ -126,7 +140,12 @@ impl<'a, R: Read> Lexer<'a, R> {
 
     /// A refusal that names the latest operation's place.
     pub(super) fn wrong(&self, what: impl Display, remedy: &str) -> PluginError {
-        bad_data(self.source, &format!("{}, byte {}", self.pickle, self.start), what, remedy)
+        bad_data(
+            self.source,
+            &format!("{}, byte {}", self.pickle, self.start),
+            what,
+            remedy,
+        )
     }
 
     fn refused(&self, code: u8) -> PluginError {
@@ -149,7 +168,9 @@ impl<'a, R: Read> Lexer<'a, R> {
     fn number<const N: usize>(&mut self) -> PluginResult<u64> {
         let mut bytes = [0; 8];
         let (low, _) = bytes.split_at_mut(N);
-        self.reader.read_exact(low).map_err(|e| self.unreadable(&e))?;
+        self.reader
+            .read_exact(low)
+            .map_err(|e| self.unreadable(&e))?;
         self.offset += N as u64;
         Ok(u64::from_le_bytes(bytes))
     }
@@ -166,7 +187,11 @@ impl<'a, R: Read> Lexer<'a, R> {
         }
         // Shifting up and down again extends the sign.
         let unused = 64 - 8 * length;
-        Ok(Op::Int(if length == 0 { 0 } else { value << unused >> unused }))
+        Ok(Op::Int(if length == 0 {
+            0
+        } else {
+            value << unused >> unused
+        }))
     }
 
     fn text<const N: usize>(&mut self) -> PluginResult<Op> {
@@ -175,9 +200,12 @@ impl<'a, R: Read> Lexer<'a, R> {
             return self.pass(length);
         }
         let mut text = vec![0; length as usize];
-        self.reader.read_exact(&mut text).map_err(|e| self.unreadable(&e))?;
+        self.reader
+            .read_exact(&mut text)
+            .map_err(|e| self.unreadable(&e))?;
         self.offset += length;
-        let text = String::from_utf8(text).map_err(|_| self.wrong("a str is no UTF-8 text", DAMAGED))?;
+        let text =
+            String::from_utf8(text).map_err(|_| self.wrong("a str is no UTF-8 text", DAMAGED))?;
         Ok(Op::Text(text.into()))
     }
 
@@ -189,7 +217,11 @@ impl<'a, R: Read> Lexer<'a, R> {
     fn pass(&mut self, bytes: u64) -> PluginResult<Op> {
         let mut left = bytes;
         while left > 0 {
-            let buffered = self.reader.fill_buf().map(|buffer| buffer.len() as u64).map_err(|e| self.unreadable(&e))?;
+            let buffered = self
+                .reader
+                .fill_buf()
+                .map(|buffer| buffer.len() as u64)
+                .map_err(|e| self.unreadable(&e))?;
             if buffered == 0 {
                 return Err(self.wrong("it ends inside a value", DAMAGED));
             }
@@ -203,10 +235,18 @@ impl<'a, R: Read> Lexer<'a, R> {
 
     fn line(&mut self) -> PluginResult<String> {
         let mut line = Vec::new();
-        let read = self.reader.by_ref().take(MAX_NAME_BYTES).read_until(b'\n', &mut line).map_err(|e| self.unreadable(&e))?;
+        let read = self
+            .reader
+            .by_ref()
+            .take(MAX_NAME_BYTES)
+            .read_until(b'\n', &mut line)
+            .map_err(|e| self.unreadable(&e))?;
         self.offset += read as u64;
         if line.pop() != Some(b'\n') {
-            return Err(self.wrong(format!("a name has no end within {MAX_NAME_BYTES} bytes"), DAMAGED));
+            return Err(self.wrong(
+                format!("a name has no end within {MAX_NAME_BYTES} bytes"),
+                DAMAGED,
+            ));
         }
         String::from_utf8(line).map_err(|_| self.wrong("a name is no UTF-8 text", DAMAGED))
     }

@@ -123,29 +123,48 @@ type Step<T> = Result<T, String>;
 
 impl Machine {
     pub(super) fn new(fetched: HashSet<u32>) -> Self {
-        Self { stack: Vec::new(), marks: Vec::new(), memo: HashMap::new(), fetched, next_index: 0, has_root: false }
+        Self {
+            stack: Vec::new(),
+            marks: Vec::new(),
+            memo: HashMap::new(),
+            fetched,
+            next_index: 0,
+            has_root: false,
+        }
     }
 
     /// Follows the pickle to its end and hands over each record of its list.
     ///
     /// # Errors
     /// A step that is not allowed or makes no sense, or an error of `take`.
-    pub(super) fn run(mut self, lexer: &mut Lexer<'_, impl Read>, take: &mut impl FnMut(&Record) -> PluginResult<()>) -> PluginResult<()> {
+    pub(super) fn run(
+        mut self,
+        lexer: &mut Lexer<'_, impl Read>,
+        take: &mut impl FnMut(&Record) -> PluginResult<()>,
+    ) -> PluginResult<()> {
         loop {
             match lexer.step()? {
                 Op::Stop => return self.finish(lexer),
                 Op::Append => {
-                    let items = self.pop().map(|item| vec![item]).map_err(|what| impossible(lexer, &what))?;
+                    let items = self
+                        .pop()
+                        .map(|item| vec![item])
+                        .map_err(|what| impossible(lexer, &what))?;
                     self.append(items, lexer, take)?;
                 }
                 Op::Appends => {
-                    let items = self.pop_to_mark().map_err(|what| impossible(lexer, &what))?;
+                    let items = self
+                        .pop_to_mark()
+                        .map_err(|what| impossible(lexer, &what))?;
                     self.append(items, lexer, take)?;
                 }
                 op => self.apply(op).map_err(|what| impossible(lexer, &what))?,
             }
             if self.stack.len() + self.marks.len() > MAX_STACK {
-                return Err(impossible(lexer, &format!("more than {MAX_STACK} values are waiting")));
+                return Err(impossible(
+                    lexer,
+                    &format!("more than {MAX_STACK} values are waiting"),
+                ));
             }
         }
     }
@@ -153,7 +172,10 @@ impl Machine {
     fn finish(&self, lexer: &Lexer<'_, impl Read>) -> PluginResult<()> {
         match self.stack[..] {
             [Value::Root] if self.marks.is_empty() => Ok(()),
-            [ref other] => Err(lexer.wrong(format!("it holds {} and not a list of dicts", describe(other)), CONVERT)),
+            [ref other] => Err(lexer.wrong(
+                format!("it holds {} and not a list of dicts", describe(other)),
+                CONVERT,
+            )),
             _ => Err(lexer.wrong("it ends with unused values", DAMAGED)),
         }
     }
@@ -168,10 +190,16 @@ impl Machine {
         match self.top().map_err(|what| impossible(lexer, &what))? {
             Value::Root => items.iter().try_for_each(|item| match item {
                 Value::Record(record) => take(&record.borrow()),
-                other => Err(lexer.wrong(format!("an item of the list is {} and not a dict", describe(other)), CONVERT)),
+                other => Err(lexer.wrong(
+                    format!("an item of the list is {} and not a dict", describe(other)),
+                    CONVERT,
+                )),
             }),
             Value::Inert => Ok(()),
-            other => Err(impossible(lexer, &format!("something is appended to {}", describe(other)))),
+            other => Err(impossible(
+                lexer,
+                &format!("something is appended to {}", describe(other)),
+            )),
         }
     }
 
@@ -204,7 +232,11 @@ impl Machine {
             Op::TupleToMark => tuple(self.pop_to_mark()?)?,
             Op::PersistentId => storage(&self.pop()?)?,
             Op::Reduce => self.reduce()?,
-            Op::Get(index) => self.memo.get(&index).cloned().ok_or_else(|| format!("value {index} was never remembered"))?,
+            Op::Get(index) => self
+                .memo
+                .get(&index)
+                .cloned()
+                .ok_or_else(|| format!("value {index} was never remembered"))?,
         };
         self.stack.push(value);
         Ok(())
@@ -257,7 +289,10 @@ impl Machine {
         self.pop()?;
         match self.top()? {
             Value::Molecule => Ok(()),
-            other => Err(format!("BUILD would change {}, which is refused", describe(other))),
+            other => Err(format!(
+                "BUILD would change {}, which is refused",
+                describe(other)
+            )),
         }
     }
 
@@ -269,22 +304,34 @@ impl Machine {
     }
 
     fn tuple_of(&mut self, n: usize) -> Step<Value> {
-        let from = self.stack.len().checked_sub(n).filter(|&from| from >= self.floor()).ok_or(EMPTY)?;
+        let from = self
+            .stack
+            .len()
+            .checked_sub(n)
+            .filter(|&from| from >= self.floor())
+            .ok_or(EMPTY)?;
         tuple(self.stack.split_off(from))
     }
 
     fn reduce(&mut self) -> Step<Value> {
         let (arguments, function) = (self.pop()?, self.pop()?);
-        let Value::Tuple(arguments) = arguments else { return Err("REDUCE without a tuple of arguments".into()) };
+        let Value::Tuple(arguments) = arguments else {
+            return Err("REDUCE without a tuple of arguments".into());
+        };
         match function {
             Value::Global(Global::RebuildTensor) => tensor(&arguments.items),
             Value::Global(Global::OrderedDict | Global::Encode) => Ok(Value::Inert),
             Value::Global(Global::Molecule) => Ok(Value::Molecule),
             Value::Global(Global::Reconstructor) => match arguments.items.first() {
                 Some(Value::Global(Global::Molecule)) => Ok(Value::Molecule),
-                _ => Err("copyreg would make something else than a molecule, which is refused".into()),
+                _ => Err(
+                    "copyreg would make something else than a molecule, which is refused".into(),
+                ),
             },
-            other => Err(format!("REDUCE would call {}, which is refused", describe(&other))),
+            other => Err(format!(
+                "REDUCE would call {}, which is refused",
+                describe(&other)
+            )),
         }
     }
 
@@ -295,15 +342,24 @@ impl Machine {
 
     fn pop(&mut self) -> Step<Value> {
         let reachable = self.stack.len() > self.floor();
-        self.stack.pop_if(|_| reachable).ok_or_else(|| EMPTY.to_owned())
+        self.stack
+            .pop_if(|_| reachable)
+            .ok_or_else(|| EMPTY.to_owned())
     }
 
     fn top(&self) -> Step<&Value> {
-        self.stack.last().filter(|_| self.stack.len() > self.floor()).ok_or_else(|| EMPTY.to_owned())
+        self.stack
+            .last()
+            .filter(|_| self.stack.len() > self.floor())
+            .ok_or_else(|| EMPTY.to_owned())
     }
 
     fn pop_to_mark(&mut self) -> Step<Vec<Value>> {
-        let mark = self.marks.pop().filter(|&mark| mark <= self.stack.len()).ok_or("there is no mark")?;
+        let mark = self
+            .marks
+            .pop()
+            .filter(|&mark| mark <= self.stack.len())
+            .ok_or("there is no mark")?;
         Ok(self.stack.split_off(mark))
     }
 }
@@ -316,22 +372,36 @@ fn impossible(lexer: &Lexer<'_, impl Read>, what: &str) -> PluginError {
 
 impl Value {
     fn text(&self) -> Option<&Rc<str>> {
-        if let Self::Text(text) = self { Some(text) } else { None }
+        if let Self::Text(text) = self {
+            Some(text)
+        } else {
+            None
+        }
     }
 
     fn tensor(&self) -> Option<&Rc<Tensor>> {
-        if let Self::Tensor(tensor) = self { Some(tensor) } else { None }
+        if let Self::Tensor(tensor) = self {
+            Some(tensor)
+        } else {
+            None
+        }
     }
 
     /// A count or a place; negative numbers are neither.
     fn unsigned(&self) -> Option<u64> {
-        if let Self::Int(n) = self { u64::try_from(*n).ok() } else { None }
+        if let Self::Int(n) = self {
+            u64::try_from(*n).ok()
+        } else {
+            None
+        }
     }
 
     /// Up to four counts, as a tensor's shape or strides.
     fn counts(&self) -> Option<Vec<u64>> {
         match self {
-            Self::Tuple(tuple) if tuple.items.len() <= 4 => tuple.items.iter().map(Self::unsigned).collect(),
+            Self::Tuple(tuple) if tuple.items.len() <= 4 => {
+                tuple.items.iter().map(Self::unsigned).collect()
+            }
             _ => None,
         }
     }
@@ -339,25 +409,50 @@ impl Value {
 
 fn global(name: &str) -> Step<Value> {
     let known = Global::of(name).map(Value::Global);
-    known.ok_or_else(|| format!("the name \"{}\" is refused; a pickle can do anything with it", name.escape_default()))
+    known.ok_or_else(|| {
+        format!(
+            "the name \"{}\" is refused; a pickle can do anything with it",
+            name.escape_default()
+        )
+    })
 }
 
 fn tuple(items: Vec<Value>) -> Step<Value> {
-    let depth = |item: &Value| if let Value::Tuple(tuple) = item { tuple.depth } else { 0 };
+    let depth = |item: &Value| {
+        if let Value::Tuple(tuple) = item {
+            tuple.depth
+        } else {
+            0
+        }
+    };
     let depth = 1 + items.iter().map(depth).max().unwrap_or(0);
     if depth > MAX_TUPLE_DEPTH || items.len() > MAX_TUPLE_ITEMS {
-        return Err(format!("a tuple of more than {MAX_TUPLE_DEPTH} levels or {MAX_TUPLE_ITEMS} items"));
+        return Err(format!(
+            "a tuple of more than {MAX_TUPLE_DEPTH} levels or {MAX_TUPLE_ITEMS} items"
+        ));
     }
     Ok(Value::Tuple(Rc::new(Tuple { items, depth })))
 }
 
 /// `("storage", type, key, device, elements)`.
 fn storage(id: &Value) -> Step<Value> {
-    let Value::Tuple(id) = id else { return Err("a storage is not named by a tuple".into()) };
+    let Value::Tuple(id) = id else {
+        return Err("a storage is not named by a tuple".into());
+    };
     match &id.items[..] {
-        [Value::Text(kind), Value::Global(Global::Storage(dtype)), Value::Text(key), _device, elements] if &**kind == "storage" => {
+        [
+            Value::Text(kind),
+            Value::Global(Global::Storage(dtype)),
+            Value::Text(key),
+            _device,
+            elements,
+        ] if &**kind == "storage" => {
             let elements = elements.unsigned().ok_or("a storage has no size")?;
-            Ok(Value::Storage(Rc::new(Storage { dtype: *dtype, key: Rc::clone(key), elements })))
+            Ok(Value::Storage(Rc::new(Storage {
+                dtype: *dtype,
+                key: Rc::clone(key),
+                elements,
+            })))
         }
         _ => Err("a storage is not (\"storage\", type, key, device, elements)".into()),
     }
@@ -370,24 +465,43 @@ fn tensor(arguments: &[Value]) -> Step<Value> {
     };
     let (offset, shape, strides) = (offset.unsigned(), shape.counts(), strides.counts());
     let (Some(offset), Some(shape), Some(strides)) = (offset, shape, strides) else {
-        return Err("a tensor's offset, shape or strides are no counts (of at most 4 dimensions)".into());
+        return Err(
+            "a tensor's offset, shape or strides are no counts (of at most 4 dimensions)".into(),
+        );
     };
     if shape.len() != strides.len() {
-        return Err(format!("a tensor has the shape {shape:?} and the strides {strides:?}"));
+        return Err(format!(
+            "a tensor has the shape {shape:?} and the strides {strides:?}"
+        ));
     }
     let mut elements = 1_u64;
     let mut is_contiguous = true;
     for (&size, &stride) in shape.iter().zip(&strides).rev() {
         is_contiguous &= size <= 1 || stride == elements;
-        elements = elements.checked_mul(size).ok_or("a tensor's shape overflows")?;
+        elements = elements
+            .checked_mul(size)
+            .ok_or("a tensor's shape overflows")?;
     }
     if !is_contiguous && elements > 0 {
-        return Err(format!("a tensor of shape {shape:?} with strides {strides:?} is not contiguous (call .contiguous() before saving)"));
+        return Err(format!(
+            "a tensor of shape {shape:?} with strides {strides:?} is not contiguous (call .contiguous() before saving)"
+        ));
     }
-    if offset.checked_add(elements).is_none_or(|end| end > storage.elements) {
-        return Err(format!("a tensor of {elements} elements from {offset} on reaches beyond its storage of {}", storage.elements));
+    if offset
+        .checked_add(elements)
+        .is_none_or(|end| end > storage.elements)
+    {
+        return Err(format!(
+            "a tensor of {elements} elements from {offset} on reaches beyond its storage of {}",
+            storage.elements
+        ));
     }
-    Ok(Value::Tensor(Rc::new(Tensor { storage: Rc::clone(storage), offset, shape, elements })))
+    Ok(Value::Tensor(Rc::new(Tensor {
+        storage: Rc::clone(storage),
+        offset,
+        shape,
+        elements,
+    })))
 }
 
 fn describe(value: &Value) -> String {

@@ -30,25 +30,51 @@ pub(super) struct Storages<'a, R> {
 impl<'a, R: Read + Seek> Storages<'a, R> {
     /// # Errors
     /// The numbers are big-endian.
-    pub(super) fn new(mut archive: Archive<R>, source: &'a str, folder: &'a str) -> PluginResult<Self> {
+    pub(super) fn new(
+        mut archive: Archive<R>,
+        source: &'a str,
+        folder: &'a str,
+    ) -> PluginResult<Self> {
         let name = format!("{folder}byteorder");
         if archive.index_for_name(&name).is_some() {
             let mut order = String::new();
-            let read = archive::entry(&mut archive, source, &name)?.take(16).read_to_string(&mut order);
+            let read = archive::entry(&mut archive, source, &name)?
+                .take(16)
+                .read_to_string(&mut order);
             if read.is_err() || order.trim() != "little" {
                 let what = format!("the byte order is {order:?}, not little");
-                return Err(bad_data(source, &format!("entry {name}"), what, "save the file again on a little-endian machine"));
+                return Err(bad_data(
+                    source,
+                    &format!("entry {name}"),
+                    what,
+                    "save the file again on a little-endian machine",
+                ));
             }
         }
-        Ok(Self { archive, source, folder, kept: VecDeque::new() })
+        Ok(Self {
+            archive,
+            source,
+            folder,
+            kept: VecDeque::new(),
+        })
     }
 
     /// The elements of a tensor of f32 or f64.
     pub(super) fn floats(&mut self, tensor: &Tensor) -> PluginResult<Vec<f64>> {
         let bytes = self.view(tensor)?;
         match tensor.storage.dtype {
-            Dtype::F32 => Ok(bytes.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b).into()).collect()),
-            Dtype::F64 => Ok(bytes.as_chunks::<8>().0.iter().map(|&b| f64::from_le_bytes(b)).collect()),
+            Dtype::F32 => Ok(bytes
+                .as_chunks::<4>()
+                .0
+                .iter()
+                .map(|&b| f32::from_le_bytes(b).into())
+                .collect()),
+            Dtype::F64 => Ok(bytes
+                .as_chunks::<8>()
+                .0
+                .iter()
+                .map(|&b| f64::from_le_bytes(b))
+                .collect()),
             dtype => Err(self.wrong(tensor, format!("coordinates of {dtype:?}"), CONVERT)),
         }
     }
@@ -57,8 +83,18 @@ impl<'a, R: Read + Seek> Storages<'a, R> {
     pub(super) fn integers(&mut self, tensor: &Tensor) -> PluginResult<Vec<i64>> {
         let bytes = self.view(tensor)?;
         match tensor.storage.dtype {
-            Dtype::I32 => Ok(bytes.as_chunks::<4>().0.iter().map(|&b| i32::from_le_bytes(b).into()).collect()),
-            Dtype::I64 => Ok(bytes.as_chunks::<8>().0.iter().map(|&b| i64::from_le_bytes(b)).collect()),
+            Dtype::I32 => Ok(bytes
+                .as_chunks::<4>()
+                .0
+                .iter()
+                .map(|&b| i32::from_le_bytes(b).into())
+                .collect()),
+            Dtype::I64 => Ok(bytes
+                .as_chunks::<8>()
+                .0
+                .iter()
+                .map(|&b| i64::from_le_bytes(b))
+                .collect()),
             dtype => Err(self.wrong(tensor, format!("channels of {dtype:?}"), CONVERT)),
         }
     }
@@ -66,13 +102,22 @@ impl<'a, R: Read + Seek> Storages<'a, R> {
     /// The bytes that a tensor views.
     fn view(&mut self, tensor: &Tensor) -> PluginResult<Vec<u8>> {
         if tensor.elements > 3 * MAX_ATOMS as u64 {
-            return Err(self.wrong(tensor, format!("a molecule of {} elements", tensor.elements), DAMAGED));
+            return Err(self.wrong(
+                tensor,
+                format!("a molecule of {} elements", tensor.elements),
+                DAMAGED,
+            ));
         }
         let name = self.name(tensor);
         if let Some((_, whole)) = self.kept.iter().find(|(kept, _)| *kept == name) {
             return self.cut(tensor, whole);
         }
-        let size = match self.archive.by_name(&name).map_err(std::io::Error::from).and_then(whole) {
+        let size = match self
+            .archive
+            .by_name(&name)
+            .map_err(std::io::Error::from)
+            .and_then(whole)
+        {
             Ok(Ok(whole)) => {
                 let part = self.cut(tensor, &whole);
                 self.kept.truncate(KEPT - 1);
@@ -83,20 +128,34 @@ impl<'a, R: Read + Seek> Storages<'a, R> {
             Err(e) => return Err(self.unreadable(tensor, &e)),
         };
         let (start, length) = self.extent(tensor, size)?;
-        self.part(&name, start, length).map_err(|e| self.unreadable(tensor, &e))
+        self.part(&name, start, length)
+            .map_err(|e| self.unreadable(tensor, &e))
     }
 
     fn cut(&self, tensor: &Tensor, whole: &[u8]) -> PluginResult<Vec<u8>> {
         let (start, length) = self.extent(tensor, whole.len() as u64)?;
         let part = whole.get(start as usize..(start + length) as usize);
-        part.map(<[u8]>::to_vec).ok_or_else(|| self.wrong(tensor, "it ends early", DAMAGED))
+        part.map(<[u8]>::to_vec)
+            .ok_or_else(|| self.wrong(tensor, "it ends early", DAMAGED))
     }
 
     /// Where a tensor begins in an entry of this size, and its length, in bytes.
     fn extent(&self, tensor: &Tensor, size: u64) -> PluginResult<(u64, u64)> {
         let item = tensor.storage.dtype.bytes();
-        if tensor.storage.elements.checked_mul(item).is_none_or(|promised| promised > size) {
-            return Err(self.wrong(tensor, format!("it holds {size} bytes for {} elements", tensor.storage.elements), DAMAGED));
+        if tensor
+            .storage
+            .elements
+            .checked_mul(item)
+            .is_none_or(|promised| promised > size)
+        {
+            return Err(self.wrong(
+                tensor,
+                format!(
+                    "it holds {size} bytes for {} elements",
+                    tensor.storage.elements
+                ),
+                DAMAGED,
+            ));
         }
         // Neither overflows: the view lies inside its storage.
         Ok((tensor.offset * item, tensor.elements * item))
@@ -119,7 +178,12 @@ impl<'a, R: Read + Seek> Storages<'a, R> {
     }
 
     fn wrong(&self, tensor: &Tensor, what: impl Display, remedy: &str) -> PluginError {
-        bad_data(self.source, &format!("entry {}", self.name(tensor)), what, remedy)
+        bad_data(
+            self.source,
+            &format!("entry {}", self.name(tensor)),
+            what,
+            remedy,
+        )
     }
 }
 

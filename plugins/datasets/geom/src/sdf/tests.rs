@@ -59,19 +59,39 @@ const WATER_V3000: &str = "\
 
 #[test]
 fn a_structure_has_its_title_or_its_smiles_as_name() {
-    let text = format!("{WATER}> <energy>\n-76\n\n>  <SMILES>  (1)\nO\n\n$$$$\n{WATER}$$$$\n{WATER}");
+    let text =
+        format!("{WATER}> <energy>\n-76\n\n>  <SMILES>  (1)\nO\n\n$$$$\n{WATER}$$$$\n{WATER}");
     let found = read_all(&text);
-    assert_eq!(found.iter().map(|c| c.molecule.as_str()).collect::<Vec<_>>(), ["O", "water", "water"]);
+    assert_eq!(
+        found
+            .iter()
+            .map(|c| c.molecule.as_str())
+            .collect::<Vec<_>>(),
+        ["O", "water", "water"]
+    );
     for conformer in &found {
-        assert_eq!((&conformer.numbers[..], &conformer.bonds[..]), (&[8, 1, 1][..], &[(0, 1), (0, 2)][..]));
-        assert_eq!(conformer.positions, [[0.0, 0.0, 0.1173], [0.0, 0.7572, -0.4692], [0.0, -0.7572, -0.4692]]);
+        assert_eq!(
+            (&conformer.numbers[..], &conformer.bonds[..]),
+            (&[8, 1, 1][..], &[(0, 1), (0, 2)][..])
+        );
+        assert_eq!(
+            conformer.positions,
+            [
+                [0.0, 0.0, 0.1173],
+                [0.0, 0.7572, -0.4692],
+                [0.0, -0.7572, -0.4692]
+            ]
+        );
     }
 }
 
 #[test]
 fn v3000_has_any_indices_continued_lines_and_isotopes() {
     let found = read_all(&format!("{WATER_V3000}{WATER}$$$$\n"));
-    assert_eq!((&found[0].numbers[..], &found[0].bonds[..]), (&[8, 1, HEAVY_HYDROGEN][..], &[(0, 1), (0, 2)][..]));
+    assert_eq!(
+        (&found[0].numbers[..], &found[0].bonds[..]),
+        (&[8, 1, HEAVY_HYDROGEN][..], &[(0, 1), (0, 2)][..])
+    );
     assert_eq!(found[0].positions, found[1].positions);
     let list = WATER_V3000.replace("7 H 0 ", "7 NOT [C, N] 0 ");
     assert_eq!(read_all(&list)[0].numbers, [8, 1, UNKNOWN]);
@@ -90,14 +110,32 @@ fn lines_may_end_in_two_characters_and_files_in_blank_lines() {
 #[test]
 fn columns_count_before_words() {
     // Numbers that touch can only be told by their columns; numbers in other columns only as words.
-    let touching = WATER.replace("    0.0000    0.7572   -0.4692 H", "-1234.5678-2345.6789-3456.7891 H");
-    assert_eq!(read_all(&touching)[0].positions[1], [-1234.5678, -2345.6789, -3456.7891]);
-    let loose = WATER.replace("    0.0000    0.7572   -0.4692 H   0  0", "0.0 0.7572 -0.46921 H 0 0");
+    let touching = WATER.replace(
+        "    0.0000    0.7572   -0.4692 H",
+        "-1234.5678-2345.6789-3456.7891 H",
+    );
+    assert_eq!(
+        read_all(&touching)[0].positions[1],
+        [-1234.5678, -2345.6789, -3456.7891]
+    );
+    let loose = WATER.replace(
+        "    0.0000    0.7572   -0.4692 H   0  0",
+        "0.0 0.7572 -0.46921 H 0 0",
+    );
     assert_eq!(read_all(&loose)[0].positions[1], [0.0, 0.7572, -0.46921]);
-    let hundred: String = (0..120).map(|i| format!("{i:10.4}{:10.4}{:10.4} C   0\n", 0.0, 1.0)).collect();
-    let bonds: String = (1..120).map(|i| format!("{i:3}{:3}  1  0\n", i + 1)).collect();
-    let found = read_all(&format!("chain\n\n\n120119  0  0  0            999 V2000\n{hundred}{bonds}M  END\n"));
-    assert_eq!((found[0].numbers.len(), found[0].bonds[118]), (120, (118, 119)));
+    let hundred: String = (0..120)
+        .map(|i| format!("{i:10.4}{:10.4}{:10.4} C   0\n", 0.0, 1.0))
+        .collect();
+    let bonds: String = (1..120)
+        .map(|i| format!("{i:3}{:3}  1  0\n", i + 1))
+        .collect();
+    let found = read_all(&format!(
+        "chain\n\n\n120119  0  0  0            999 V2000\n{hundred}{bonds}M  END\n"
+    ));
+    assert_eq!(
+        (found[0].numbers.len(), found[0].bonds[118]),
+        (120, (118, 119))
+    );
 }
 
 #[test]
@@ -123,12 +161,22 @@ fn no_symbol_is_taken_for_another_element() {
 
 #[test]
 fn isotopes_of_hydrogen_are_marked_and_others_are_not() {
-    let iso = |line: &str| read_all(&WATER.replace("M  END", &format!("{line}\nM  END")))[0].numbers.clone();
+    let iso = |line: &str| {
+        read_all(&WATER.replace("M  END", &format!("{line}\nM  END")))[0]
+            .numbers
+            .clone()
+    };
     assert_eq!(iso("M  ISO  2   1  18   3   2"), [8, 1, HEAVY_HYDROGEN]);
     assert_eq!(iso("M  ISO  1   9   2"), [8, 1, 1]);
     assert_eq!(iso("M  ISO"), [8, 1, 1]);
-    assert_eq!(iso("M  ISO  3 -9223372036854775808   2   0   2   3   2"), [8, 1, HEAVY_HYDROGEN]);
-    let column = WATER.replace("0.7572   -0.4692 H   0  0\n    0", "0.7572   -0.4692 H   1  0\n    0");
+    assert_eq!(
+        iso("M  ISO  3 -9223372036854775808   2   0   2   3   2"),
+        [8, 1, HEAVY_HYDROGEN]
+    );
+    let column = WATER.replace(
+        "0.7572   -0.4692 H   0  0\n    0",
+        "0.7572   -0.4692 H   1  0\n    0",
+    );
     assert_eq!(read_all(&column)[0].numbers, [8, HEAVY_HYDROGEN, 1]);
 }
 
@@ -139,7 +187,10 @@ fn coordinates_that_are_not_finite_are_handed_over() {
 
 #[test]
 fn properties_may_look_like_anything_and_be_absent() {
-    let alias = WATER.replace("M  END", "A    1\n  1  2  1  0\nV    1 text\nM  CHG  1   1  -1\nM  END");
+    let alias = WATER.replace(
+        "M  END",
+        "A    1\n  1  2  1  0\nV    1 text\nM  CHG  1   1  -1\nM  END",
+    );
     assert_eq!(read_all(&alias)[0].numbers.len(), 3);
     let old = WATER.replace("M  END\n", "") + "$$$$\n" + WATER;
     assert_eq!(read_all(&old).len(), 2);
@@ -152,25 +203,64 @@ fn properties_may_look_like_anything_and_be_absent() {
 #[test]
 fn counts_that_lie_are_refused_with_the_line() {
     for (from, to, message) in [
-        ("  3  2  0  0", "  4  2  0  0", "structure 1, line 8: one of 4 atoms was expected, found \"  1  2  1  0\""),
-        ("  3  2  0  0", "  2  2  0  0", "line 7: one of 2 bonds between atoms 1 to 2 was expected"),
-        ("  3  2  0  0", "  3  3  0  0", "line 10: one of 3 bonds between atoms 1 to 3 was expected, found \"M  END\""),
-        ("  3  2  0  0", "  3  1  0  0", "line 9: the end of the structure (its counts line states fewer atoms or bonds)"),
-        ("  3  2  0  0", "  3  0  0  0", "states fewer atoms or bonds"),
+        (
+            "  3  2  0  0",
+            "  4  2  0  0",
+            "structure 1, line 8: one of 4 atoms was expected, found \"  1  2  1  0\"",
+        ),
+        (
+            "  3  2  0  0",
+            "  2  2  0  0",
+            "line 7: one of 2 bonds between atoms 1 to 2 was expected",
+        ),
+        (
+            "  3  2  0  0",
+            "  3  3  0  0",
+            "line 10: one of 3 bonds between atoms 1 to 3 was expected, found \"M  END\"",
+        ),
+        (
+            "  3  2  0  0",
+            "  3  1  0  0",
+            "line 9: the end of the structure (its counts line states fewer atoms or bonds)",
+        ),
+        (
+            "  3  2  0  0",
+            "  3  0  0  0",
+            "states fewer atoms or bonds",
+        ),
         ("  3  2  0  0", "  x  2  0  0", "line 4: a counts line"),
         ("  1  3  1  0", "  1  4  1  0", "bonds between atoms 1 to 3"),
         ("  1  3  1  0", "  0  3  1  0", "bonds between atoms 1 to 3"),
-        ("    0.7572", "    zero  ", "line 6: one of 3 atoms was expected"),
+        (
+            "    0.7572",
+            "    zero  ",
+            "line 6: one of 3 atoms was expected",
+        ),
     ] {
         let error = refused(&WATER.replacen(from, to, 1));
-        assert!(error.contains(message) && error.contains("x.sdf") && error.contains("fetch it again"), "{error}");
+        assert!(
+            error.contains(message) && error.contains("x.sdf") && error.contains("fetch it again"),
+            "{error}"
+        );
     }
     for (from, to, message) in [
-        ("COUNTS 3 2", "COUNTS 4 2", "COUNTS states 4 atoms and 2 bonds, there are 3 and 2"),
+        (
+            "COUNTS 3 2",
+            "COUNTS 4 2",
+            "COUNTS states 4 atoms and 2 bonds, there are 3 and 2",
+        ),
         ("COUNTS 3 2", "COUNTS 99999999999 2", "COUNTS with numbers"),
         ("M  V30 COUNTS 3 2 0 0 0\n", "", "no COUNTS"),
-        ("1 1 10 20", "1 1 10 21", "a bond between two atoms was expected"),
-        ("7 H 0 -0.7572", "10 H 0 -0.7572", "atom 10 stands there twice"),
+        (
+            "1 1 10 20",
+            "1 1 10 21",
+            "a bond between two atoms was expected",
+        ),
+        (
+            "7 H 0 -0.7572",
+            "10 H 0 -0.7572",
+            "atom 10 stands there twice",
+        ),
         ("10 O 0 0", "10 O 0 zero", "an atom was expected"),
         ("M  END\n", "", "without \"M  END\""),
     ] {
@@ -181,14 +271,22 @@ fn counts_that_lie_are_refused_with_the_line() {
 
 #[test]
 fn a_file_that_is_cut_anywhere_is_refused_or_lacks_its_last_fields() {
-    for whole in [format!("{WATER}$$$$\n{WATER}> <a>\n1\n\n$$$$\n"), format!("{WATER}$$$$\n{WATER_V3000}")] {
+    for whole in [
+        format!("{WATER}$$$$\n{WATER}> <a>\n1\n\n$$$$\n"),
+        format!("{WATER}$$$$\n{WATER_V3000}"),
+    ] {
         let second = whole.find("$$$$\n").unwrap() + 5;
         let end = second + whole[second..].find("M  END").unwrap();
         for length in second + 1..whole.len() {
             let (found, result) = collect(&whole[..length]);
             // Blank lines after the last structure are allowed; after "M  END" only fields can be missing.
-            let (is_blank, is_complete) = (whole[second..length].trim().is_empty(), length >= end + 6);
-            assert_eq!((found.len(), result.is_ok()), (1 + usize::from(is_complete), is_blank || is_complete), "{length}");
+            let (is_blank, is_complete) =
+                (whole[second..length].trim().is_empty(), length >= end + 6);
+            assert_eq!(
+                (found.len(), result.is_ok()),
+                (1 + usize::from(is_complete), is_blank || is_complete),
+                "{length}"
+            );
         }
     }
 }
@@ -200,11 +298,16 @@ fn other_content_is_refused() {
         ("\n\n\n\n\n", "it holds no structure"),
         ("\n\n\n\n\nx", "a structure was expected after blank lines"),
         ("hello", "the file ends inside a structure"),
-        ("a\nb\nc\nd\ne\n", "a counts line (numbers of atoms and bonds) was expected, found \"d\""),
+        (
+            "a\nb\nc\nd\ne\n",
+            "a counts line (numbers of atoms and bonds) was expected, found \"d\"",
+        ),
     ] {
         let error = refused(text);
         assert!(error.contains(message), "{error}");
     }
-    let garbage: String = (0..3_000_000_u32).map(|i| char::from((i.wrapping_mul(2_654_435_761) >> 25) as u8 | 0x20)).collect();
+    let garbage: String = (0..3_000_000_u32)
+        .map(|i| char::from((i.wrapping_mul(2_654_435_761) >> 25) as u8 | 0x20))
+        .collect();
     assert!(refused(&garbage).contains("too long for a line"));
 }

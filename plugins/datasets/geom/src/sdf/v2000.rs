@@ -6,20 +6,31 @@ use equivbench_plugin::PluginResult;
 use std::io::BufRead;
 
 /// Reads atoms, bonds and properties.
-pub(super) fn read(lines: &mut Lines<'_, impl BufRead>, counts: &[u8], conformer: &mut Conformer) -> PluginResult<End> {
-    let Some([atoms, bonds]) = (!find(counts, b"$$$$")).then(|| integers::<2>(counts, 0)).flatten() else {
+pub(super) fn read(
+    lines: &mut Lines<'_, impl BufRead>,
+    counts: &[u8],
+    conformer: &mut Conformer,
+) -> PluginResult<End> {
+    let Some([atoms, bonds]) = (!find(counts, b"$$$$"))
+        .then(|| integers::<2>(counts, 0))
+        .flatten()
+    else {
         return Err(lines.unexpected("a counts line (numbers of atoms and bonds)"));
     };
     for _ in 0..atoms {
         lines.expect()?;
-        let (z, position) = atom(&lines.line).ok_or_else(|| lines.unexpected(&format!("one of {atoms} atoms")))?;
+        let (z, position) =
+            atom(&lines.line).ok_or_else(|| lines.unexpected(&format!("one of {atoms} atoms")))?;
         conformer.numbers.push(z);
         conformer.positions.push(position);
     }
     for _ in 0..bonds {
         lines.expect()?;
-        let bond = integers::<2>(&lines.line, 0).filter(|b| b.iter().all(|a| (1..=atoms).contains(a)));
-        let [a, b] = bond.ok_or_else(|| lines.unexpected(&format!("one of {bonds} bonds between atoms 1 to {atoms}")))?;
+        let bond =
+            integers::<2>(&lines.line, 0).filter(|b| b.iter().all(|a| (1..=atoms).contains(a)));
+        let [a, b] = bond.ok_or_else(|| {
+            lines.unexpected(&format!("one of {bonds} bonds between atoms 1 to {atoms}"))
+        })?;
         conformer.bonds.push((a as u32 - 1, b as u32 - 1));
     }
     properties(lines, conformer)
@@ -38,7 +49,9 @@ fn properties(lines: &mut Lines<'_, impl BufRead>, conformer: &mut Conformer) ->
             // The text of an alias or an abbreviation is a line of its own, which may look like anything.
             l if l.starts_with(b"A  ") || l.starts_with(b"G  ") => lines.expect()?,
             l if is_first && (atom(l).is_some() || looks_like_bond(l)) => {
-                return Err(lines.unexpected("the end of the structure (its counts line states fewer atoms or bonds)"));
+                return Err(lines.unexpected(
+                    "the end of the structure (its counts line states fewer atoms or bonds)",
+                ));
             }
             _ => {}
         }
@@ -49,7 +62,9 @@ fn properties(lines: &mut Lines<'_, impl BufRead>, conformer: &mut Conformer) ->
 /// `xxxxx.xxxxyyyyy.yyyyzzzzz.zzzz aaaddcccssshhhbbbvvvHHHrrriiimmmnnneee`.
 fn atom(line: &[u8]) -> Option<(u8, [f64; 3])> {
     let (position, symbol, difference) = by_columns(line).or_else(|| by_words(line))?;
-    symbol.first().filter(|c| c.is_ascii_alphabetic() || **c == b'*')?;
+    symbol
+        .first()
+        .filter(|c| c.is_ascii_alphabetic() || **c == b'*')?;
     let mut z = number(symbol);
     // "dd" is the difference of the mass from the commonest isotope.
     mark_isotope(&mut z, 1 + difference);
@@ -67,13 +82,21 @@ fn by_columns(line: &[u8]) -> Option<Atom<'_>> {
     for (axis, x) in position.iter_mut().enumerate() {
         *x = float(line.get(10 * axis..10 * axis + 10)?.trim_ascii())?;
     }
-    let difference = line.get(34..36).and_then(|d| std::str::from_utf8(d.trim_ascii()).ok()?.parse().ok());
+    let difference = line
+        .get(34..36)
+        .and_then(|d| std::str::from_utf8(d.trim_ascii()).ok()?.parse().ok());
     Some((position, symbol, difference.unwrap_or(0)))
 }
 
 fn by_words(line: &[u8]) -> Option<Atom<'_>> {
-    let mut words = line.split(u8::is_ascii_whitespace).filter(|w| !w.is_empty());
-    let position = [float(words.next()?)?, float(words.next()?)?, float(words.next()?)?];
+    let mut words = line
+        .split(u8::is_ascii_whitespace)
+        .filter(|w| !w.is_empty());
+    let position = [
+        float(words.next()?)?,
+        float(words.next()?)?,
+        float(words.next()?)?,
+    ];
     Some((position, words.next()?, 0))
 }
 
@@ -83,7 +106,12 @@ fn float(text: &[u8]) -> Option<f64> {
 
 /// Fields of three columns from a place on, or words.
 fn integers<const N: usize>(line: &[u8], from: usize) -> Option<[usize; N]> {
-    let parse = |field: &[u8]| std::str::from_utf8(field.trim_ascii()).ok()?.parse::<usize>().ok();
+    let parse = |field: &[u8]| {
+        std::str::from_utf8(field.trim_ascii())
+            .ok()?
+            .parse::<usize>()
+            .ok()
+    };
     let by_columns = || {
         let mut fields = [0; N];
         for (i, field) in fields.iter_mut().enumerate() {
@@ -92,7 +120,10 @@ fn integers<const N: usize>(line: &[u8], from: usize) -> Option<[usize; N]> {
         Some(fields)
     };
     by_columns().or_else(|| {
-        let mut words = line.get(from..)?.split(u8::is_ascii_whitespace).filter(|w| !w.is_empty());
+        let mut words = line
+            .get(from..)?
+            .split(u8::is_ascii_whitespace)
+            .filter(|w| !w.is_empty());
         let mut fields = [0; N];
         for field in &mut fields {
             *field = parse(words.next()?)?;
@@ -107,10 +138,20 @@ fn looks_like_bond(line: &[u8]) -> bool {
 
 /// `M  ISO  n aaa vvv ...`: mass numbers of atoms; atoms that are not there are passed over.
 fn isotopes(line: &[u8], numbers: &mut [u8]) {
-    let words = line.get(6..).unwrap_or_default().split(u8::is_ascii_whitespace).filter(|w| !w.is_empty());
-    let values: Vec<i64> = words.skip(1).map_while(|w| std::str::from_utf8(w).ok()?.parse().ok()).collect();
+    let words = line
+        .get(6..)
+        .unwrap_or_default()
+        .split(u8::is_ascii_whitespace)
+        .filter(|w| !w.is_empty());
+    let values: Vec<i64> = words
+        .skip(1)
+        .map_while(|w| std::str::from_utf8(w).ok()?.parse().ok())
+        .collect();
     for &[atom, mass] in values.as_chunks::<2>().0 {
-        let place = atom.checked_sub(1).and_then(|i| usize::try_from(i).ok()).and_then(|i| numbers.get_mut(i));
+        let place = atom
+            .checked_sub(1)
+            .and_then(|i| usize::try_from(i).ok())
+            .and_then(|i| numbers.get_mut(i));
         if let Some(z) = place {
             mark_isotope(z, mass);
         }

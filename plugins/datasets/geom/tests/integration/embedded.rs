@@ -6,7 +6,16 @@ use equivbench_plugin::DatasetPlugin;
 use std::collections::{BTreeMap, BTreeSet};
 
 fn sample() -> Geom {
-    Geom::open(Options { conformers: 0, valid_fraction: 0.0, test_fraction: 0.0, ..Options::default() }, 1).unwrap()
+    Geom::open(
+        Options {
+            conformers: 0,
+            valid_fraction: 0.0,
+            test_fraction: 0.0,
+            ..Options::default()
+        },
+        1,
+    )
+    .unwrap()
 }
 
 #[test]
@@ -15,17 +24,37 @@ fn the_sample_is_what_its_readme_says() {
     let descriptor = data.describe();
     let all = conformers(&data);
     let mut by_molecule = BTreeMap::<&str, usize>::new();
-    all.iter().for_each(|c| *by_molecule.entry(&c.0).or_default() += 1);
-    let squares: f64 = all.iter().flat_map(|c| c.2.as_flattened()).map(|&x| f64::from(x).powi(2)).sum();
-    println!("{} conformers, {} molecules, {} atoms, squares {squares}", all.len(), by_molecule.len(), crate::check(&descriptor, "atoms"));
+    all.iter()
+        .for_each(|c| *by_molecule.entry(&c.0).or_default() += 1);
+    let squares: f64 = all
+        .iter()
+        .flat_map(|c| c.2.as_flattened())
+        .map(|&x| f64::from(x).powi(2))
+        .sum();
+    println!(
+        "{} conformers, {} molecules, {} atoms, squares {squares}",
+        all.len(),
+        by_molecule.len(),
+        crate::check(&descriptor, "atoms")
+    );
     for check in &descriptor.checks {
         println!("{} = {} {}", check.name, check.value, check.about);
     }
     assert_eq!((all.len(), by_molecule.len()), (CONFORMERS, MOLECULES));
     assert!(by_molecule.values().all(|&n| (3..=4).contains(&n)));
     let elements: BTreeSet<u8> = all.iter().flat_map(|c| c.1.iter().copied()).collect();
-    assert_eq!(elements.into_iter().collect::<Vec<_>>(), [1, 6, 7, 8, 9, 16, 17, 35]);
-    assert!(descriptor.checks.iter().all(|c| c.passed && c.name != "left out"), "{:#?}", descriptor.checks);
+    assert_eq!(
+        elements.into_iter().collect::<Vec<_>>(),
+        [1, 6, 7, 8, 9, 16, 17, 35]
+    );
+    assert!(
+        descriptor
+            .checks
+            .iter()
+            .all(|c| c.passed && c.name != "left out"),
+        "{:#?}",
+        descriptor.checks
+    );
     // f32 and a sum of 200,000 numbers.
     assert!((squares / SQUARES - 1.0).abs() < 1e-6, "{squares}");
 }
@@ -38,14 +67,20 @@ const SQUARES: f64 = 1_247_662.707_9;
 /// The source agrees in every digit that it has: four decimals.
 #[test]
 fn the_sample_is_a_part_of_its_source() {
-    let Some(path) = shared("geomlike/geomlike_drugs.sdf.gz") else { return };
+    let Some(path) = shared("geomlike/geomlike_drugs.sdf.gz") else {
+        return;
+    };
     let source = conformers(&open(&path, |_| ()));
     let mut found = 0;
     let mut of_molecule = BTreeMap::<&str, Vec<_>>::new();
-    source.iter().for_each(|c| of_molecule.entry(&c.0).or_default().push(c));
+    source
+        .iter()
+        .for_each(|c| of_molecule.entry(&c.0).or_default().push(c));
     let data = sample();
     for conformer in &conformers(&data) {
-        let same = of_molecule[conformer.0.as_str()].iter().any(|c| c.1 == conformer.1 && c.2 == conformer.2);
+        let same = of_molecule[conformer.0.as_str()]
+            .iter()
+            .any(|c| c.1 == conformer.1 && c.2 == conformer.2);
         assert!(same, "{}", conformer.0);
         found += 1;
     }
@@ -55,13 +90,19 @@ fn the_sample_is_a_part_of_its_source() {
 
 #[test]
 fn the_sample_can_be_made_again() {
-    let Some(path) = shared("geomlike/geomlike_drugs.sdf.gz") else { return };
+    let Some(path) = shared("geomlike/geomlike_drugs.sdf.gz") else {
+        return;
+    };
     let unpacked = |bytes: &[u8]| {
         let mut body = Vec::new();
         std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(bytes), &mut body).unwrap();
         body
     };
-    let committed = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/data/geom-mini.bin.gz")).unwrap();
+    let committed = std::fs::read(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/data/geom-mini.bin.gz"
+    ))
+    .unwrap();
     // The compressed bytes depend on the compressor.
     assert!(unpacked(&embedded::make(&path).unwrap()) == unpacked(&committed));
 }

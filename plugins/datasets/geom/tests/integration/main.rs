@@ -15,7 +15,9 @@ use std::path::{Path, PathBuf};
 
 /// A file or folder of the shared data, or `None` with a line that says what was skipped.
 fn shared(name: &str) -> Option<PathBuf> {
-    let path = equivbench_testkit::shared_dir().map(|d| d.join("data").join(name)).filter(|p| p.exists());
+    let path = equivbench_testkit::shared_dir()
+        .map(|d| d.join("data").join(name))
+        .filter(|p| p.exists());
     if path.is_none() {
         equivbench_testkit::skip(&format!("shared data {name} are not here"));
     }
@@ -32,7 +34,13 @@ fn written(name: &str, bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
 
 /// All conformers of a path in one split.
 fn everything(path: &Path) -> Options {
-    Options { path: Some(path.to_str().unwrap().into()), conformers: 0, valid_fraction: 0.0, test_fraction: 0.0, ..Options::default() }
+    Options {
+        path: Some(path.to_str().unwrap().into()),
+        conformers: 0,
+        valid_fraction: 0.0,
+        test_fraction: 0.0,
+        ..Options::default()
+    }
 }
 
 fn try_open(path: &Path, change: impl FnOnce(&mut Options)) -> Result<Geom, String> {
@@ -47,7 +55,11 @@ fn open(path: &Path, change: impl FnOnce(&mut Options)) -> Geom {
 
 fn refused(path: &Path, change: impl FnOnce(&mut Options)) -> String {
     match try_open(path, change) {
-        Ok(data) => panic!("{} was opened: {:?}", path.display(), data.describe().splits),
+        Ok(data) => panic!(
+            "{} was opened: {:?}",
+            path.display(),
+            data.describe().splits
+        ),
         Err(error) => error,
     }
 }
@@ -60,27 +72,49 @@ fn says(message: &str, parts: &[&str]) {
 
 /// Names of splits and numbers of their samples.
 fn samples(data: &Geom) -> Vec<(String, u64)> {
-    data.describe().splits.iter().map(|s| (s.name.clone(), s.samples)).collect()
+    data.describe()
+        .splits
+        .iter()
+        .map(|s| (s.name.clone(), s.samples))
+        .collect()
 }
 
 /// Molecule, numbers and positions of all samples, sorted, so that two datasets can be compared.
 fn conformers(data: &Geom) -> Vec<(String, Vec<u8>, Vec<[f32; 3]>)> {
-    let places = samples(data).into_iter().flat_map(|(split, n)| (0..n).map(move |i| (split.clone(), i)));
+    let places = samples(data)
+        .into_iter()
+        .flat_map(|(split, n)| (0..n).map(move |i| (split.clone(), i)));
     let one = |(split, i): (String, u64)| {
         let (numbers, positions) = data.conformer(&split, i).unwrap();
-        (data.molecule(&split, i).unwrap().to_owned(), numbers.to_vec(), positions.to_vec())
+        (
+            data.molecule(&split, i).unwrap().to_owned(),
+            numbers.to_vec(),
+            positions.to_vec(),
+        )
     };
     let mut all: Vec<_> = places.map(one).collect();
-    all.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)).then_with(|| a.2.partial_cmp(&b.2).unwrap()));
+    all.sort_by(|a, b| {
+        (&a.0, &a.1)
+            .cmp(&(&b.0, &b.1))
+            .then_with(|| a.2.partial_cmp(&b.2).unwrap())
+    });
     all
 }
 
 /// Value of a check, 0 if it is not there.
 fn check(descriptor: &DatasetDescriptor, name: &str) -> f64 {
-    descriptor.checks.iter().find(|c| c.name == name).map_or(0.0, |c| c.value)
+    descriptor
+        .checks
+        .iter()
+        .find(|c| c.name == name)
+        .map_or(0.0, |c| c.value)
 }
 
 /// Number of conformers that were left out for a reason.
 fn left_out(descriptor: &DatasetDescriptor, reason: &str) -> f64 {
-    descriptor.checks.iter().find(|c| c.name == "left out" && c.about.contains(reason)).map_or(0.0, |c| c.value)
+    descriptor
+        .checks
+        .iter()
+        .find(|c| c.name == "left out" && c.about.contains(reason))
+        .map_or(0.0, |c| c.value)
 }

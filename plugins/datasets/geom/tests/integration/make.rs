@@ -21,8 +21,14 @@ pub(crate) fn methanol(number: usize) -> Vec<Atom> {
 
 /// A structure without bonds and a title; fields may follow.
 pub(crate) fn record(title: &str, atoms: &[Atom], fields: &str) -> String {
-    let rows: String = atoms.iter().map(|(s, [x, y, z])| format!("{x:10.4}{y:10.4}{z:10.4} {s:<3} 0  0\n")).collect();
-    format!("{title}\n  test\n\n{:3}  0  0  0  0  0            999 V2000\n{rows}M  END\n{fields}$$$$\n", atoms.len())
+    let rows: String = atoms
+        .iter()
+        .map(|(s, [x, y, z])| format!("{x:10.4}{y:10.4}{z:10.4} {s:<3} 0  0\n"))
+        .collect();
+    format!(
+        "{title}\n  test\n\n{:3}  0  0  0  0  0            999 V2000\n{rows}M  END\n{fields}$$$$\n",
+        atoms.len()
+    )
 }
 
 /// Structures named m0, m1, ... with some conformers each.

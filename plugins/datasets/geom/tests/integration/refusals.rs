@@ -6,14 +6,29 @@ use equivbench_plugin::DatasetPlugin;
 #[test]
 fn paths_that_lead_nowhere_are_named() {
     let folder = tempfile::tempdir().unwrap();
-    says(&refused(&folder.path().join("none.sdf"), |_| ()), &["none.sdf: cannot be opened", "check the path"]);
-    says(&refused(folder.path(), |_| ()), &["the folder holds no file that can be read (0 others)", ".sdf"]);
-    says(&refused(folder.path(), |o| o.path = Some(" , ".into())), &["path is empty"]);
+    says(
+        &refused(&folder.path().join("none.sdf"), |_| ()),
+        &["none.sdf: cannot be opened", "check the path"],
+    );
+    says(
+        &refused(folder.path(), |_| ()),
+        &[
+            "the folder holds no file that can be read (0 others)",
+            ".sdf",
+        ],
+    );
+    says(
+        &refused(folder.path(), |o| o.path = Some(" , ".into())),
+        &["path is empty"],
+    );
     std::fs::write(folder.path().join("a.docx"), "x").unwrap();
     says(&refused(folder.path(), |_| ()), &["(1 others)"]);
     let (_folder, path) = written("a.sdf", make::molecules(3, 1).as_bytes());
     let twice = format!("{0},{0}", path.display());
-    says(&refused(&path, |o| o.path = Some(twice.as_str().into())), &["a.sdf twice"]);
+    says(
+        &refused(&path, |o| o.path = Some(twice.as_str().into())),
+        &["a.sdf twice"],
+    );
 }
 
 #[test]
@@ -21,13 +36,32 @@ fn foreign_content_says_what_it_is() {
     for (name, bytes, parts) in [
         ("a.sdf", &b""[..], &["a.sdf: it holds no structure"][..]),
         ("a.bin", b"", &["a.bin: the file is empty"]),
-        ("a.bin", b"\x7fELF\x02\x01\x01\x00\x00\x00", &["known neither from its ending nor from its first bytes", ".npz"]),
-        ("a.sdf", b"\x00\x01\x02\xff\xfe\x80garbage\x00", &["a.sdf", "ends inside a structure"]),
-        ("a.xyz", b"\x00\x01\x02\xff\xfe\x80garbage\x00", &["a.xyz", "a number of atoms was expected"]),
+        (
+            "a.bin",
+            b"\x7fELF\x02\x01\x01\x00\x00\x00",
+            &[
+                "known neither from its ending nor from its first bytes",
+                ".npz",
+            ],
+        ),
+        (
+            "a.sdf",
+            b"\x00\x01\x02\xff\xfe\x80garbage\x00",
+            &["a.sdf", "ends inside a structure"],
+        ),
+        (
+            "a.xyz",
+            b"\x00\x01\x02\xff\xfe\x80garbage\x00",
+            &["a.xyz", "a number of atoms was expected"],
+        ),
         ("a.npz", b"garbage", &["a.npz"]),
         ("a.msgpack", b"\xc1garbage", &["a.msgpack"]),
         ("a.pth", b"garbage", &["a.pth"]),
-        ("train_data.pickle", b"\x80\x04\x95\x00", &["Python pickle", "rdkit_to_sdf.py", "README.md"]),
+        (
+            "train_data.pickle",
+            b"\x80\x04\x95\x00",
+            &["Python pickle", "rdkit_to_sdf.py", "README.md"],
+        ),
         ("train_data.pkl", b"x", &["rdkit_to_sdf.py"]),
         ("renamed.sdf", b"\x80\x04\x95\x00", &["rdkit_to_sdf.py"]),
     ] {
@@ -42,10 +76,21 @@ fn foreign_content_says_what_it_is() {
 
 #[test]
 fn pickles_of_geom_and_midi_name_the_converter() {
-    let Some(folder) = shared("formats_samples/geom") else { return };
-    says(&refused(&folder.join("midi_train_data.pickle"), |_| ()), &["rdkit_to_sdf.py"]);
-    says(&refused(&folder.join("rdkit_folder"), |_| ()), &["no file that can be read", "rdkit_to_sdf.py"]);
-    says(&refused(&folder.join("rdkit_folder/drugs"), |_| ()), &["rdkit_to_sdf.py"]);
+    let Some(folder) = shared("formats_samples/geom") else {
+        return;
+    };
+    says(
+        &refused(&folder.join("midi_train_data.pickle"), |_| ()),
+        &["rdkit_to_sdf.py"],
+    );
+    says(
+        &refused(&folder.join("rdkit_folder"), |_| ()),
+        &["no file that can be read", "rdkit_to_sdf.py"],
+    );
+    says(
+        &refused(&folder.join("rdkit_folder/drugs"), |_| ()),
+        &["rdkit_to_sdf.py"],
+    );
 }
 
 #[test]
@@ -81,25 +126,48 @@ fn conformers_that_cannot_be_used_are_counted() {
     assert!(descriptor.checks.iter().any(|c| c.about.contains("(Si 1)")));
     says(
         &refused(&path, |o| o.elements = vec!["H".into()]),
-        &["no conformer can be used", "9 conformers with another element", "(found: C 8, O 8, Si 1)"],
+        &[
+            "no conformer can be used",
+            "9 conformers with another element",
+            "(found: C 8, O 8, Si 1)",
+        ],
     );
 }
 
 #[test]
 fn atoms_are_limited_only_on_request() {
-    let large: Vec<make::Atom> = (0..900).map(|i| (["C", "H"][i % 2], [i as f64, (i % 7) as f64, (i % 11) as f64])).collect();
+    let large: Vec<make::Atom> = (0..900)
+        .map(|i| {
+            (
+                ["C", "H"][i % 2],
+                [i as f64, (i % 7) as f64, (i % 11) as f64],
+            )
+        })
+        .collect();
     let text = make::molecules(3, 1) + &make::record("large", &large, "");
     let (_folder, path) = written("a.sdf", text.as_bytes());
     let data = open(&path, |_| ());
     assert_eq!(samples(&data)[0].1, 4);
     // It reaches 450 angstrom from its middle: beyond any grid.
-    assert_eq!(check(&data.describe(), "conformers with atoms outside of 64 voxels of 0.25 angstrom"), 1.0);
+    assert_eq!(
+        check(
+            &data.describe(),
+            "conformers with atoms outside of 64 voxels of 0.25 angstrom"
+        ),
+        1.0
+    );
     let limited = open(&path, |o| o.max_atoms = Some(80)).describe();
-    assert_eq!((limited.splits[0].samples, left_out(&limited, "max_atoms")), (3, 1.0));
+    assert_eq!(
+        (limited.splits[0].samples, left_out(&limited, "max_atoms")),
+        (3, 1.0)
+    );
 }
 
 #[test]
 fn too_few_molecules_say_what_to_do() {
     let (_folder, path) = written("a.sdf", make::molecules(2, 3).as_bytes());
-    says(&refused(&path, |o| (o.valid_fraction, o.test_fraction) = (0.1, 0.1)), &["2 molecule(s)", "valid_fraction or test_fraction to 0"]);
+    says(
+        &refused(&path, |o| (o.valid_fraction, o.test_fraction) = (0.1, 0.1)),
+        &["2 molecule(s)", "valid_fraction or test_fraction to 0"],
+    );
 }

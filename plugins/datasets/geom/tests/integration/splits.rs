@@ -8,13 +8,35 @@ use std::collections::HashSet;
 #[test]
 fn no_molecule_of_the_sample_is_in_two_splits() {
     let data = Geom::open(Options::default(), 3).unwrap();
-    let molecules = |split: &str, n: u64| (0..n).map(|i| data.molecule(split, i).unwrap().to_owned()).collect::<HashSet<_>>();
-    let sets: Vec<_> = samples(&data).iter().map(|(split, n)| molecules(split, *n)).collect();
-    assert!(sets.len() == 3 && sets[0].is_disjoint(&sets[1]) && sets[0].is_disjoint(&sets[2]) && sets[1].is_disjoint(&sets[2]));
+    let molecules = |split: &str, n: u64| {
+        (0..n)
+            .map(|i| data.molecule(split, i).unwrap().to_owned())
+            .collect::<HashSet<_>>()
+    };
+    let sets: Vec<_> = samples(&data)
+        .iter()
+        .map(|(split, n)| molecules(split, *n))
+        .collect();
+    assert!(
+        sets.len() == 3
+            && sets[0].is_disjoint(&sets[1])
+            && sets[0].is_disjoint(&sets[2])
+            && sets[1].is_disjoint(&sets[2])
+    );
     let descriptor = data.describe();
-    assert_eq!(descriptor.splits.iter().map(|s| s.groups as usize).collect::<Vec<_>>(), sets.iter().map(HashSet::len).collect::<Vec<_>>());
+    assert_eq!(
+        descriptor
+            .splits
+            .iter()
+            .map(|s| s.groups as usize)
+            .collect::<Vec<_>>(),
+        sets.iter().map(HashSet::len).collect::<Vec<_>>()
+    );
     let total = sets.iter().map(HashSet::len).sum::<usize>() as f64;
-    assert!((sets[1].len() as f64 / total - 0.1).abs() < 0.01 && (sets[2].len() as f64 / total - 0.1).abs() < 0.01);
+    assert!(
+        (sets[1].len() as f64 / total - 0.1).abs() < 0.01
+            && (sets[2].len() as f64 / total - 0.1).abs() < 0.01
+    );
 }
 
 #[test]
@@ -23,10 +45,22 @@ fn seed_and_content_make_the_hash_and_the_place_does_not() {
     let text = make::molecules(40, 2);
     let (_a, first) = written("a.sdf", text.as_bytes());
     let (_b, packed) = written("b.sdf.gz", &make::gzip(text.as_bytes()));
-    let of = |path: &std::path::Path| Options { path: Some(path.to_str().unwrap().into()), ..Options::default() };
+    let of = |path: &std::path::Path| Options {
+        path: Some(path.to_str().unwrap().into()),
+        ..Options::default()
+    };
     assert_eq!(hash(of(&first), 1), hash(of(&packed), 1));
     assert_ne!(hash(of(&first), 1), hash(of(&first), 2));
-    assert_ne!(hash(of(&first), 1), hash(Options { conformers: 1, ..of(&first) }, 1));
+    assert_ne!(
+        hash(of(&first), 1),
+        hash(
+            Options {
+                conformers: 1,
+                ..of(&first)
+            },
+            1
+        )
+    );
     let (_c, changed) = written("a.sdf", text.replacen("0.6685", "0.6686", 1).as_bytes());
     assert_ne!(hash(of(&first), 1), hash(of(&changed), 1));
 }
@@ -35,10 +69,20 @@ fn seed_and_content_make_the_hash_and_the_place_does_not() {
 fn the_first_conformers_of_each_molecule_are_kept() {
     let (_folder, path) = written("a.sdf", make::molecules(10, 7).as_bytes());
     let data = open(&path, |o| o.conformers = 5);
-    assert_eq!((samples(&data)[0].1, left_out(&data.describe(), "beyond the first")), (50, 20.0));
+    assert_eq!(
+        (
+            samples(&data)[0].1,
+            left_out(&data.describe(), "beyond the first")
+        ),
+        (50, 20.0)
+    );
     let carbon = make::methanol(0)[0].1[0];
     let moved = |x: f32| ((f64::from(x) - carbon) * 100.0).round();
-    let kept: Vec<f64> = conformers(&data).into_iter().filter(|c| c.0 == "m0").map(|c| moved(c.2[0][0])).collect();
+    let kept: Vec<f64> = conformers(&data)
+        .into_iter()
+        .filter(|c| c.0 == "m0")
+        .map(|c| moved(c.2[0][0]))
+        .collect();
     assert_eq!(kept, [0.0, 1.0, 2.0, 3.0, 4.0]);
 }
 
@@ -49,21 +93,43 @@ fn the_same_conformers_in_two_files_count_once() {
     std::fs::write(folder.path().join("b.sdf.gz"), make::gzip(text.as_bytes())).unwrap();
     std::fs::write(folder.path().join("notes.txt"), "x").unwrap();
     let data = open(folder.path(), |_| ());
-    assert_eq!((samples(&data)[0].1, left_out(&data.describe(), "equal to one before")), (40, 40.0));
+    assert_eq!(
+        (
+            samples(&data)[0].1,
+            left_out(&data.describe(), "equal to one before")
+        ),
+        (40, 40.0)
+    );
     assert_eq!(crate::check(&data.describe(), "files passed over"), 1.0);
-    let list = Paths::Many(["a.sdf", "b.sdf.gz"].map(|n| folder.path().join(n).to_str().unwrap().to_owned()).to_vec());
-    let commas = Paths::One(["a.sdf", "b.sdf.gz"].map(|n| folder.path().join(n).to_str().unwrap().to_owned()).join(", "));
+    let list = Paths::Many(
+        ["a.sdf", "b.sdf.gz"]
+            .map(|n| folder.path().join(n).to_str().unwrap().to_owned())
+            .to_vec(),
+    );
+    let commas = Paths::One(
+        ["a.sdf", "b.sdf.gz"]
+            .map(|n| folder.path().join(n).to_str().unwrap().to_owned())
+            .join(", "),
+    );
     for paths in [list, commas] {
-        assert_eq!(conformers(&open(&first, |o| o.path = Some(paths))), conformers(&data));
+        assert_eq!(
+            conformers(&open(&first, |o| o.path = Some(paths))),
+            conformers(&data)
+        );
     }
 }
 
 /// SDF with bonds and SMILES, npz with SMILES: molecules are the same, and conformers agree to the rounding of the SDF.
 #[test]
 fn sdf_and_npz_of_one_set_are_one_set() {
-    let Some(folder) = shared("geomlike") else { return };
+    let Some(folder) = shared("geomlike") else {
+        return;
+    };
     let both = open(&folder, |_| ()).describe();
     let one = open(&folder.join("geomlike_drugs.npz"), |_| ()).describe();
     assert_eq!(both.splits, one.splits);
-    assert_eq!(left_out(&both, "equal to one before"), one.splits[0].samples as f64);
+    assert_eq!(
+        left_out(&both, "equal to one before"),
+        one.splits[0].samples as f64
+    );
 }

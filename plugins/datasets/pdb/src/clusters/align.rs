@@ -2,26 +2,66 @@
 
 /// Scores of BLOSUM62 in half bits, rows and columns in the order of [`ORDER`].
 const BLOSUM62: [[i8; 20]; 20] = [
-    [4, -1, -2, -2, 0, -1, -1, 0, -2, -1, -1, -1, -1, -2, -1, 1, 0, -3, -2, 0],
-    [-1, 5, 0, -2, -3, 1, 0, -2, 0, -3, -2, 2, -1, -3, -2, -1, -1, -3, -2, -3],
-    [-2, 0, 6, 1, -3, 0, 0, 0, 1, -3, -3, 0, -2, -3, -2, 1, 0, -4, -2, -3],
-    [-2, -2, 1, 6, -3, 0, 2, -1, -1, -3, -4, -1, -3, -3, -1, 0, -1, -4, -3, -3],
-    [0, -3, -3, -3, 9, -3, -4, -3, -3, -1, -1, -3, -1, -2, -3, -1, -1, -2, -2, -1],
-    [-1, 1, 0, 0, -3, 5, 2, -2, 0, -3, -2, 1, 0, -3, -1, 0, -1, -2, -1, -2],
-    [-1, 0, 0, 2, -4, 2, 5, -2, 0, -3, -3, 1, -2, -3, -1, 0, -1, -3, -2, -2],
-    [0, -2, 0, -1, -3, -2, -2, 6, -2, -4, -4, -2, -3, -3, -2, 0, -2, -2, -3, -3],
-    [-2, 0, 1, -1, -3, 0, 0, -2, 8, -3, -3, -1, -2, -1, -2, -1, -2, -2, 2, -3],
-    [-1, -3, -3, -3, -1, -3, -3, -4, -3, 4, 2, -3, 1, 0, -3, -2, -1, -3, -1, 3],
-    [-1, -2, -3, -4, -1, -2, -3, -4, -3, 2, 4, -2, 2, 0, -3, -2, -1, -2, -1, 1],
-    [-1, 2, 0, -1, -3, 1, 1, -2, -1, -3, -2, 5, -1, -3, -1, 0, -1, -3, -2, -2],
-    [-1, -1, -2, -3, -1, 0, -2, -3, -2, 1, 2, -1, 5, 0, -2, -1, -1, -1, -1, 1],
-    [-2, -3, -3, -3, -2, -3, -3, -3, -1, 0, 0, -3, 0, 6, -4, -2, -2, 1, 3, -1],
-    [-1, -2, -2, -1, -3, -1, -1, -2, -2, -3, -3, -1, -2, -4, 7, -1, -1, -4, -3, -2],
-    [1, -1, 1, 0, -1, 0, 0, 0, -1, -2, -2, 0, -1, -2, -1, 4, 1, -3, -2, -2],
-    [0, -1, 0, -1, -1, -1, -1, -2, -2, -1, -1, -1, -1, -2, -1, 1, 5, -2, -2, 0],
-    [-3, -3, -4, -4, -2, -2, -3, -2, -2, -3, -2, -3, -1, 1, -4, -3, -2, 11, 2, -3],
-    [-2, -2, -2, -3, -2, -1, -2, -3, 2, -1, -1, -2, -1, 3, -3, -2, -2, 2, 7, -1],
-    [0, -3, -3, -3, -1, -2, -2, -3, -3, 3, 1, -2, 1, -1, -2, -2, 0, -3, -1, 4],
+    [
+        4, -1, -2, -2, 0, -1, -1, 0, -2, -1, -1, -1, -1, -2, -1, 1, 0, -3, -2, 0,
+    ],
+    [
+        -1, 5, 0, -2, -3, 1, 0, -2, 0, -3, -2, 2, -1, -3, -2, -1, -1, -3, -2, -3,
+    ],
+    [
+        -2, 0, 6, 1, -3, 0, 0, 0, 1, -3, -3, 0, -2, -3, -2, 1, 0, -4, -2, -3,
+    ],
+    [
+        -2, -2, 1, 6, -3, 0, 2, -1, -1, -3, -4, -1, -3, -3, -1, 0, -1, -4, -3, -3,
+    ],
+    [
+        0, -3, -3, -3, 9, -3, -4, -3, -3, -1, -1, -3, -1, -2, -3, -1, -1, -2, -2, -1,
+    ],
+    [
+        -1, 1, 0, 0, -3, 5, 2, -2, 0, -3, -2, 1, 0, -3, -1, 0, -1, -2, -1, -2,
+    ],
+    [
+        -1, 0, 0, 2, -4, 2, 5, -2, 0, -3, -3, 1, -2, -3, -1, 0, -1, -3, -2, -2,
+    ],
+    [
+        0, -2, 0, -1, -3, -2, -2, 6, -2, -4, -4, -2, -3, -3, -2, 0, -2, -2, -3, -3,
+    ],
+    [
+        -2, 0, 1, -1, -3, 0, 0, -2, 8, -3, -3, -1, -2, -1, -2, -1, -2, -2, 2, -3,
+    ],
+    [
+        -1, -3, -3, -3, -1, -3, -3, -4, -3, 4, 2, -3, 1, 0, -3, -2, -1, -3, -1, 3,
+    ],
+    [
+        -1, -2, -3, -4, -1, -2, -3, -4, -3, 2, 4, -2, 2, 0, -3, -2, -1, -2, -1, 1,
+    ],
+    [
+        -1, 2, 0, -1, -3, 1, 1, -2, -1, -3, -2, 5, -1, -3, -1, 0, -1, -3, -2, -2,
+    ],
+    [
+        -1, -1, -2, -3, -1, 0, -2, -3, -2, 1, 2, -1, 5, 0, -2, -1, -1, -1, -1, 1,
+    ],
+    [
+        -2, -3, -3, -3, -2, -3, -3, -3, -1, 0, 0, -3, 0, 6, -4, -2, -2, 1, 3, -1,
+    ],
+    [
+        -1, -2, -2, -1, -3, -1, -1, -2, -2, -3, -3, -1, -2, -4, 7, -1, -1, -4, -3, -2,
+    ],
+    [
+        1, -1, 1, 0, -1, 0, 0, 0, -1, -2, -2, 0, -1, -2, -1, 4, 1, -3, -2, -2,
+    ],
+    [
+        0, -1, 0, -1, -1, -1, -1, -2, -2, -1, -1, -1, -1, -2, -1, 1, 5, -2, -2, 0,
+    ],
+    [
+        -3, -3, -4, -4, -2, -2, -3, -2, -2, -3, -2, -3, -1, 1, -4, -3, -2, 11, 2, -3,
+    ],
+    [
+        -2, -2, -2, -3, -2, -1, -2, -3, 2, -1, -1, -2, -1, 3, -3, -2, -2, 2, 7, -1,
+    ],
+    [
+        0, -3, -3, -3, -1, -2, -2, -3, -3, 3, 1, -2, 1, -1, -2, -2, 0, -3, -1, 4,
+    ],
 ];
 /// Letters of the table.
 const ORDER: &[u8; 20] = b"ARNDCQEGHILKMFPSTWYV";
@@ -35,7 +75,15 @@ const GAP_EXTEND: i32 = 1;
 
 /// Letters as places in the table.
 pub(crate) fn encode(sequence: &str) -> Vec<u8> {
-    sequence.bytes().map(|c| ORDER.iter().position(|o| *o == c).map_or(UNKNOWN, |i| i as u8)).collect()
+    sequence
+        .bytes()
+        .map(|c| {
+            ORDER
+                .iter()
+                .position(|o| *o == c)
+                .map_or(UNKNOWN, |i| i as u8)
+        })
+        .collect()
 }
 
 /// What the best local alignment of two sequences says.
@@ -86,7 +134,11 @@ impl Aligner {
                 (score, end) = (top.0, (i, top.1));
             }
         }
-        if score == 0 { Alignment::default() } else { self.trace(a, b, end, score) }
+        if score == 0 {
+            Alignment::default()
+        } else {
+            self.trace(a, b, end, score)
+        }
     }
 
     /// Fills one row; the best score in it and its column.
@@ -94,10 +146,15 @@ impl Aligner {
         let scores = BLOSUM62.get(usize::from(x));
         let (mut diagonal, mut left) = (0, i32::MIN / 2);
         let mut top = (0, 0);
-        let cells = self.best[1..].iter_mut().zip(&mut self.gap[1..]).zip(&mut self.from[start..start + b.len()]);
+        let cells = self.best[1..]
+            .iter_mut()
+            .zip(&mut self.gap[1..])
+            .zip(&mut self.from[start..start + b.len()]);
         let mut previous = 0;
         for (j, (((best, gap), from), &y)) in cells.zip(b).enumerate() {
-            let pair = scores.and_then(|row| row.get(usize::from(y))).map_or(UNKNOWN_SCORE, |s| i32::from(*s));
+            let pair = scores
+                .and_then(|row| row.get(usize::from(y)))
+                .map_or(UNKNOWN_SCORE, |s| i32::from(*s));
             let (open, extend) = (*best - GAP_OPEN, *gap - GAP_EXTEND);
             let mut bits = if extend > open { UP_GOES_ON } else { 0 };
             *gap = open.max(extend);
@@ -148,7 +205,12 @@ impl Aligner {
             }
             columns += 1;
         }
-        Alignment { identical, columns, spans: (end.0 + 1 - i, end.1 + 1 - j), score }
+        Alignment {
+            identical,
+            columns,
+            spans: (end.0 + 1 - i, end.1 + 1 - j),
+            score,
+        }
     }
 }
 
@@ -171,7 +233,15 @@ mod tests {
     fn equal_sequences_are_identical_and_foreign_ones_align_nowhere() {
         let same = align("MKVLAWCH", "MKVLAWCH");
         // 5 + 5 + 4 + 4 + 4 + 11 + 9 + 8.
-        assert_eq!(same, Alignment { identical: 8, columns: 8, spans: (8, 8), score: 50 });
+        assert_eq!(
+            same,
+            Alignment {
+                identical: 8,
+                columns: 8,
+                spans: (8, 8),
+                score: 50
+            }
+        );
         assert_eq!(align("WWWW", "GGGG"), Alignment::default());
         assert_eq!(align("", "AAAA"), Alignment::default());
         assert_eq!(align("XXXX", "XXXX"), Alignment::default());
@@ -182,10 +252,16 @@ mod tests {
         // 23 pairs of the same residues score 120, the gap of two costs 12.
         let (a, b) = ("MKVLAWCHMKVLAWCHMKVLAWCH", "MKVLAWCHMKVAWCHMKVLAWCH");
         let found = align(a, b);
-        assert_eq!((found.identical, found.columns, found.spans), (23, 24, (24, 23)));
+        assert_eq!(
+            (found.identical, found.columns, found.spans),
+            (23, 24, (24, 23))
+        );
         assert_eq!(align(b, a).spans, (23, 24));
         let longer = align(a, &format!("{}PPP{}", &a[..12], &a[12..]));
-        assert_eq!((longer.identical, longer.columns, longer.spans), (24, 27, (24, 27)));
+        assert_eq!(
+            (longer.identical, longer.columns, longer.spans),
+            (24, 27, (24, 27))
+        );
         assert_eq!(longer.score, 150 - (GAP_OPEN + 2 * GAP_EXTEND));
     }
 
@@ -210,18 +286,27 @@ mod tests {
     fn scores_equal_those_of_the_direct_recurrence() {
         let mut state = 1_u64;
         let mut letter = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
             (state >> 33) % 20
         };
         let mut aligner = Aligner::default();
         for length in 1..40 {
             let a: Vec<u8> = (0..length).map(|_| letter() as u8).collect();
             // A relative: every fourth residue changed, a piece missing.
-            let mut b: Vec<u8> = a.iter().enumerate().map(|(i, &c)| if i % 4 == 0 { letter() as u8 } else { c }).collect();
+            let mut b: Vec<u8> = a
+                .iter()
+                .enumerate()
+                .map(|(i, &c)| if i % 4 == 0 { letter() as u8 } else { c })
+                .collect();
             b.drain(length / 3..length / 2);
             let found = aligner.align(&a, &b);
             assert_eq!(found.score, slow_score(&a, &b));
-            assert!(found.identical <= found.columns && found.columns >= found.spans.0.max(found.spans.1));
+            assert!(
+                found.identical <= found.columns
+                    && found.columns >= found.spans.0.max(found.spans.1)
+            );
         }
     }
 }

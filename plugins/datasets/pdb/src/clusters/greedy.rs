@@ -41,15 +41,26 @@ const BLOCK: usize = 1024;
 /// For each sequence the place of its representative; a representative is its own.
 pub(crate) fn cluster(sequences: &[&str], thresholds: Thresholds) -> Vec<u32> {
     let (unique, place) = distinct(sequences);
-    let encoded: Vec<Vec<u8>> = unique.par_iter().map(|&i| encode(sequences[i as usize])).collect();
+    let encoded: Vec<Vec<u8>> = unique
+        .par_iter()
+        .map(|&i| encode(sequences[i as usize]))
+        .collect();
     let mut order: Vec<u32> = (0..unique.len() as u32).collect();
     order.sort_by_key(|&i| (std::cmp::Reverse(encoded[i as usize].len()), i));
-    let mut search = Search { encoded: &encoded, representatives: Vec::new(), words: vec![Vec::new(); WORDS], thresholds };
+    let mut search = Search {
+        encoded: &encoded,
+        representatives: Vec::new(),
+        words: vec![Vec::new(); WORDS],
+        thresholds,
+    };
     let mut joined: Vec<Option<u32>> = vec![None; unique.len()];
     let progress = Progress::new("clustering sequences", order.len() as u64);
     for block in order.chunks(BLOCK) {
         let known = search.representatives.len() as u32;
-        let found: Vec<Option<u32>> = block.par_iter().map_init(Scratch::default, |s, &i| search.find(i, 0, s)).collect();
+        let found: Vec<Option<u32>> = block
+            .par_iter()
+            .map_init(Scratch::default, |s, &i| search.find(i, 0, s))
+            .collect();
         let mut scratch = Scratch::default();
         for (&i, found) in block.iter().zip(found) {
             let found = found.or_else(|| search.find(i, known, &mut scratch));
@@ -57,7 +68,10 @@ pub(crate) fn cluster(sequences: &[&str], thresholds: Thresholds) -> Vec<u32> {
         }
         progress.add(block.len() as u64);
     }
-    place.iter().map(|&p| joined[p as usize].map_or(u32::MAX, |r| unique[r as usize])).collect()
+    place
+        .iter()
+        .map(|&p| joined[p as usize].map_or(u32::MAX, |r| unique[r as usize]))
+        .collect()
 }
 
 /// First place of each sequence, and for each its place among these.
@@ -97,26 +111,46 @@ impl Search<'_> {
     fn find(&self, sequence: u32, from: u32, scratch: &mut Scratch) -> Option<u32> {
         let member = &self.encoded[sequence as usize];
         self.candidates(member, from, scratch);
-        let Scratch { candidates, aligner, .. } = scratch;
-        let found =
-            candidates.iter().find(|(_, place)| self.joins(&self.encoded[self.representatives[*place as usize] as usize], member, aligner));
+        let Scratch {
+            candidates,
+            aligner,
+            ..
+        } = scratch;
+        let found = candidates.iter().find(|(_, place)| {
+            self.joins(
+                &self.encoded[self.representatives[*place as usize] as usize],
+                member,
+                aligner,
+            )
+        });
         found.map(|(_, place)| self.representatives[*place as usize])
     }
 
     /// Representatives that share words with a sequence, the best first; of equal ones the oldest.
     fn candidates(&self, member: &[u8], from: u32, scratch: &mut Scratch) {
-        let Scratch { hits, candidates, .. } = scratch;
+        let Scratch {
+            hits, candidates, ..
+        } = scratch;
         hits.clear();
         candidates.clear();
         for (position, word) in words(member) {
             let list = &self.words[word];
             let fresh = &list[list.partition_point(|occurrence| occurrence.0 < from)..];
             // Diagonals are counted from the one on which the member ends before the representative begins.
-            hits.extend(fresh.iter().map(|&(place, at)| (place, at + member.len() as u32 - position)));
+            hits.extend(
+                fresh
+                    .iter()
+                    .map(|&(place, at)| (place, at + member.len() as u32 - position)),
+            );
         }
         hits.sort_unstable();
-        for of_one in hits.chunk_by(|a, b| a.0 == b.0).filter(|h| h.len() >= FEWEST_SHARED) {
-            let Some(diagonal) = best_diagonal(of_one) else { continue };
+        for of_one in hits
+            .chunk_by(|a, b| a.0 == b.0)
+            .filter(|h| h.len() >= FEWEST_SHARED)
+        {
+            let Some(diagonal) = best_diagonal(of_one) else {
+                continue;
+            };
             let representative = &self.encoded[self.representatives[of_one[0].0 as usize] as usize];
             let (equal, overlap) = equal_on(representative, member, diagonal as usize);
             let chance = CHANCE * overlap as f64;
@@ -147,11 +181,18 @@ impl Search<'_> {
 
 /// The diagonal with most of the hits of one representative, sorted by diagonal; `None` if no band holds enough.
 fn best_diagonal(hits: &[(u32, u32)]) -> Option<u32> {
-    let in_band = |i: usize| hits[i..].iter().take_while(|h| h.1 < hits[i].1 + BAND).count();
+    let in_band = |i: usize| {
+        hits[i..]
+            .iter()
+            .take_while(|h| h.1 < hits[i].1 + BAND)
+            .count()
+    };
     if !(0..hits.len()).any(|i| in_band(i) >= FEWEST_SHARED) {
         return None;
     }
-    hits.chunk_by(|a, b| a.1 == b.1).max_by_key(|same| (same.len(), std::cmp::Reverse(same[0].1))).map(|same| same[0].1)
+    hits.chunk_by(|a, b| a.1 == b.1)
+        .max_by_key(|same| (same.len(), std::cmp::Reverse(same[0].1)))
+        .map(|same| same[0].1)
 }
 
 /// Equal residues on a diagonal, and its length.
@@ -160,36 +201,66 @@ fn equal_on(representative: &[u8], member: &[u8], diagonal: usize) -> (usize, us
         Some(skipped) => (&representative[skipped.min(representative.len())..], member),
         None => (representative, &member[member.len() - diagonal..]),
     };
-    (a.iter().zip(b).filter(|(x, y)| x == y).count(), a.len().min(b.len()))
+    (
+        a.iter().zip(b).filter(|(x, y)| x == y).count(),
+        a.len().min(b.len()),
+    )
 }
 
 /// The words of a sequence as numbers, with their first residue; words with an unknown residue are passed over.
 fn words(sequence: &[u8]) -> impl Iterator<Item = (u32, usize)> + '_ {
-    let number = |word: &[u8]| word.iter().try_fold(0, |n, &c| if c == UNKNOWN { None } else { Some(20 * n + usize::from(c)) });
-    sequence.windows(WORD).enumerate().filter_map(move |(i, word)| Some((i as u32, number(word)?)))
+    let number = |word: &[u8]| {
+        word.iter().try_fold(0, |n, &c| {
+            if c == UNKNOWN {
+                None
+            } else {
+                Some(20 * n + usize::from(c))
+            }
+        })
+    };
+    sequence
+        .windows(WORD)
+        .enumerate()
+        .filter_map(move |(i, word)| Some((i as u32, number(word)?)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const HALF: Thresholds = Thresholds { identity: 0.5, coverage: 0.8 };
+    const HALF: Thresholds = Thresholds {
+        identity: 0.5,
+        coverage: 0.8,
+    };
 
     /// Random sequences and relatives of them with a given share of residues kept.
     struct Draw(u64);
 
     impl Draw {
         fn next(&mut self, below: u64) -> u64 {
-            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            self.0 = self
+                .0
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             (self.0 >> 33) % below
         }
 
         fn sequence(&mut self, length: usize) -> String {
-            (0..length).map(|_| char::from(b"ARNDCQEGHILKMFPSTWYV"[self.next(20) as usize])).collect()
+            (0..length)
+                .map(|_| char::from(b"ARNDCQEGHILKMFPSTWYV"[self.next(20) as usize]))
+                .collect()
         }
 
         fn relative(&mut self, of: &str, kept_percent: u64) -> String {
-            of.chars().map(|c| if self.next(100) < kept_percent { c } else { self.sequence(1).remove(0) }).collect()
+            of.chars()
+                .map(|c| {
+                    if self.next(100) < kept_percent {
+                        c
+                    } else {
+                        self.sequence(1).remove(0)
+                    }
+                })
+                .collect()
         }
     }
 
@@ -199,7 +270,10 @@ mod tests {
         // b[1..9] lies on a[4..12]: 4 + 10 - 1.
         assert_eq!(equal_on(&a, &b, 13), (8, 10));
         assert_eq!(equal_on(&b, &a, 1 + 14 - 4), (8, 10));
-        assert_eq!((equal_on(&a, &b, 0), equal_on(&a, &b, 24)), ((0, 0), (0, 0)));
+        assert_eq!(
+            (equal_on(&a, &b, 0), equal_on(&a, &b, 24)),
+            ((0, 0), (0, 0))
+        );
         assert_eq!(best_diagonal(&[(0, 5), (0, 9), (0, 9), (0, 40)]), Some(9));
         assert_eq!(best_diagonal(&[(0, 5), (0, 21)]), None);
     }
@@ -238,43 +312,94 @@ mod tests {
         // Half of it is the founder's, the other half is not.
         let partial = format!("{}{}", &founder[..100], draw.sequence(90));
         assert_eq!(cluster(&[&founder, &distant, &partial], HALF), [0, 1, 2]);
-        assert_eq!(cluster(&[&founder, &partial], Thresholds { coverage: 0.4, ..HALF }), [0, 0]);
+        assert_eq!(
+            cluster(
+                &[&founder, &partial],
+                Thresholds {
+                    coverage: 0.4,
+                    ..HALF
+                }
+            ),
+            [0, 0]
+        );
         let near = draw.relative(&founder, 70);
-        assert_eq!(cluster(&[&founder, &near], Thresholds { identity: 0.9, ..HALF }), [0, 1]);
+        assert_eq!(
+            cluster(
+                &[&founder, &near],
+                Thresholds {
+                    identity: 0.9,
+                    ..HALF
+                }
+            ),
+            [0, 1]
+        );
         // The shorter one is what has to be covered, whatever the order.
         assert_eq!(cluster(&[&founder[..120], &founder], HALF), [1, 1]);
         assert_eq!(cluster(&[], HALF), [] as [u32; 0]);
-        assert_eq!(cluster(&["XXXXXXXXXX", "XXXXXXXXXX", "GG"], HALF), [0, 0, 2]);
+        assert_eq!(
+            cluster(&["XXXXXXXXXX", "XXXXXXXXXX", "GG"], HALF),
+            [0, 0, 2]
+        );
     }
 
     /// Every pair of real representatives, aligned: those that are similar enough were missed by the word filter.
     #[test]
     fn the_word_filter_misses_hardly_any_real_relatives() {
-        let table = equivbench_testkit::shared_dir().map(|d| d.join("data/real/chains_distinct.csv")).filter(|p| p.exists());
-        let Some(table) = table else { return equivbench_testkit::skip("shared data chains_distinct.csv are not here") };
+        let table = equivbench_testkit::shared_dir()
+            .map(|d| d.join("data/real/chains_distinct.csv"))
+            .filter(|p| p.exists());
+        let Some(table) = table else {
+            return equivbench_testkit::skip("shared data chains_distinct.csv are not here");
+        };
         let text = std::fs::read_to_string(table).unwrap();
         // path, chain, number of residues, rough cluster, sequence.
-        let sequences: Vec<&str> = text.lines().skip(1).filter_map(|l| l.split(',').nth(4)).filter(|s| s.len() < 256).collect();
+        let sequences: Vec<&str> = text
+            .lines()
+            .skip(1)
+            .filter_map(|l| l.split(',').nth(4))
+            .filter(|s| s.len() < 256)
+            .collect();
         let found = cluster(&sequences, HALF);
         let mut representatives: Vec<usize> = found.iter().map(|&r| r as usize).collect();
         representatives.sort_unstable_by_key(|&r| (std::cmp::Reverse(sequences[r].len()), r));
         representatives.dedup();
-        let encoded: Vec<Vec<u8>> = representatives.iter().map(|&r| encode(sequences[r])).collect();
-        let search = Search { encoded: &encoded, representatives: Vec::new(), words: Vec::new(), thresholds: HALF };
+        let encoded: Vec<Vec<u8>> = representatives
+            .iter()
+            .map(|&r| encode(sequences[r]))
+            .collect();
+        let search = Search {
+            encoded: &encoded,
+            representatives: Vec::new(),
+            words: Vec::new(),
+            thresholds: HALF,
+        };
         let missed = |i: usize| {
             let mut aligner = Aligner::default();
-            (0..i).filter(|&j| search.joins(&encoded[j], &encoded[i], &mut aligner)).count()
+            (0..i)
+                .filter(|&j| search.joins(&encoded[j], &encoded[i], &mut aligner))
+                .count()
         };
         let missed: usize = (0..encoded.len()).into_par_iter().map(missed).sum();
-        println!("{} sequences, {} clusters, {missed} similar pairs of representatives were missed", sequences.len(), encoded.len());
-        assert!(encoded.len() > 100 && 100 * missed <= encoded.len(), "{missed} of {}", encoded.len());
+        println!(
+            "{} sequences, {} clusters, {missed} similar pairs of representatives were missed",
+            sequences.len(),
+            encoded.len()
+        );
+        assert!(
+            encoded.len() > 100 && 100 * missed <= encoded.len(),
+            "{missed} of {}",
+            encoded.len()
+        );
     }
 
     /// Prints how long a set takes that is built like the archive: a third of the chains have a sequence of their own, in families of three.
     /// `EQUIVBENCH_PDB_CHAINS=225000` is its size.
     #[test]
     fn a_large_set_is_clustered_in_reasonable_time() {
-        let chains = std::env::var("EQUIVBENCH_PDB_CHAINS").ok().and_then(|n| n.parse().ok()).unwrap_or(2000_usize);
+        let chains = std::env::var("EQUIVBENCH_PDB_CHAINS")
+            .ok()
+            .and_then(|n| n.parse().ok())
+            .unwrap_or(2000_usize);
         let mut draw = Draw(11);
         let mut all = Vec::new();
         while all.len() < chains {
@@ -290,10 +415,17 @@ mod tests {
         let start = std::time::Instant::now();
         let found = cluster(&texts, HALF);
         let clusters = found.iter().collect::<std::collections::HashSet<_>>().len();
-        println!("{} chains in {clusters} clusters: {:.1} s", texts.len(), start.elapsed().as_secs_f64());
+        println!(
+            "{} chains in {clusters} clusters: {:.1} s",
+            texts.len(),
+            start.elapsed().as_secs_f64()
+        );
         // A few short relatives share no two words, or align over less than the coverage.
         let families = texts.len() / 9;
-        assert!((families..=families + families / 100 + 1).contains(&clusters), "{clusters} clusters of {families} families");
+        assert!(
+            (families..=families + families / 100 + 1).contains(&clusters),
+            "{clusters} clusters of {families} families"
+        );
     }
 
     #[test]
@@ -305,11 +437,23 @@ mod tests {
             all.extend((0..3).map(|_| draw.relative(&founder, 75)));
         }
         let texts: Vec<&str> = all.iter().map(String::as_str).collect();
-        let alone = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap().install(|| cluster(&texts, HALF));
-        let many = rayon::ThreadPoolBuilder::new().num_threads(4).build().unwrap().install(|| cluster(&texts, HALF));
+        let alone = rayon::ThreadPoolBuilder::new()
+            .num_threads(1)
+            .build()
+            .unwrap()
+            .install(|| cluster(&texts, HALF));
+        let many = rayon::ThreadPoolBuilder::new()
+            .num_threads(4)
+            .build()
+            .unwrap()
+            .install(|| cluster(&texts, HALF));
         assert_eq!(alone, many);
         assert!(
-            alone.iter().enumerate().all(|(i, &r)| alone[r as usize] == r && (r as usize) <= i || all[r as usize].len() >= all[i].len())
+            alone
+                .iter()
+                .enumerate()
+                .all(|(i, &r)| alone[r as usize] == r && (r as usize) <= i
+                    || all[r as usize].len() >= all[i].len())
         );
     }
 }

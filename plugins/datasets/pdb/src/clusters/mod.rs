@@ -32,7 +32,11 @@ impl Clusters {
     ///
     /// # Errors
     /// A file that cannot be read or that names none of the chains.
-    pub(crate) fn new(records: &[Record], options: &Options, cache: Option<&Cache>) -> PluginResult<Self> {
+    pub(crate) fn new(
+        records: &[Record],
+        options: &Options,
+        cache: Option<&Cache>,
+    ) -> PluginResult<Self> {
         match &options.clusters {
             Some(path) => Self::from_file(records, path),
             None => Ok(Self::own(records, options, cache)),
@@ -42,7 +46,12 @@ impl Clusters {
     fn from_file(records: &[Record], path: &str) -> PluginResult<Self> {
         let table = Table::read(path)?;
         let about = format!("read from {}", file_name(Path::new(path)));
-        let clusters = Self::numbered(records.iter().map(|r| table.representative(&r.id).map(ToOwned::to_owned)), about);
+        let clusters = Self::numbered(
+            records
+                .iter()
+                .map(|r| table.representative(&r.id).map(ToOwned::to_owned)),
+            about,
+        );
         if clusters.keys.is_empty() {
             let id = records.first().map_or("", |r| &r.id);
             return Err(PluginError::BadData(format!(
@@ -58,9 +67,14 @@ impl Clusters {
 
     fn own(records: &[Record], options: &Options, cache: Option<&Cache>) -> Self {
         let sequences: Vec<&str> = records.iter().map(|r| r.sequence.as_str()).collect();
-        let thresholds = Thresholds { identity: options.identity, coverage: options.coverage };
+        let thresholds = Thresholds {
+            identity: options.identity,
+            coverage: options.coverage,
+        };
         let key = own_key(&sequences, thresholds);
-        let known = cache.and_then(|c| c.recall("clusters", &key)).filter(|k| is_clustering(k, records.len()));
+        let known = cache
+            .and_then(|c| c.recall("clusters", &key))
+            .filter(|k| is_clustering(k, records.len()));
         let representatives = known.unwrap_or_else(|| {
             let made = greedy::cluster(&sequences, thresholds);
             if let Some(cache) = cache {
@@ -72,11 +86,19 @@ impl Clusters {
             "made here: greedy, sequence identity {} over at least {} of the shorter chain",
             thresholds.identity, thresholds.coverage
         );
-        Self::numbered(representatives.iter().map(|&r| sequences.get(r as usize).map(|s| (*s).to_owned())), about)
+        Self::numbered(
+            representatives
+                .iter()
+                .map(|&r| sequences.get(r as usize).map(|s| (*s).to_owned())),
+            about,
+        )
     }
 
     fn numbered(keys: impl Iterator<Item = Option<String>>, about: String) -> Self {
-        let mut clusters = Self { about, ..Self::default() };
+        let mut clusters = Self {
+            about,
+            ..Self::default()
+        };
         let mut numbers = HashMap::new();
         for key in keys {
             let number = key.map(|key| {
@@ -93,7 +115,10 @@ impl Clusters {
     /// Chains of the largest cluster.
     pub(crate) fn largest(&self) -> u64 {
         let mut sizes = vec![0; self.keys.len()];
-        self.of_record.iter().flatten().for_each(|&c| sizes[c as usize] += 1);
+        self.of_record
+            .iter()
+            .flatten()
+            .for_each(|&c| sizes[c as usize] += 1);
         sizes.into_iter().max().unwrap_or(0)
     }
 
@@ -108,10 +133,20 @@ const METHOD: u32 = 1;
 
 fn own_key(sequences: &[&str], thresholds: Thresholds) -> String {
     let mut hasher = Sha256::new();
-    sequences.iter().for_each(|s| hasher.update(format!("{s}\n")));
-    format!("method {METHOD} identity {} coverage {} sequences {}", thresholds.identity, thresholds.coverage, hex(&hasher.finalize()))
+    sequences
+        .iter()
+        .for_each(|s| hasher.update(format!("{s}\n")));
+    format!(
+        "method {METHOD} identity {} coverage {} sequences {}",
+        thresholds.identity,
+        thresholds.coverage,
+        hex(&hasher.finalize())
+    )
 }
 
 fn is_clustering(representatives: &[u32], records: usize) -> bool {
-    representatives.len() == records && representatives.iter().all(|&r| representatives.get(r as usize) == Some(&r))
+    representatives.len() == records
+        && representatives
+            .iter()
+            .all(|&r| representatives.get(r as usize) == Some(&r))
 }

@@ -28,7 +28,11 @@ impl Table {
         let open = || -> std::io::Result<Box<dyn BufRead>> {
             let mut reader = BufReader::new(File::open(path)?);
             let compressed = reader.fill_buf()?.starts_with(&[0x1f, 0x8b]);
-            Ok(if compressed { Box::new(BufReader::new(flate2::bufread::MultiGzDecoder::new(reader))) } else { Box::new(reader) })
+            Ok(if compressed {
+                Box::new(BufReader::new(flate2::bufread::MultiGzDecoder::new(reader)))
+            } else {
+                Box::new(reader)
+            })
         };
         let unreadable = |e: std::io::Error| {
             PluginError::BadData(format!(
@@ -40,9 +44,9 @@ impl Table {
         for (i, line) in open().map_err(unreadable)?.lines().enumerate() {
             let line = line.map_err(unreadable)?;
             if !line.trim().is_empty() {
-                table
-                    .line(&line, &mut numbers)
-                    .map_err(|e| PluginError::BadData(format!("[dataset] clusters: {path}, line {}: {e}", i + 1)))?;
+                table.line(&line, &mut numbers).map_err(|e| {
+                    PluginError::BadData(format!("[dataset] clusters: {path}, line {}: {e}", i + 1))
+                })?;
             }
         }
         if table.clusters.is_empty() {
@@ -54,18 +58,27 @@ impl Table {
     }
 
     fn line(&mut self, line: &str, numbers: &mut HashMap<String, u32>) -> Result<(), String> {
-        let columns: Vec<&str> = line.trim_end_matches('\r').split('\t').map(str::trim).collect();
+        let columns: Vec<&str> = line
+            .trim_end_matches('\r')
+            .split('\t')
+            .map(str::trim)
+            .collect();
         let [representative, member] = columns[..] else {
-            return Err(format!("{} columns where two were expected: representative, tabulator, member", columns.len()));
+            return Err(format!(
+                "{} columns where two were expected: representative, tabulator, member",
+                columns.len()
+            ));
         };
         if self.first.is_empty() {
             member.clone_into(&mut self.first);
         }
         let next = self.representatives.len() as u32;
-        let number = *numbers.entry(normal(representative)).or_insert_with_key(|name| {
-            self.representatives.push(name.clone());
-            next
-        });
+        let number = *numbers
+            .entry(normal(representative))
+            .or_insert_with_key(|name| {
+                self.representatives.push(name.clone());
+                next
+            });
         match self.clusters.insert(normal(member), number) {
             Some(other) if other != number => Err(format!("{member} is a member of two clusters")),
             _ => Ok(()),
@@ -74,7 +87,10 @@ impl Table {
 
     /// Representative of a chain's cluster.
     pub(crate) fn representative(&self, id: &str) -> Option<&str> {
-        self.clusters.get(&normal(id)).and_then(|&n| self.representatives.get(n as usize)).map(String::as_str)
+        self.clusters
+            .get(&normal(id))
+            .and_then(|&n| self.representatives.get(n as usize))
+            .map(String::as_str)
     }
 
     /// Names in the file.
@@ -91,7 +107,9 @@ impl Table {
 /// The form in which names are compared.
 pub(crate) fn normal(id: &str) -> String {
     // A chain id has no underscore; without one the whole is a stem.
-    let (stem, chain) = id.rsplit_once('_').map_or((id, None), |(stem, chain)| (stem, Some(chain)));
+    let (stem, chain) = id
+        .rsplit_once('_')
+        .map_or((id, None), |(stem, chain)| (stem, Some(chain)));
     match (entry(stem), chain) {
         (Some(entry), Some(chain)) => format!("{entry}_{chain}"),
         (Some(entry), None) => entry,
@@ -102,10 +120,14 @@ pub(crate) fn normal(id: &str) -> String {
 /// The entry of the archive that a stem names: four characters, the first a digit, in small letters.
 fn entry(stem: &str) -> Option<String> {
     let lower = stem.to_ascii_lowercase();
-    let rest =
-        lower.strip_prefix("pdb_0000").or_else(|| lower.strip_prefix("pdb_")).or_else(|| lower.strip_prefix("pdb")).unwrap_or(&lower);
-    let is_entry =
-        rest.len() == 4 && rest.bytes().next().is_some_and(|c| c.is_ascii_digit()) && rest.bytes().all(|c| c.is_ascii_alphanumeric());
+    let rest = lower
+        .strip_prefix("pdb_0000")
+        .or_else(|| lower.strip_prefix("pdb_"))
+        .or_else(|| lower.strip_prefix("pdb"))
+        .unwrap_or(&lower);
+    let is_entry = rest.len() == 4
+        && rest.bytes().next().is_some_and(|c| c.is_ascii_digit())
+        && rest.bytes().all(|c| c.is_ascii_alphanumeric());
     is_entry.then(|| rest.to_owned())
 }
 
@@ -154,6 +176,11 @@ mod tests {
         assert!(refused("a,b\n").contains("line 1: 1 columns where two were expected"));
         assert!(refused("a\ta\nb\tb\nb\ta\n").contains("line 3: a is a member of two clusters"));
         assert!(refused("\n").contains("is empty"));
-        assert!(Table::read("no/such.tsv").unwrap_err().to_string().contains("no/such.tsv cannot be read"));
+        assert!(
+            Table::read("no/such.tsv")
+                .unwrap_err()
+                .to_string()
+                .contains("no/such.tsv cannot be read")
+        );
     }
 }

@@ -30,12 +30,19 @@ type Map<'a> = [(ValueRef<'a>, ValueRef<'a>)];
 /// Damage; a file without atoms.
 pub(crate) fn read(input: &mut dyn BufRead, take_modified: bool) -> Result<Entry, String> {
     let mut bytes = Vec::new();
-    let read = input.take(MOST_BYTES).read_to_end(&mut bytes).map_err(|e| super::unreadable(&e))?;
+    let read = input
+        .take(MOST_BYTES)
+        .read_to_end(&mut bytes)
+        .map_err(|e| super::unreadable(&e))?;
     if read as u64 == MOST_BYTES {
         return Err("it is too long for a BinaryCIF file".into());
     }
-    let mut source = Budget { rest: &bytes, values: MOST_VALUES };
-    let document = read_value_ref_with_max_depth(&mut source, DEEPEST).map_err(|e| format!("it is no MessagePack document ({e})"))?;
+    let mut source = Budget {
+        rest: &bytes,
+        values: MOST_VALUES,
+    };
+    let document = read_value_ref_with_max_depth(&mut source, DEEPEST)
+        .map_err(|e| format!("it is no MessagePack document ({e})"))?;
     for block in array(get(map(&document)?, "dataBlocks")?)? {
         let categories = array(get(map(block)?, "categories")?)?;
         if find(categories, "atom_site")?.is_some_and(|c| rows(c).is_ok_and(|n| n > 0)) {
@@ -53,7 +60,10 @@ struct Budget<'a> {
 
 impl Read for Budget<'_> {
     fn read(&mut self, to: &mut [u8]) -> std::io::Result<usize> {
-        self.values = self.values.checked_sub(1).ok_or_else(|| std::io::Error::other("it has too many values"))?;
+        self.values = self
+            .values
+            .checked_sub(1)
+            .ok_or_else(|| std::io::Error::other("it has too many values"))?;
         self.rest.read(to)
     }
 }
@@ -71,18 +81,28 @@ impl<'a> BorrowRead<'a> for Budget<'a> {
 fn entry(categories: &[ValueRef<'_>], take_modified: bool) -> Result<Entry, String> {
     let mut cif = CifEntry::new(take_modified);
     for (number, (name, items)) in METADATA.into_iter().enumerate() {
-        let Some(category) = find(categories, name)? else { continue };
+        let Some(category) = find(categories, name)? else {
+            continue;
+        };
         let table = Table::new(category, name, items)?;
         for row in 0..table.rows {
-            let texts: Vec<Option<String>> = table.columns.iter().map(|c| c.as_ref().and_then(|c| c.as_text(row))).collect();
-            cif.metadata(number, &texts.iter().map(Option::as_deref).collect::<Vec<_>>());
+            let texts: Vec<Option<String>> = table
+                .columns
+                .iter()
+                .map(|c| c.as_ref().and_then(|c| c.as_text(row)))
+                .collect();
+            cif.metadata(
+                number,
+                &texts.iter().map(Option::as_deref).collect::<Vec<_>>(),
+            );
         }
     }
     if let Some(category) = find(categories, "atom_site")? {
         let table = Table::new(category, "atom_site", &ATOM_ITEMS)?;
         check_columns(|item| table.columns.get(item).is_some_and(Option::is_some))?;
         for row in 0..table.rows {
-            cif.atom(&TableRow { table: &table, row }).map_err(|e| format!("row {} of _atom_site: {e}", row + 1))?;
+            cif.atom(&TableRow { table: &table, row })
+                .map_err(|e| format!("row {} of _atom_site: {e}", row + 1))?;
         }
     }
     cif.finish()
@@ -99,10 +119,17 @@ impl<'a> Table<'a> {
         let rows = rows(category)?;
         let columns = array(get(map(category)?, "columns")?)?;
         let column = |item: &&str| {
-            let Some(found) = find(columns, item)? else { return Ok(None) };
-            Column::new(map(found)?, rows).map(Some).map_err(|e| format!("column _{name}.{item}: {e}"))
+            let Some(found) = find(columns, item)? else {
+                return Ok(None);
+            };
+            Column::new(map(found)?, rows)
+                .map(Some)
+                .map_err(|e| format!("column _{name}.{item}: {e}"))
         };
-        Ok(Self { rows, columns: items.iter().map(column).collect::<Result<_, String>>()? })
+        Ok(Self {
+            rows,
+            columns: items.iter().map(column).collect::<Result<_, String>>()?,
+        })
     }
 }
 
@@ -113,7 +140,11 @@ struct TableRow<'a> {
 
 impl TableRow<'_> {
     fn column(&self, item: Item) -> Option<&Column<'_>> {
-        self.table.columns.get(item as usize)?.as_ref().filter(|c| !c.is_masked(self.row))
+        self.table
+            .columns
+            .get(item as usize)?
+            .as_ref()
+            .filter(|c| !c.is_masked(self.row))
     }
 }
 
@@ -126,26 +157,39 @@ impl AtomRow for TableRow<'_> {
     }
 
     fn integer(&self, item: Item) -> Result<Option<i32>, String> {
-        let Some(column) = self.column(item) else { return Ok(None) };
+        let Some(column) = self.column(item) else {
+            return Ok(None);
+        };
         match &column.values {
             Values::Integers(values) => Ok(values.get(self.row).copied()),
-            Values::Texts(..) => column.as_text(self.row).map(|t| t.parse().map_err(|_| no_number(item, &t))).transpose(),
+            Values::Texts(..) => column
+                .as_text(self.row)
+                .map(|t| t.parse().map_err(|_| no_number(item, &t)))
+                .transpose(),
             Values::Reals(_) => Err(no_number(item, "a real number")),
         }
     }
 
     fn real(&self, item: Item) -> Result<Option<f64>, String> {
-        let Some(column) = self.column(item) else { return Ok(None) };
+        let Some(column) = self.column(item) else {
+            return Ok(None);
+        };
         match &column.values {
             Values::Reals(values) => Ok(values.get(self.row).copied()),
             Values::Integers(values) => Ok(values.get(self.row).copied().map(f64::from)),
-            Values::Texts(..) => column.as_text(self.row).map(|t| t.parse().map_err(|_| no_number(item, &t))).transpose(),
+            Values::Texts(..) => column
+                .as_text(self.row)
+                .map(|t| t.parse().map_err(|_| no_number(item, &t)))
+                .transpose(),
         }
     }
 }
 
 fn no_number(item: Item, found: &str) -> String {
-    format!("{} holds \"{found}\", which is no number", ATOM_ITEMS[item as usize])
+    format!(
+        "{} holds \"{found}\", which is no number",
+        ATOM_ITEMS[item as usize]
+    )
 }
 
 /// A decoded column.
@@ -219,7 +263,11 @@ fn decode<'a>(data: &'a Map<'a>, most: usize) -> Result<Values<'a>, String> {
     decode_chain(bytes(get(data, "data")?)?, encodings, most)
 }
 
-fn decode_chain<'a>(data: &'a [u8], encodings: &'a [ValueRef<'a>], most: usize) -> Result<Values<'a>, String> {
+fn decode_chain<'a>(
+    data: &'a [u8],
+    encodings: &'a [ValueRef<'a>],
+    most: usize,
+) -> Result<Values<'a>, String> {
     let (last, rest) = encodings.split_last().ok_or("it has no encoding")?;
     let last = map(last)?;
     let mut values = match text(get(last, "kind")?)? {
@@ -239,25 +287,47 @@ fn undo<'a>(values: Values<'a>, encoding: &Map<'_>, most: usize) -> Result<Value
         "FixedPoint" => {
             let factor = number("factor")?;
             // The quotient is the double nearest to the decimal number in mmCIF; a product with 1/factor would not be.
-            Values::Reals(values.integers()?.into_iter().map(|v| f64::from(v) / factor).collect())
+            Values::Reals(
+                values
+                    .integers()?
+                    .into_iter()
+                    .map(|v| f64::from(v) / factor)
+                    .collect(),
+            )
         }
         "IntervalQuantization" => {
             let (min, max, steps) = (number("min")?, number("max")?, number("numSteps")?);
             let width = (max - min) / (steps - 1.0);
-            Values::Reals(values.integers()?.into_iter().map(|v| min + width * f64::from(v)).collect())
+            Values::Reals(
+                values
+                    .integers()?
+                    .into_iter()
+                    .map(|v| min + width * f64::from(v))
+                    .collect(),
+            )
         }
         "RunLength" => Values::Integers(run_length(&values.integers()?, most)?),
-        "Delta" => Values::Integers(delta(values.integers()?, integer(get(encoding, "origin")?)?)?),
+        "Delta" => Values::Integers(delta(
+            values.integers()?,
+            integer(get(encoding, "origin")?)?,
+        )?),
         "IntegerPacking" => {
             let unsigned = matches!(get(encoding, "isUnsigned")?, ValueRef::Boolean(true));
-            Values::Integers(unpack(&values.integers()?, integer(get(encoding, "byteCount")?)?, unsigned)?)
+            Values::Integers(unpack(
+                &values.integers()?,
+                integer(get(encoding, "byteCount")?)?,
+                unsigned,
+            )?)
         }
         kind => return Err(format!("encoding \"{kind}\" is not known here")),
     })
 }
 
 fn byte_array<'a>(data: &[u8], kind: i64) -> Result<Values<'a>, String> {
-    fn each<const N: usize, T>(data: &[u8], convert: impl Fn([u8; N]) -> T) -> Result<Vec<T>, String> {
+    fn each<const N: usize, T>(
+        data: &[u8],
+        convert: impl Fn([u8; N]) -> T,
+    ) -> Result<Vec<T>, String> {
         let (chunks, rest) = data.as_chunks::<N>();
         if rest.is_empty() {
             Ok(chunks.iter().map(|c| convert(*c)).collect())
@@ -286,8 +356,12 @@ fn byte_array<'a>(data: &[u8], kind: i64) -> Result<Values<'a>, String> {
 fn run_length(pairs: &[i32], most: usize) -> Result<Vec<i32>, String> {
     let mut values = Vec::new();
     for pair in pairs.chunks(2) {
-        let &[value, count] = pair else { return Err("a run has no length".into()) };
-        let count = usize::try_from(count).ok().filter(|c| c.saturating_add(values.len()) <= most);
+        let &[value, count] = pair else {
+            return Err("a run has no length".into());
+        };
+        let count = usize::try_from(count)
+            .ok()
+            .filter(|c| c.saturating_add(values.len()) <= most);
         let count = count.ok_or_else(|| format!("its runs do not fit into {most} rows"))?;
         values.resize(values.len() + count, value);
     }
@@ -311,39 +385,65 @@ fn unpack(packed: &[i32], byte_count: i64, unsigned: bool) -> Result<Vec<i32>, S
         (1, true) => (-1, i32::from(u8::MAX)),
         (2, false) => (i32::from(i16::MIN), i32::from(i16::MAX)),
         (2, true) => (-1, i32::from(u16::MAX)),
-        _ => return Err(format!("integers packed into {byte_count} bytes are not known")),
+        _ => {
+            return Err(format!(
+                "integers packed into {byte_count} bytes are not known"
+            ));
+        }
     };
     let (mut values, mut sum) = (Vec::new(), 0_i64);
     for &part in packed {
         sum += i64::from(part);
         if part != low && part != high {
-            values.push(i32::try_from(sum).map_err(|_| "a packed number leaves the range of integers")?);
+            values.push(
+                i32::try_from(sum).map_err(|_| "a packed number leaves the range of integers")?,
+            );
             sum = 0;
         }
     }
-    if packed.last().is_some_and(|&p| p == low || p == high) { Err("its last packed number does not end".into()) } else { Ok(values) }
+    if packed.last().is_some_and(|&p| p == low || p == high) {
+        Err("its last packed number does not end".into())
+    } else {
+        Ok(values)
+    }
 }
 
 /// Places of texts in a list; the list is one text cut at `offsets`.
-fn string_array<'a>(data: &'a [u8], encoding: &'a Map<'a>, most: usize) -> Result<Values<'a>, String> {
+fn string_array<'a>(
+    data: &'a [u8],
+    encoding: &'a Map<'a>,
+    most: usize,
+) -> Result<Values<'a>, String> {
     let places = decode_chain(data, array(get(encoding, "dataEncoding")?)?, most)?.integers()?;
     let all = text(get(encoding, "stringData")?)?;
     // One more than texts, and no more texts than bytes that are not empty, plus the empty one.
     let offsets = bytes(get(encoding, "offsets")?)?;
-    let offsets = decode_chain(offsets, array(get(encoding, "offsetEncoding")?)?, all.len() + 2)?.integers()?;
+    let offsets = decode_chain(
+        offsets,
+        array(get(encoding, "offsetEncoding")?)?,
+        all.len() + 2,
+    )?
+    .integers()?;
     let cut = |pair: &[i32]| {
         let [from, to] = [pair.first()?, pair.last()?].map(|i| usize::try_from(*i).ok());
         all.get(from?..to?)
     };
     let texts: Option<Vec<&str>> = offsets.windows(2).map(cut).collect();
-    Ok(Values::Texts(places, texts.ok_or("its texts lie outside of their bytes")?))
+    Ok(Values::Texts(
+        places,
+        texts.ok_or("its texts lie outside of their bytes")?,
+    ))
 }
 
 /// The category or column of this name; names of categories begin with `_`.
 fn find<'a>(named: &'a [ValueRef<'a>], name: &str) -> Result<Option<&'a ValueRef<'a>>, String> {
     for value in named {
         let found = text(get(map(value)?, "name")?)?;
-        if found.strip_prefix('_').unwrap_or(found).eq_ignore_ascii_case(name) {
+        if found
+            .strip_prefix('_')
+            .unwrap_or(found)
+            .eq_ignore_ascii_case(name)
+        {
             return Ok(Some(value));
         }
     }
@@ -352,12 +452,18 @@ fn find<'a>(named: &'a [ValueRef<'a>], name: &str) -> Result<Option<&'a ValueRef
 
 fn rows(category: &ValueRef<'_>) -> Result<usize, String> {
     let rows = integer(get(map(category)?, "rowCount")?)?;
-    usize::try_from(rows).ok().filter(|n| *n <= MOST_ROWS).ok_or_else(|| format!("a category promises {rows} rows"))
+    usize::try_from(rows)
+        .ok()
+        .filter(|n| *n <= MOST_ROWS)
+        .ok_or_else(|| format!("a category promises {rows} rows"))
 }
 
 fn get<'a>(map: &'a Map<'a>, key: &str) -> Result<&'a ValueRef<'a>, String> {
     let is_key = |k: &ValueRef<'_>| matches!(k, ValueRef::String(s) if s.as_str() == Some(key));
-    map.iter().find(|(k, _)| is_key(k)).map(|(_, v)| v).ok_or_else(|| format!("key \"{key}\" is missing"))
+    map.iter()
+        .find(|(k, _)| is_key(k))
+        .map(|(_, v)| v)
+        .ok_or_else(|| format!("key \"{key}\" is missing"))
 }
 
 fn map<'a>(value: &'a ValueRef<'a>) -> Result<&'a Map<'a>, String> {
@@ -415,7 +521,10 @@ mod tests {
 
     #[test]
     fn packed_integers_are_joined() {
-        assert_eq!(unpack(&[1, 127, 127, 5, -128, -3, -7], 1, false).unwrap(), [1, 259, -131, -7]);
+        assert_eq!(
+            unpack(&[1, 127, 127, 5, -128, -3, -7], 1, false).unwrap(),
+            [1, 259, -131, -7]
+        );
         assert_eq!(unpack(&[255, 0, 254], 1, true).unwrap(), [255, 254]);
         assert_eq!(unpack(&[32767, 1], 2, false).unwrap(), [32768]);
         assert!(unpack(&[1, 127], 1, false).is_err() && unpack(&[1], 4, false).is_err());
@@ -424,7 +533,11 @@ mod tests {
     #[test]
     fn runs_and_differences_are_bounded() {
         assert_eq!(run_length(&[7, 3, 8, 1], 4).unwrap(), [7, 7, 7, 8]);
-        assert!(run_length(&[7, 3, 8, 2], 4).is_err() && run_length(&[7, -1], 4).is_err() && run_length(&[7], 4).is_err());
+        assert!(
+            run_length(&[7, 3, 8, 2], 4).is_err()
+                && run_length(&[7, -1], 4).is_err()
+                && run_length(&[7], 4).is_err()
+        );
         assert!(run_length(&[7, i32::MAX], 1000).is_err());
         assert_eq!(delta(vec![0, 2, -3], 10).unwrap(), [10, 12, 9]);
         assert!(delta(vec![i32::MAX, 1], 0).is_err());

@@ -54,8 +54,14 @@ pub(crate) enum Item {
 /// # Errors
 /// Names the first coordinate that is missing.
 pub(crate) fn check_columns(has: impl Fn(usize) -> bool) -> Result<(), String> {
-    match [Item::X, Item::Y, Item::Z].into_iter().find(|&item| !has(item as usize)) {
-        Some(item) => Err(format!("_atom_site has no column {}", ATOM_ITEMS[item as usize])),
+    match [Item::X, Item::Y, Item::Z]
+        .into_iter()
+        .find(|&item| !has(item as usize))
+    {
+        Some(item) => Err(format!(
+            "_atom_site has no column {}",
+            ATOM_ITEMS[item as usize]
+        )),
         None => Ok(()),
     }
 }
@@ -90,7 +96,10 @@ pub(crate) struct CifEntry {
 
 impl CifEntry {
     pub(crate) fn new(take_modified: bool) -> Self {
-        Self { entry: EntryBuilder::new(take_modified), ..Self::default() }
+        Self {
+            entry: EntryBuilder::new(take_modified),
+            ..Self::default()
+        }
     }
 
     pub(crate) fn has_atoms(&self) -> bool {
@@ -107,11 +116,17 @@ impl CifEntry {
             return Ok(());
         }
         let hetero = row.text(Item::Group) == Some("HETATM");
-        let number = row.integer(Item::AuthorNumber)?.or(row.integer(Item::Number)?);
+        let number = row
+            .integer(Item::AuthorNumber)?
+            .or(row.integer(Item::Number)?);
         let Some(number) = number else {
             // Water and ions may have no number; a residue of a polymer always has one.
             self.entry.has_atoms = true;
-            return if hetero { Ok(()) } else { Err("an atom has neither auth_seq_id nor label_seq_id".into()) };
+            return if hetero {
+                Ok(())
+            } else {
+                Err("an atom has neither auth_seq_id nor label_seq_id".into())
+            };
         };
         let either = |a, b| row.text(a).or_else(|| row.text(b)).unwrap_or_default();
         let residue = Residue {
@@ -123,10 +138,14 @@ impl CifEntry {
             entity: row.text(Item::Entity).unwrap_or_default(),
         };
         self.entry.atom(&residue);
-        if is_alpha(either(Item::Atom, Item::AuthorAtom), row.text(Item::Element), residue.name)
-            && let Some(position) = position(row)?
+        if is_alpha(
+            either(Item::Atom, Item::AuthorAtom),
+            row.text(Item::Element),
+            residue.name,
+        ) && let Some(position) = position(row)?
         {
-            self.entry.alpha(row.text(Item::Alternate).unwrap_or_default(), position);
+            self.entry
+                .alpha(row.text(Item::Alternate).unwrap_or_default(), position);
         }
         Ok(())
     }
@@ -158,23 +177,36 @@ impl CifEntry {
         if !self.has_atoms() {
             return Err("it holds no _atom_site category with atoms".into());
         }
-        self.entry.stated = self.sequences.iter().map(|(e, (_, names))| (e.clone(), letters(names.iter().map(String::as_str)))).collect();
+        self.entry.stated = self
+            .sequences
+            .iter()
+            .map(|(e, (_, names))| (e.clone(), letters(names.iter().map(String::as_str))))
+            .collect();
         Ok(self.entry.finish())
     }
 }
 
 /// Calcium is `CA` too, but has another element; where no element is given, the residue decides.
 fn is_alpha(atom: &str, element: Option<&str>, residue: &str) -> bool {
-    atom == "CA" && element.map_or_else(|| one_letter(residue).is_some(), |e| e.eq_ignore_ascii_case("C"))
+    atom == "CA"
+        && element.map_or_else(
+            || one_letter(residue).is_some(),
+            |e| e.eq_ignore_ascii_case("C"),
+        )
 }
 
 /// Coordinates in Å, `None` if one is `.` or `?`.
 fn position(row: &impl AtomRow) -> Result<Option<[f64; 3]>, String> {
     let mut position = [0.0; 3];
     for (x, item) in position.iter_mut().zip([Item::X, Item::Y, Item::Z]) {
-        let Some(value) = row.real(item)? else { return Ok(None) };
+        let Some(value) = row.real(item)? else {
+            return Ok(None);
+        };
         if !is_usable(value) {
-            return Err(format!("{} holds {value}, which is no coordinate", ATOM_ITEMS[item as usize]));
+            return Err(format!(
+                "{} holds {value}, which is no coordinate",
+                ATOM_ITEMS[item as usize]
+            ));
         }
         *x = value;
     }
@@ -194,9 +226,18 @@ mod tests {
 
     #[test]
     fn calcium_is_told_by_its_element_or_its_residue() {
-        let cases =
-            [(Some("C"), "ALA", true), (Some("CA"), "CA", false), (Some("Ca"), "ALA", false), (None, "GLY", true), (None, "CA", false)];
-        assert!(cases.iter().all(|&(element, residue, alpha)| is_alpha("CA", element, residue) == alpha));
+        let cases = [
+            (Some("C"), "ALA", true),
+            (Some("CA"), "CA", false),
+            (Some("Ca"), "ALA", false),
+            (None, "GLY", true),
+            (None, "CA", false),
+        ];
+        assert!(
+            cases
+                .iter()
+                .all(|&(element, residue, alpha)| is_alpha("CA", element, residue) == alpha)
+        );
         assert!(!is_alpha("CB", Some("C"), "ALA"));
     }
 }

@@ -18,7 +18,12 @@ pub(crate) struct Lines<'a> {
 
 impl<'a> Lines<'a> {
     pub(crate) fn new(input: &'a mut dyn BufRead) -> Self {
-        Self { input, line: Vec::new(), bytes: 0, number: 0 }
+        Self {
+            input,
+            line: Vec::new(),
+            bytes: 0,
+            number: 0,
+        }
     }
 
     /// The next line without its end, `None` after the last.
@@ -27,18 +32,27 @@ impl<'a> Lines<'a> {
     /// What the input reports (a truncated gzip file); a line or a text that is too long.
     pub(crate) fn next(&mut self) -> Result<Option<&[u8]>, String> {
         self.line.clear();
-        let read = (&mut *self.input).take(LONGEST_LINE).read_until(b'\n', &mut self.line).map_err(|e| super::unreadable(&e))?;
+        let read = (&mut *self.input)
+            .take(LONGEST_LINE)
+            .read_until(b'\n', &mut self.line)
+            .map_err(|e| super::unreadable(&e))?;
         self.number += u64::from(read > 0);
         self.bytes += read as u64;
         if read as u64 == LONGEST_LINE || self.bytes > LONGEST_TEXT {
-            return Err(format!("line {}: it is too long for a structure file", self.number));
+            return Err(format!(
+                "line {}: it is too long for a structure file",
+                self.number
+            ));
         }
         if read == 0 {
             return Ok(None);
         }
         let line = self.line.strip_suffix(b"\n").unwrap_or(&self.line);
         // Some editors begin a file with a byte order mark.
-        let line = line.strip_prefix(b"\xef\xbb\xbf").filter(|_| self.number == 1).unwrap_or(line);
+        let line = line
+            .strip_prefix(b"\xef\xbb\xbf")
+            .filter(|_| self.number == 1)
+            .unwrap_or(line);
         Ok(Some(line.strip_suffix(b"\r").unwrap_or(line)))
     }
 }

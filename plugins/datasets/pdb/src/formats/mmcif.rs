@@ -22,9 +22,13 @@ pub(crate) fn read(input: &mut dyn BufRead, take_modified: bool) -> Result<Entry
     let mut reader = Reader::new(take_modified);
     let mut lines = Lines::new(input);
     while let Some(line) = lines.next()? {
-        reader.line(line).map_err(|e| format!("line {}: {e}", lines.number))?;
+        reader
+            .line(line)
+            .map_err(|e| format!("line {}: {e}", lines.number))?;
     }
-    reader.finish().map_err(|e| format!("line {}: {e}", lines.number))
+    reader
+        .finish()
+        .map_err(|e| format!("line {}: {e}", lines.number))
 }
 
 /// What a token is; values say whether they are `.` or `?`.
@@ -56,7 +60,10 @@ impl Category {
         if name.eq_ignore_ascii_case(b"atom_site") {
             return Self::Atoms;
         }
-        METADATA.iter().position(|(n, _)| name.eq_ignore_ascii_case(n.as_bytes())).map_or(Self::Other, Self::Metadata)
+        METADATA
+            .iter()
+            .position(|(n, _)| name.eq_ignore_ascii_case(n.as_bytes()))
+            .map_or(Self::Other, Self::Metadata)
     }
 
     fn items(self) -> &'static [&'static str] {
@@ -104,7 +111,14 @@ impl Row {
     }
 
     fn number<T: std::str::FromStr>(&self, item: Item, kind: &str) -> Result<Option<T>, String> {
-        let parse = |text: &str| text.parse().map_err(|_| format!("{} holds \"{text}\", which is no {kind}", ATOM_ITEMS[item as usize]));
+        let parse = |text: &str| {
+            text.parse().map_err(|_| {
+                format!(
+                    "{} holds \"{text}\", which is no {kind}",
+                    ATOM_ITEMS[item as usize]
+                )
+            })
+        };
         self.text(item).map(parse).transpose()
     }
 }
@@ -121,7 +135,10 @@ impl AtomRow for Row {
     /// A standard uncertainty in brackets, `1.234(5)`, is cut off.
     fn real(&self, item: Item) -> Result<Option<f64>, String> {
         match self.text(item).and_then(|t| t.split_once('(')) {
-            Some((value, _)) => value.parse().map(Some).map_err(|_| format!("{} holds no number", ATOM_ITEMS[item as usize])),
+            Some((value, _)) => value
+                .parse()
+                .map(Some)
+                .map_err(|_| format!("{} holds no number", ATOM_ITEMS[item as usize])),
             None => self.number(item, "number"),
         }
     }
@@ -160,11 +177,18 @@ impl Reader {
             if line.first() != Some(&b';') {
                 field.extend_from_slice(line);
                 field.push(b'\n');
-                return if field.len() > LONGEST_FIELD { Err("a text field does not end".into()) } else { Ok(()) };
+                return if field.len() > LONGEST_FIELD {
+                    Err("a text field does not end".into())
+                } else {
+                    Ok(())
+                };
             }
             let text = std::mem::take(field);
             self.field = None;
-            self.token(Token::Value { text: text.strip_suffix(b"\n").unwrap_or(&text), null: false })?;
+            self.token(Token::Value {
+                text: text.strip_suffix(b"\n").unwrap_or(&text),
+                null: false,
+            })?;
             return self.tokens(line.get(1..).unwrap_or_default());
         }
         match line.split_first() {
@@ -205,9 +229,18 @@ impl Reader {
 
     fn tag(&mut self, tag: &[u8]) -> Result<(), String> {
         let dot = tag.iter().position(|&c| c == b'.').unwrap_or(tag.len());
-        let (category, item) = (Category::of(&tag[1..dot]), tag.get(dot + 1..).unwrap_or_default());
-        let slot = category.items().iter().position(|i| item.eq_ignore_ascii_case(i.as_bytes()));
-        if category == Category::Atoms && self.cif.has_atoms() && !matches!(self.state, State::Rows { .. }) {
+        let (category, item) = (
+            Category::of(&tag[1..dot]),
+            tag.get(dot + 1..).unwrap_or_default(),
+        );
+        let slot = category
+            .items()
+            .iter()
+            .position(|i| item.eq_ignore_ascii_case(i.as_bytes()));
+        if category == Category::Atoms
+            && self.cif.has_atoms()
+            && !matches!(self.state, State::Rows { .. })
+        {
             return Err("_atom_site occurs twice in one data block".into());
         }
         if let State::Header = self.state {
@@ -249,7 +282,11 @@ impl Reader {
             }
             Some(next) => self.state = State::Rows { next: next % width },
         }
-        if next == Some(width) { self.end_row() } else { Ok(()) }
+        if next == Some(width) {
+            self.end_row()
+        } else {
+            Ok(())
+        }
     }
 
     fn end_row(&mut self) -> Result<(), String> {
@@ -257,7 +294,8 @@ impl Reader {
             Category::Other => Ok(()),
             Category::Atoms => self.cif.atom(&self.row),
             Category::Metadata(category) => {
-                let values: Vec<Option<&str>> = self.row.values.iter().map(Option::as_deref).collect();
+                let values: Vec<Option<&str>> =
+                    self.row.values.iter().map(Option::as_deref).collect();
                 self.cif.metadata(category, &values);
                 Ok(())
             }
@@ -268,7 +306,10 @@ impl Reader {
     fn end_category(&mut self) -> Result<(), String> {
         match self.state {
             State::Rows { next } if next > 0 && self.columns.category != Category::Other => {
-                return Err(format!("the loop of _{} ends in the middle of a row", self.name()));
+                return Err(format!(
+                    "the loop of _{} ends in the middle of a row",
+                    self.name()
+                ));
             }
             State::Item { .. } => self.end_row()?,
             _ => {}
@@ -296,17 +337,31 @@ impl Reader {
 /// The first token of a line and what follows it; `None` at its end or before a comment.
 fn next_token(line: &[u8]) -> Result<Option<(Token<'_>, &[u8])>, String> {
     let line = line.trim_ascii_start();
-    let Some(&first) = line.first() else { return Ok(None) };
+    let Some(&first) = line.first() else {
+        return Ok(None);
+    };
     match first {
         b'#' => Ok(None),
         b'\'' | b'"' => {
             // A quote inside of the text is one that no blank follows.
-            let closes = |i: usize| line[i] == first && line.get(i + 1).is_none_or(u8::is_ascii_whitespace);
-            let end = (1..line.len()).find(|&i| closes(i)).ok_or("a quoted value does not end on its line")?;
-            Ok(Some((Token::Value { text: &line[1..end], null: false }, &line[end + 1..])))
+            let closes =
+                |i: usize| line[i] == first && line.get(i + 1).is_none_or(u8::is_ascii_whitespace);
+            let end = (1..line.len())
+                .find(|&i| closes(i))
+                .ok_or("a quoted value does not end on its line")?;
+            Ok(Some((
+                Token::Value {
+                    text: &line[1..end],
+                    null: false,
+                },
+                &line[end + 1..],
+            )))
         }
         _ => {
-            let end = line.iter().position(u8::is_ascii_whitespace).unwrap_or(line.len());
+            let end = line
+                .iter()
+                .position(u8::is_ascii_whitespace)
+                .unwrap_or(line.len());
             let (word, rest) = line.split_at(end);
             Ok(Some((keyword(word), rest)))
         }
@@ -314,13 +369,22 @@ fn next_token(line: &[u8]) -> Result<Option<(Token<'_>, &[u8])>, String> {
 }
 
 fn keyword(word: &[u8]) -> Token<'_> {
-    let begins = |with: &[u8]| word.get(..with.len()).is_some_and(|w| w.eq_ignore_ascii_case(with));
+    let begins = |with: &[u8]| {
+        word.get(..with.len())
+            .is_some_and(|w| w.eq_ignore_ascii_case(with))
+    };
     match word {
         [b'_', ..] => Token::Tag(word),
-        [b'.' | b'?'] => Token::Value { text: word, null: true },
+        [b'.' | b'?'] => Token::Value {
+            text: word,
+            null: true,
+        },
         _ if begins(b"data_") => Token::Data,
         _ if word.eq_ignore_ascii_case(b"loop_") => Token::Loop,
-        _ => Token::Value { text: word, null: false },
+        _ => Token::Value {
+            text: word,
+            null: false,
+        },
     }
 }
 
@@ -364,11 +428,21 @@ AAA 1 1 4.75 2.125(3)
     fn rows_of_any_order_and_over_any_lines_become_a_trace() {
         let entry = parse(&block("")).unwrap();
         let chain = &entry.chains[0];
-        assert_eq!((chain.name.as_str(), chain.sequence.as_str(), chain.numbers.clone()), ("AAA", "AG", vec![-1, 1]));
+        assert_eq!(
+            (
+                chain.name.as_str(),
+                chain.sequence.as_str(),
+                chain.numbers.clone()
+            ),
+            ("AAA", "AG", vec![-1, 1])
+        );
         assert_eq!(chain.positions, [[1.5, 2.25, 3.0], [4.75, 2.125, 3.25]]);
         // The residue whose coordinates are `?`.
         assert_eq!(entry.tally.without_alpha, 1);
-        assert_eq!((chain.stated.clone(), entry.resolution, entry.methods.len()), (None, None, 0));
+        assert_eq!(
+            (chain.stated.clone(), entry.resolution, entry.methods.len()),
+            (None, None, 0)
+        );
     }
 
     #[test]
@@ -378,33 +452,69 @@ AAA 1 1 4.75 2.125(3)
              loop_\n_entity_poly_seq.entity_id\n_entity_poly_seq.num\n_entity_poly_seq.mon_id\n1 1 ALA 1 1 SER\n1 2 GLY 1 3 MSE 1 4 ABC 2 1 HOH\n",
         );
         let entry = parse(&text).unwrap();
-        assert_eq!((entry.methods, entry.resolution), (vec!["X-RAY DIFFRACTION".to_owned()], Some(1.9)));
+        assert_eq!(
+            (entry.methods, entry.resolution),
+            (vec!["X-RAY DIFFRACTION".to_owned()], Some(1.9))
+        );
         assert_eq!(entry.chains[0].stated.as_deref(), Some("AGMX"));
     }
 
     #[test]
     fn a_single_atom_outside_of_a_loop_is_a_chain() {
         let values = ["3.0", "ATOM", "CA", "ALA", "C", "A", "7", "1", "1.0", "2.0"];
-        let items: Vec<String> = LOOP.lines().skip(1).zip(values).map(|(tag, v)| format!("{tag} {v}")).collect();
+        let items: Vec<String> = LOOP
+            .lines()
+            .skip(1)
+            .zip(values)
+            .map(|(tag, v)| format!("{tag} {v}"))
+            .collect();
         let entry = parse(&format!("data_X\n{}\n_cell.length_a 1\n", items.join("\n"))).unwrap();
-        assert_eq!((entry.chains[0].numbers.clone(), entry.chains[0].positions[0]), (vec![7], [1.0, 2.0, 3.0]));
+        assert_eq!(
+            (
+                entry.chains[0].numbers.clone(),
+                entry.chains[0].positions[0]
+            ),
+            (vec![7], [1.0, 2.0, 3.0])
+        );
     }
 
     #[test]
     fn only_the_first_model_and_the_first_block_with_atoms_count() {
-        let two = LOOP.to_owned() + "_atom_site.pdbx_PDB_model_num\n3 ATOM CA ALA C A 1 1 1 2 5\n3 ATOM CA ALA C A 2 1 1 2 6\n";
-        assert_eq!(parse(&format!("data_X\n{two}")).unwrap().chains[0].numbers, [1]);
-        let blocks = format!("data_empty\n_exptl.method NMR\n{}{}", block("_exptl.method EM\n"), block(""));
+        let two = LOOP.to_owned()
+            + "_atom_site.pdbx_PDB_model_num\n3 ATOM CA ALA C A 1 1 1 2 5\n3 ATOM CA ALA C A 2 1 1 2 6\n";
+        assert_eq!(
+            parse(&format!("data_X\n{two}")).unwrap().chains[0].numbers,
+            [1]
+        );
+        let blocks = format!(
+            "data_empty\n_exptl.method NMR\n{}{}",
+            block("_exptl.method EM\n"),
+            block("")
+        );
         let entry = parse(&blocks).unwrap();
-        assert_eq!((entry.methods, entry.chains[0].numbers.len()), (vec!["EM".to_owned()], 2));
+        assert_eq!(
+            (entry.methods, entry.chains[0].numbers.len()),
+            (vec!["EM".to_owned()], 2)
+        );
     }
 
     #[test]
     fn atoms_without_coordinates_and_a_second_table_of_atoms_are_refused() {
         let table = "loop_\n_atom_site.label_atom_id\n_atom_site.label_seq_id\n_atom_site.Cartn_x\n_atom_site.Cartn_y\n_atom_site.Cartn_z\nCA 4 1 2 3\n";
-        let flat = format!("data_X\n{}", table.replace("_atom_site.Cartn_z\n", "").replace(" 3\n", "\n"));
-        assert_eq!(parse(&flat).unwrap_err(), "line 7: _atom_site has no column Cartn_z");
-        assert_eq!(parse(&format!("data_X\n{table}{table}")).unwrap_err(), "line 10: _atom_site occurs twice in one data block");
+        let flat = format!(
+            "data_X\n{}",
+            table
+                .replace("_atom_site.Cartn_z\n", "")
+                .replace(" 3\n", "\n")
+        );
+        assert_eq!(
+            parse(&flat).unwrap_err(),
+            "line 7: _atom_site has no column Cartn_z"
+        );
+        assert_eq!(
+            parse(&format!("data_X\n{table}{table}")).unwrap_err(),
+            "line 10: _atom_site occurs twice in one data block"
+        );
     }
 
     #[test]
@@ -412,21 +522,57 @@ AAA 1 1 4.75 2.125(3)
         let text = "data_X\nloop_\n_atom_site.label_atom_id\n_atom_site.label_comp_id\n_atom_site.label_asym_id\n_atom_site.label_seq_id\n\
                     _atom_site.Cartn_x\n_atom_site.Cartn_y\n_atom_site.Cartn_z\nCA ALA B 5 1 2 3\nCA CA B 6 1 2 3\n";
         let entry = parse(text).unwrap();
-        assert_eq!((entry.chains[0].name.as_str(), entry.chains[0].numbers.clone()), ("B", vec![5]));
+        assert_eq!(
+            (
+                entry.chains[0].name.as_str(),
+                entry.chains[0].numbers.clone()
+            ),
+            ("B", vec![5])
+        );
     }
 
     #[test]
     fn damage_is_refused_with_the_line() {
         let broken = |from: &str, to: &str| parse(&block("").replacen(from, to, 1)).unwrap_err();
-        assert_eq!(broken("2.25", "nan"), "line 13: Cartn_y holds NaN, which is no coordinate");
-        assert_eq!(broken("2.25", "2.x"), "line 13: Cartn_y holds \"2.x\", which is no number");
-        assert_eq!(broken("AAA -1", "AAA one"), "line 13: auth_seq_id holds \"one\", which is no integer");
-        assert_eq!(broken("AAA -1", "AAA ?"), "line 13: an atom has neither auth_seq_id nor label_seq_id");
-        assert_eq!(broken("\"C'A\"", "\"C'A"), "line 14: a quoted value does not end on its line");
-        assert_eq!(broken("1.0 HETATM O HOH O AAA . 3 1 1", "1.0"), "line 21: the loop of _atom_site ends in the middle of a row");
-        assert_eq!(broken("# the end", ";the end"), "line 21: a text field does not end");
-        assert_eq!(parse("data_X\n1\n").unwrap_err(), "line 2: a value without a tag");
-        assert_eq!(parse("data_X\nloop_ 1\n").unwrap_err(), "line 2: a loop without columns");
-        assert_eq!(parse("data_X\n").unwrap_err(), "line 1: it holds no _atom_site category with atoms");
+        assert_eq!(
+            broken("2.25", "nan"),
+            "line 13: Cartn_y holds NaN, which is no coordinate"
+        );
+        assert_eq!(
+            broken("2.25", "2.x"),
+            "line 13: Cartn_y holds \"2.x\", which is no number"
+        );
+        assert_eq!(
+            broken("AAA -1", "AAA one"),
+            "line 13: auth_seq_id holds \"one\", which is no integer"
+        );
+        assert_eq!(
+            broken("AAA -1", "AAA ?"),
+            "line 13: an atom has neither auth_seq_id nor label_seq_id"
+        );
+        assert_eq!(
+            broken("\"C'A\"", "\"C'A"),
+            "line 14: a quoted value does not end on its line"
+        );
+        assert_eq!(
+            broken("1.0 HETATM O HOH O AAA . 3 1 1", "1.0"),
+            "line 21: the loop of _atom_site ends in the middle of a row"
+        );
+        assert_eq!(
+            broken("# the end", ";the end"),
+            "line 21: a text field does not end"
+        );
+        assert_eq!(
+            parse("data_X\n1\n").unwrap_err(),
+            "line 2: a value without a tag"
+        );
+        assert_eq!(
+            parse("data_X\nloop_ 1\n").unwrap_err(),
+            "line 2: a loop without columns"
+        );
+        assert_eq!(
+            parse("data_X\n").unwrap_err(),
+            "line 1: it holds no _atom_site category with atoms"
+        );
     }
 }

@@ -75,22 +75,26 @@ fn fill(input: &mut dyn BufRead) -> Result<&[u8], String> {
 pub(crate) fn unreadable(error: &Error) -> String {
     match error.kind() {
         ErrorKind::UnexpectedEof => "it ends too early: a download or a copy was cut off".into(),
-        ErrorKind::InvalidData | ErrorKind::InvalidInput => format!("its compression is damaged ({error})"),
+        ErrorKind::InvalidData | ErrorKind::InvalidInput => {
+            format!("its compression is damaged ({error})")
+        }
         _ => format!("it cannot be read ({error})"),
     }
 }
 
 /// Records with which PDB files begin, or begin after lines that others put before them.
 const RECORDS: [&[u8]; 16] = [
-    b"HEADER", b"ATOM  ", b"HETATM", b"REMARK", b"CRYST1", b"TITLE ", b"MODEL ", b"COMPND", b"EXPDTA", b"OBSLTE", b"AUTHOR", b"SEQRES",
-    b"KEYWDS", b"SOURCE", b"HELIX ", b"NUMMDL",
+    b"HEADER", b"ATOM  ", b"HETATM", b"REMARK", b"CRYST1", b"TITLE ", b"MODEL ", b"COMPND",
+    b"EXPDTA", b"OBSLTE", b"AUTHOR", b"SEQRES", b"KEYWDS", b"SOURCE", b"HELIX ", b"NUMMDL",
 ];
 
 pub(crate) fn sniff(head: &[u8]) -> Option<Format> {
     match head {
         [0x1f, 0x8b, ..] => return Some(Format::Gzip),
         // A map of MessagePack (three ways to say its length), then a short text: its first key.
-        [0x81..=0x8f, 0xa1..=0xbf, ..] | [0xde, _, _, 0xa1..=0xbf, ..] | [0xdf, _, _, _, _, 0xa1..=0xbf, ..] => {
+        [0x81..=0x8f, 0xa1..=0xbf, ..]
+        | [0xde, _, _, 0xa1..=0xbf, ..]
+        | [0xdf, _, _, _, _, 0xa1..=0xbf, ..] => {
             return Some(Format::BinaryCif);
         }
         _ => {}
@@ -99,15 +103,29 @@ pub(crate) fn sniff(head: &[u8]) -> Option<Format> {
         return Some(Format::Tar);
     }
     let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
-    let mut lines = head.split(|&c| c == b'\n').map(<[u8]>::trim_ascii_end).filter(|l| !l.is_empty());
-    let is_cif =
-        |line: &[u8]| [&b"data_"[..], b"loop_", b"_"].iter().any(|k| line.get(..k.len()).is_some_and(|l| l.eq_ignore_ascii_case(k)));
-    if lines.clone().find(|l| !l.starts_with(b"#")).is_some_and(|l| is_cif(l.trim_ascii_start())) {
+    let mut lines = head
+        .split(|&c| c == b'\n')
+        .map(<[u8]>::trim_ascii_end)
+        .filter(|l| !l.is_empty());
+    let is_cif = |line: &[u8]| {
+        [&b"data_"[..], b"loop_", b"_"].iter().any(|k| {
+            line.get(..k.len())
+                .is_some_and(|l| l.eq_ignore_ascii_case(k))
+        })
+    };
+    if lines
+        .clone()
+        .find(|l| !l.starts_with(b"#"))
+        .is_some_and(|l| is_cif(l.trim_ascii_start()))
+    {
         return Some(Format::MmCif);
     }
     lines
         .any(|l| {
-            RECORDS.iter().any(|r| l.starts_with(r.trim_ascii_end()) && l.get(..6).unwrap_or(l).trim_ascii_end() == r.trim_ascii_end())
+            RECORDS.iter().any(|r| {
+                l.starts_with(r.trim_ascii_end())
+                    && l.get(..6).unwrap_or(l).trim_ascii_end() == r.trim_ascii_end()
+            })
         })
         .then_some(Format::Pdb)
 }

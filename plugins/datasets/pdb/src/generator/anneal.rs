@@ -57,23 +57,42 @@ impl<'a> Walker<'a> {
     fn new(r: Vec<Point>, energy: &'a mut Energy) -> Self {
         let local = (0..r.len() - 3).map(|q| energy.local(&r, q)).collect();
         let sums = sums(&r);
-        Self { energy, r, local, sums, saved: Vec::new() }
+        Self {
+            energy,
+            r,
+            local,
+            sums,
+            saved: Vec::new(),
+        }
     }
 
     fn step(&mut self, temperature: f64, draws: &mut Draws) {
         let n = self.r.len();
-        let Some((moved, reach)) = propose(n, draws) else { return };
+        let Some((moved, reach)) = propose(n, draws) else {
+            return;
+        };
         let axis = match (moved.start, moved.end) {
             (0, _) | (_, _) if moved.start == 0 || moved.end == n => draws.direction(),
             (start, end) => unit(sub(self.r[end], self.r[start - 1])),
         };
-        let pivot = if moved.start == 0 { self.r[moved.end] } else { self.r[moved.start - 1] };
+        let pivot = if moved.start == 0 {
+            self.r[moved.end]
+        } else {
+            self.r[moved.start - 1]
+        };
         let wide = if draws.chance(0.1) { 5.0 } else { 1.0 };
         let turn = Turn::about(axis, wide * reach * temperature.sqrt() * draws.signed());
         self.try_turn(&moved, &turn, pivot, temperature, draws);
     }
 
-    fn try_turn(&mut self, moved: &Range<usize>, turn: &Turn, pivot: Point, temperature: f64, draws: &mut Draws) {
+    fn try_turn(
+        &mut self,
+        moved: &Range<usize>,
+        turn: &Turn,
+        pivot: Point,
+        temperature: f64,
+        draws: &mut Draws,
+    ) {
         let turned = self.turn(moved, turn, pivot);
         if turned.change <= 0.0 || draws.uniform() < libm::exp(-turned.change / temperature) {
             self.sums = turned.sums;
@@ -95,11 +114,24 @@ impl<'a> Walker<'a> {
             *p = turn.apply_at(pivot, *p);
         }
         let new_sums = sums(&self.r[moved.clone()]);
-        let sums = (sub(add(self.sums.0, new_sums.0), old_sums.0), self.sums.1 + new_sums.1 - old_sums.1);
-        let size = self.energy.size(self.squared_size(sums)) - self.energy.size(self.squared_size(self.sums));
-        let locals = changed_fours(moved, self.r.len()).map(|q| q.map(|q| (q, self.energy.local(&self.r, q))));
-        let local: f64 = locals.iter().flatten().map(|&(q, e)| e - self.local[q]).sum();
-        Turned { change: self.energy.of_moved(&self.r, moved) - before + size + local, sums, locals }
+        let sums = (
+            sub(add(self.sums.0, new_sums.0), old_sums.0),
+            self.sums.1 + new_sums.1 - old_sums.1,
+        );
+        let size = self.energy.size(self.squared_size(sums))
+            - self.energy.size(self.squared_size(self.sums));
+        let locals = changed_fours(moved, self.r.len())
+            .map(|q| q.map(|q| (q, self.energy.local(&self.r, q))));
+        let local: f64 = locals
+            .iter()
+            .flatten()
+            .map(|&(q, e)| e - self.local[q])
+            .sum();
+        Turned {
+            change: self.energy.of_moved(&self.r, moved) - before + size + local,
+            sums,
+            locals,
+        }
     }
 
     fn squared_size(&self, (sum, squares): (Point, f64)) -> f64 {
@@ -124,14 +156,22 @@ fn propose(n: usize, draws: &mut Draws) -> Option<(Range<usize>, f64)> {
 
 /// The runs of four that hold residues on both sides of an end of the window: two for each end.
 fn changed_fours(moved: &Range<usize>, n: usize) -> [Option<usize>; 4] {
-    let around = |pivot: Option<usize>| [2, 1].map(|back| pivot.and_then(|p| p.checked_sub(back)).filter(|q| q + 3 < n));
+    let around = |pivot: Option<usize>| {
+        [2, 1].map(|back| {
+            pivot
+                .and_then(|p| p.checked_sub(back))
+                .filter(|q| q + 3 < n)
+        })
+    };
     let left = around(moved.start.checked_sub(1));
     let right = around(Some(moved.end).filter(|&end| end < n));
     [left[0], left[1], right[0], right[1]]
 }
 
 fn sums(points: &[Point]) -> (Point, f64) {
-    points.iter().fold(([0.0; 3], 0.0), |(sum, squares), &p| (add(sum, p), squares + dot(p, p)))
+    points.iter().fold(([0.0; 3], 0.0), |(sum, squares), &p| {
+        (add(sum, p), squares + dot(p, p))
+    })
 }
 
 #[cfg(test)]
@@ -149,15 +189,29 @@ mod tests {
             energy.hold = 0.3;
             let mut walker = Walker::new(layout.start, &mut energy);
             for _ in 0..200 {
-                let Some((moved, _)) = propose(walker.r.len(), &mut draws) else { continue };
-                let pivot = if moved.start == 0 { walker.r[moved.end] } else { walker.r[moved.start - 1] };
+                let Some((moved, _)) = propose(walker.r.len(), &mut draws) else {
+                    continue;
+                };
+                let pivot = if moved.start == 0 {
+                    walker.r[moved.end]
+                } else {
+                    walker.r[moved.start - 1]
+                };
                 let is_end = moved.start == 0 || moved.end == walker.r.len();
-                let axis = if is_end { draws.direction() } else { unit(sub(walker.r[moved.end], pivot)) };
+                let axis = if is_end {
+                    draws.direction()
+                } else {
+                    unit(sub(walker.r[moved.end], pivot))
+                };
                 let before = walker.energy.total(&walker.r);
                 let turned = walker.turn(&moved, &Turn::about(axis, 0.2 * draws.signed()), pivot);
                 let change = walker.energy.total(&walker.r) - before;
                 // Totals reach 1e5 where the first chain overlaps; sums of thousands of terms lose a few digits of 1e-16 of that.
-                assert!((turned.change - change).abs() < 1e-7, "{moved:?}: {} {change}", turned.change);
+                assert!(
+                    (turned.change - change).abs() < 1e-7,
+                    "{moved:?}: {} {change}",
+                    turned.change
+                );
                 walker.r[moved].copy_from_slice(&walker.saved.clone());
             }
         }
@@ -172,8 +226,14 @@ mod tests {
         (0..20_000).for_each(|_| walker.step(2.0, &mut draws));
         for (old, new) in layout.start.windows(2).zip(walker.r.windows(2)) {
             let change = distance(old[0], old[1]) - distance(new[0], new[1]);
-            assert!(change.abs() < 1e-10, "{change}: a few thousand turns with 1e-15 each");
+            assert!(
+                change.abs() < 1e-10,
+                "{change}: a few thousand turns with 1e-15 each"
+            );
         }
-        assert!(distance(walker.r[0], layout.start[0]) > 0.1, "the chain has moved");
+        assert!(
+            distance(walker.r[0], layout.start[0]) > 0.1,
+            "the chain has moved"
+        );
     }
 }

@@ -37,12 +37,22 @@ const DOWN: bool = false;
 
 /// Strand in a column of the sheet at `z`.
 const fn e(column: f64, z: f64, up: bool) -> Part {
-    Part { kind: Kind::Strand, x: column * STRAND_SPACING, z, up }
+    Part {
+        kind: Kind::Strand,
+        x: column * STRAND_SPACING,
+        z,
+        up,
+    }
 }
 
 /// Helix at `x`, `z` in Å.
 const fn h(x: f64, z: f64, up: bool) -> Part {
-    Part { kind: Kind::Helix, x, z, up }
+    Part {
+        kind: Kind::Helix,
+        x,
+        z,
+        up,
+    }
 }
 
 /// A fold with its relative frequency and the residues of its helices and strands.
@@ -79,7 +89,12 @@ const FOLDS: &[Fold] = &[
         mirrors: true,
         helix: 11..=20,
         strand: 0..=0,
-        parts: &[h(0.0, 0.0, UP), h(9.5, 0.0, DOWN), h(9.5, 9.5, UP), h(0.0, 9.5, DOWN)],
+        parts: &[
+            h(0.0, 0.0, UP),
+            h(9.5, 0.0, DOWN),
+            h(9.5, 9.5, UP),
+            h(0.0, 9.5, DOWN),
+        ],
     },
     Fold {
         name: "five helices",
@@ -87,7 +102,13 @@ const FOLDS: &[Fold] = &[
         mirrors: true,
         helix: 9..=14,
         strand: 0..=0,
-        parts: &[h(0.0, 0.0, UP), h(9.5, 0.0, DOWN), h(9.5, 9.5, UP), h(0.0, 9.5, DOWN), h(-8.0, 4.5, UP)],
+        parts: &[
+            h(0.0, 0.0, UP),
+            h(9.5, 0.0, DOWN),
+            h(9.5, 9.5, UP),
+            h(0.0, 9.5, DOWN),
+            h(-8.0, 4.5, UP),
+        ],
     },
     Fold {
         name: "three-strand meander with helix",
@@ -95,7 +116,12 @@ const FOLDS: &[Fold] = &[
         mirrors: true,
         helix: 10..=16,
         strand: 5..=8,
-        parts: &[e(0.0, 0.0, UP), e(1.0, 0.0, DOWN), e(2.0, 0.0, UP), h(4.8, 10.0, DOWN)],
+        parts: &[
+            e(0.0, 0.0, UP),
+            e(1.0, 0.0, DOWN),
+            e(2.0, 0.0, UP),
+            h(4.8, 10.0, DOWN),
+        ],
     },
     Fold {
         name: "four-strand meander",
@@ -103,7 +129,12 @@ const FOLDS: &[Fold] = &[
         mirrors: true,
         helix: 0..=0,
         strand: 6..=9,
-        parts: &[e(0.0, 0.0, UP), e(1.0, 0.0, DOWN), e(2.0, 0.0, UP), e(3.0, 0.0, DOWN)],
+        parts: &[
+            e(0.0, 0.0, UP),
+            e(1.0, 0.0, DOWN),
+            e(2.0, 0.0, UP),
+            e(3.0, 0.0, DOWN),
+        ],
     },
     Fold {
         name: "five-strand meander",
@@ -111,7 +142,13 @@ const FOLDS: &[Fold] = &[
         mirrors: true,
         helix: 0..=0,
         strand: 5..=8,
-        parts: &[e(0.0, 0.0, UP), e(1.0, 0.0, DOWN), e(2.0, 0.0, UP), e(3.0, 0.0, DOWN), e(4.0, 0.0, UP)],
+        parts: &[
+            e(0.0, 0.0, UP),
+            e(1.0, 0.0, DOWN),
+            e(2.0, 0.0, UP),
+            e(3.0, 0.0, DOWN),
+            e(4.0, 0.0, UP),
+        ],
     },
     Fold {
         name: "six-strand sandwich",
@@ -119,7 +156,14 @@ const FOLDS: &[Fold] = &[
         mirrors: true,
         helix: 0..=0,
         strand: 5..=8,
-        parts: &[e(0.0, 0.0, UP), e(1.0, 0.0, DOWN), e(2.0, 0.0, UP), e(2.0, 10.0, DOWN), e(1.0, 10.0, UP), e(0.0, 10.0, DOWN)],
+        parts: &[
+            e(0.0, 0.0, UP),
+            e(1.0, 0.0, DOWN),
+            e(2.0, 0.0, UP),
+            e(2.0, 10.0, DOWN),
+            e(1.0, 10.0, UP),
+            e(0.0, 10.0, DOWN),
+        ],
     },
     Fold {
         name: "eight-strand sandwich",
@@ -160,7 +204,13 @@ const FOLDS: &[Fold] = &[
         mirrors: true,
         helix: 0..=0,
         strand: 6..=10,
-        parts: &[e(0.0, 0.0, UP), e(1.0, 0.0, DOWN), e(2.0, 0.0, UP), e(1.5, 10.0, DOWN), e(0.5, 10.0, UP)],
+        parts: &[
+            e(0.0, 0.0, UP),
+            e(1.0, 0.0, DOWN),
+            e(2.0, 0.0, UP),
+            e(1.5, 10.0, DOWN),
+            e(0.5, 10.0, UP),
+        ],
     },
     Fold {
         name: "hairpin and helix",
@@ -176,7 +226,13 @@ const FOLDS: &[Fold] = &[
         mirrors: false,
         helix: 10..=16,
         strand: 5..=8,
-        parts: &[e(0.0, 0.0, UP), h(0.0, 10.0, DOWN), e(1.0, 0.0, UP), h(9.6, 10.0, DOWN), e(2.0, 0.0, UP)],
+        parts: &[
+            e(0.0, 0.0, UP),
+            h(0.0, 10.0, DOWN),
+            e(1.0, 0.0, UP),
+            h(9.6, 10.0, DOWN),
+            e(2.0, 0.0, UP),
+        ],
     },
     Fold {
         name: "parallel three-strand sheet between two helices",
@@ -184,7 +240,13 @@ const FOLDS: &[Fold] = &[
         mirrors: false,
         helix: 10..=16,
         strand: 5..=8,
-        parts: &[e(1.0, 0.0, UP), h(7.2, 10.0, DOWN), e(2.0, 0.0, UP), h(4.8, -10.0, DOWN), e(0.0, 0.0, UP)],
+        parts: &[
+            e(1.0, 0.0, UP),
+            h(7.2, 10.0, DOWN),
+            e(2.0, 0.0, UP),
+            h(4.8, -10.0, DOWN),
+            e(0.0, 0.0, UP),
+        ],
     },
     Fold {
         name: "parallel four-strand sheet between helices",
@@ -208,7 +270,12 @@ const FOLDS: &[Fold] = &[
         mirrors: false,
         helix: 10..=15,
         strand: 5..=8,
-        parts: &[e(0.0, 0.0, UP), h(4.8, 10.0, DOWN), e(2.0, 0.0, UP), e(1.0, 0.0, DOWN)],
+        parts: &[
+            e(0.0, 0.0, UP),
+            h(4.8, 10.0, DOWN),
+            e(2.0, 0.0, UP),
+            e(1.0, 0.0, DOWN),
+        ],
     },
     Fold {
         name: "two split β-α-β, order 4132",
@@ -216,7 +283,14 @@ const FOLDS: &[Fold] = &[
         mirrors: false,
         helix: 10..=16,
         strand: 5..=8,
-        parts: &[e(1.0, 0.0, UP), h(11.0, 10.0, DOWN), e(3.0, 0.0, UP), e(2.0, 0.0, DOWN), h(1.4, 10.0, UP), e(0.0, 0.0, DOWN)],
+        parts: &[
+            e(1.0, 0.0, UP),
+            h(11.0, 10.0, DOWN),
+            e(3.0, 0.0, UP),
+            e(2.0, 0.0, DOWN),
+            h(1.4, 10.0, UP),
+            e(0.0, 0.0, DOWN),
+        ],
     },
     Fold {
         name: "two hairpins under a helix, order 2143",
@@ -224,7 +298,13 @@ const FOLDS: &[Fold] = &[
         mirrors: false,
         helix: 12..=16,
         strand: 5..=8,
-        parts: &[e(1.0, 0.0, DOWN), e(0.0, 0.0, UP), h(7.2, 10.0, DOWN), e(3.0, 0.0, UP), e(2.0, 0.0, DOWN)],
+        parts: &[
+            e(1.0, 0.0, DOWN),
+            e(0.0, 0.0, UP),
+            h(7.2, 10.0, DOWN),
+            e(3.0, 0.0, UP),
+            e(2.0, 0.0, DOWN),
+        ],
     },
     Fold {
         name: "helix, three-strand meander, helix",
@@ -232,7 +312,13 @@ const FOLDS: &[Fold] = &[
         mirrors: true,
         helix: 10..=16,
         strand: 5..=8,
-        parts: &[h(0.0, 10.0, DOWN), e(0.0, 0.0, UP), e(1.0, 0.0, DOWN), e(2.0, 0.0, UP), h(9.6, 10.0, DOWN)],
+        parts: &[
+            h(0.0, 10.0, DOWN),
+            e(0.0, 0.0, UP),
+            e(1.0, 0.0, DOWN),
+            e(2.0, 0.0, UP),
+            h(9.6, 10.0, DOWN),
+        ],
     },
 ];
 
@@ -272,19 +358,39 @@ impl Blueprint {
 
     fn draw_lengths(fold: &Fold, mirrored: bool, draws: &mut Draws) -> Self {
         // Elements of one domain are about equally long, or they would stick out of it.
-        let (common_helix, common_strand) = (draws.within(fold.helix.clone()), draws.within(fold.strand.clone()));
+        let (common_helix, common_strand) = (
+            draws.within(fold.helix.clone()),
+            draws.within(fold.strand.clone()),
+        );
         let elements: Vec<Element> = fold
             .parts
             .iter()
             .map(|&part| {
-                let (common, range) = if part.kind == Kind::Helix { (common_helix, &fold.helix) } else { (common_strand, &fold.strand) };
-                let residues = (common + draws.within(0..=2)).saturating_sub(1).clamp(*range.start(), *range.end());
+                let (common, range) = if part.kind == Kind::Helix {
+                    (common_helix, &fold.helix)
+                } else {
+                    (common_strand, &fold.strand)
+                };
+                let residues = (common + draws.within(0..=2))
+                    .saturating_sub(1)
+                    .clamp(*range.start(), *range.end());
                 let first_row = draws.within(0..=1) as i32 - residues as i32 / 2;
-                Element { part: Part { z: if mirrored { -part.z } else { part.z }, ..part }, residues, first_row }
+                Element {
+                    part: Part {
+                        z: if mirrored { -part.z } else { part.z },
+                        ..part
+                    },
+                    residues,
+                    first_row,
+                }
             })
             .collect();
         let loops = draw_loops(&elements, draws);
-        Self { fold: fold.name, elements, loops }
+        Self {
+            fold: fold.name,
+            elements,
+            loops,
+        }
     }
 
     pub(super) fn residues(&self) -> usize {
@@ -305,7 +411,11 @@ impl Blueprint {
     pub(super) fn longest_inner_loop(&self) -> (usize, usize) {
         let mut start = self.loops[0];
         let mut longest = (0, 0);
-        for (element, &after) in self.elements.iter().zip(&self.loops[1..self.elements.len()]) {
+        for (element, &after) in self
+            .elements
+            .iter()
+            .zip(&self.loops[1..self.elements.len()])
+        {
             start += element.residues;
             if after > longest.1 {
                 longest = (start, after);
@@ -321,7 +431,9 @@ fn draw_loops(elements: &[Element], draws: &mut Draws) -> Vec<usize> {
     let mut loops = vec![draws.within(0..=4)];
     for pair in elements.windows(2) {
         let gap = libm::ceil(gap_of(&pair[0], &pair[1]) / 3.1) as usize;
-        loops.push(gap.saturating_sub(1).max(2) + draws.weighted([0.5, 0.3, 0.15, 0.05].into_iter()));
+        loops.push(
+            gap.saturating_sub(1).max(2) + draws.weighted([0.5, 0.3, 0.15, 0.05].into_iter()),
+        );
     }
     loops.push(draws.within(0..=4));
     loops
@@ -337,12 +449,20 @@ fn gap_of(from: &Element, to: &Element) -> f64 {
 impl Element {
     /// Rise along y for each residue in Å.
     pub(super) fn rise(&self) -> f64 {
-        if self.part.kind == Kind::Helix { HELIX_RISE } else { STRAND_RISE }
+        if self.part.kind == Kind::Helix {
+            HELIX_RISE
+        } else {
+            STRAND_RISE
+        }
     }
 
     /// y of its `k`-th residue along the chain. Strands lie on common rows, so that the pleats of a sheet match; helices are centred.
     pub(super) fn y(&self, k: usize) -> f64 {
-        let along = if self.part.up { k } else { self.residues - 1 - k };
+        let along = if self.part.up {
+            k
+        } else {
+            self.residues - 1 - k
+        };
         match self.part.kind {
             Kind::Strand => self.rise() * f64::from(self.row(k)),
             _ => self.rise() * (along as f64 - (self.residues - 1) as f64 / 2.0),
@@ -351,7 +471,12 @@ impl Element {
 
     /// The row of its `k`-th residue along the chain.
     pub(super) fn row(&self, k: usize) -> i32 {
-        self.first_row + (if self.part.up { k } else { self.residues - 1 - k }) as i32
+        self.first_row
+            + (if self.part.up {
+                k
+            } else {
+                self.residues - 1 - k
+            }) as i32
     }
 
     fn entry_y(&self) -> f64 {
@@ -375,7 +500,14 @@ mod tests {
             assert_eq!(kinds.len(), blueprint.residues());
             assert!(LENGTHS.contains(&kinds.len()));
             let (start, length) = blueprint.longest_inner_loop();
-            assert!(length >= 2 && kinds[start..start + length].iter().all(|&k| k == Kind::Loop), "{}", blueprint.fold);
+            assert!(
+                length >= 2
+                    && kinds[start..start + length]
+                        .iter()
+                        .all(|&k| k == Kind::Loop),
+                "{}",
+                blueprint.fold
+            );
             assert!(kinds[start - 1] != Kind::Loop && kinds[start + length] != Kind::Loop);
         }
     }

@@ -77,14 +77,25 @@ mod tests {
         let x: Vec<f64> = (0..n).map(|_| draws.normal()).collect();
         let mean = x.iter().sum::<f64>() / f64::from(n);
         let variance = x.iter().map(|x| x * x).sum::<f64>() / f64::from(n);
-        assert!(mean.abs() < 4.0 / f64::from(n).sqrt(), "{mean}: four standard errors");
-        assert!((variance - 1.0).abs() < 4.0 * (2.0 / f64::from(n)).sqrt(), "{variance}: four standard errors");
+        assert!(
+            mean.abs() < 4.0 / f64::from(n).sqrt(),
+            "{mean}: four standard errors"
+        );
+        assert!(
+            (variance - 1.0).abs() < 4.0 * (2.0 / f64::from(n)).sqrt(),
+            "{variance}: four standard errors"
+        );
     }
 
     #[test]
     fn weights_are_relative_frequencies() {
         let mut draws = Draws::new(3, 0);
-        let hits = (0..10_000).filter(|_| draws.weighted([1.0, 3.0].into_iter()) == 1).count() as f64;
-        assert!((hits / 10_000.0 - 0.75).abs() < 4.0 * (0.75f64 * 0.25 / 10_000.0).sqrt(), "{hits}: four standard errors");
+        let hits = (0..10_000)
+            .filter(|_| draws.weighted([1.0, 3.0].into_iter()) == 1)
+            .count() as f64;
+        assert!(
+            (hits / 10_000.0 - 0.75).abs() < 4.0 * (0.75f64 * 0.25 / 10_000.0).sqrt(),
+            "{hits}: four standard errors"
+        );
     }
 }

@@ -46,12 +46,23 @@ pub(super) struct Energy {
 impl Energy {
     pub(super) fn new(layout: &Layout, target_size: f64) -> Self {
         let mut pairs = vec![Vec::new(); layout.kinds.len()];
-        for &Pair { residues: [i, j], distance } in &layout.pairs {
+        for &Pair {
+            residues: [i, j],
+            distance,
+        } in &layout.pairs
+        {
             pairs[i].push((j, distance));
             pairs[j].push((i, distance));
         }
         let (kinds, targets) = (layout.kinds.clone(), layout.targets.clone());
-        Self { statistics: Statistics::new(), kinds, targets, pairs, target_size, hold: 0.0 }
+        Self {
+            statistics: Statistics::new(),
+            kinds,
+            targets,
+            pairs,
+            target_size,
+            hold: 0.0,
+        }
     }
 
     /// Local term of residues `q..q + 4`.
@@ -59,14 +70,25 @@ impl Energy {
         let [a, b, c, d] = [r[q], r[q + 1], r[q + 2], r[q + 3]];
         let [first, next] = [angle_deg(a, b, c), angle_deg(b, c, d)];
         let kind = self.kind_of_four(q);
-        let start = if q == 0 { self.statistics.angle_energy(kind, first) } else { 0.0 };
-        start + self.statistics.local_energy(kind, first, torsion_deg(a, b, c, d), next)
+        let start = if q == 0 {
+            self.statistics.angle_energy(kind, first)
+        } else {
+            0.0
+        };
+        start
+            + self
+                .statistics
+                .local_energy(kind, first, torsion_deg(a, b, c, d), next)
     }
 
     /// Four residues follow the statistics of a helix or strand when all are in it.
     fn kind_of_four(&self, q: usize) -> Kind {
         let first = self.kinds[q];
-        if self.kinds[q + 1..q + 4].iter().all(|&k| k == first) { first } else { Kind::Loop }
+        if self.kinds[q + 1..q + 4].iter().all(|&k| k == first) {
+            first
+        } else {
+            Kind::Loop
+        }
     }
 
     /// All terms between the residues of `moved` and the others, and those of each moved residue alone.
@@ -75,7 +97,11 @@ impl Energy {
         for i in moved.clone() {
             let others = (0..moved.start).chain(moved.end..r.len());
             sum += others.map(|j| self.non_bonded(i, j, r)).sum::<f64>();
-            sum += self.pairs[i].iter().filter(|p| !moved.contains(&p.0)).map(|&(j, d)| pair(distance(r[i], r[j]), d)).sum::<f64>();
+            sum += self.pairs[i]
+                .iter()
+                .filter(|p| !moved.contains(&p.0))
+                .map(|&(j, d)| pair(distance(r[i], r[j]), d))
+                .sum::<f64>();
             sum += self.held(i, r[i]);
         }
         sum
@@ -91,7 +117,13 @@ impl Energy {
         let d = squared.sqrt();
         let wall = ((self.diameter(i, j, apart) - d) / WALL).max(0.0);
         let overlap = if d < HARD_FLOOR { OVERLAP } else { 0.0 };
-        overlap + 0.5 * wall * wall + if apart >= 6 { SHOULDER * shoulder(d) } else { 0.0 }
+        overlap
+            + 0.5 * wall * wall
+            + if apart >= 6 {
+                SHOULDER * shoulder(d)
+            } else {
+                0.0
+            }
     }
 
     /// σ in Å: about the distance below which 1 % of the near pairs of real chains lie, by kind.
@@ -135,11 +167,24 @@ impl Energy {
     pub(super) fn total(&self, r: &[Point]) -> f64 {
         let n = r.len();
         let local: f64 = (0..n - 3).map(|q| self.local(r, q)).sum();
-        let non_bonded: f64 = (0..n).flat_map(|i| (0..i).map(move |j| (i, j))).map(|(i, j)| self.non_bonded(i, j, r)).sum();
-        let partners = self.pairs.iter().enumerate().flat_map(|(i, partners)| partners.iter().map(move |&(j, d)| (i, j, d)));
-        let twice_paired: f64 = partners.map(|(i, j, d)| pair(distance(r[i], r[j]), d)).sum();
+        let non_bonded: f64 = (0..n)
+            .flat_map(|i| (0..i).map(move |j| (i, j)))
+            .map(|(i, j)| self.non_bonded(i, j, r))
+            .sum();
+        let partners = self
+            .pairs
+            .iter()
+            .enumerate()
+            .flat_map(|(i, partners)| partners.iter().map(move |&(j, d)| (i, j, d)));
+        let twice_paired: f64 = partners
+            .map(|(i, j, d)| pair(distance(r[i], r[j]), d))
+            .sum();
         let held: f64 = (0..n).map(|i| self.held(i, r[i])).sum();
-        local + non_bonded + twice_paired / 2.0 + held + self.size(super::geometry::radius_of_gyration(r).powi(2))
+        local
+            + non_bonded
+            + twice_paired / 2.0
+            + held
+            + self.size(super::geometry::radius_of_gyration(r).powi(2))
     }
 }
 
@@ -149,8 +194,15 @@ mod tests {
 
     #[test]
     fn the_shoulder_and_the_pair_term_have_the_shape_they_are_said_to_have() {
-        assert_eq!([5.0, 6.5, 7.25, 8.0, 9.0].map(shoulder), [1.0, 1.0, 0.5, 0.0, 0.0]);
-        assert_eq!([4.8, 5.4, 4.2].map(|d| pair(d, 4.8) < 1e-20), [true; 3], "free within the tolerance");
+        assert_eq!(
+            [5.0, 6.5, 7.25, 8.0, 9.0].map(shoulder),
+            [1.0, 1.0, 0.5, 0.0, 0.0]
+        );
+        assert_eq!(
+            [4.8, 5.4, 4.2].map(|d| pair(d, 4.8) < 1e-20),
+            [true; 3],
+            "free within the tolerance"
+        );
         // One width beyond the tolerance costs half a kT on either side.
         for d in [5.8, 3.8] {
             assert!((pair(d, 4.8) - 0.5).abs() < 1e-12, "rounding only");

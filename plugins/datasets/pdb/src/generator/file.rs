@@ -37,7 +37,11 @@ pub(crate) struct HeaderChain {
 /// # Errors
 /// When the header or the compressor cannot write, which memory alone decides.
 pub fn encode(traces: &[Trace], seed: u64, level: &str) -> std::io::Result<Vec<u8>> {
-    let header = Header { level: level.into(), seed, chains: traces.iter().map(header_of).collect() };
+    let header = Header {
+        level: level.into(),
+        seed,
+        chains: traces.iter().map(header_of).collect(),
+    };
     let header = serde_json::to_vec(&header)?;
     let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     out.write_all(MAGIC)?;
@@ -60,7 +64,13 @@ fn header_of(trace: &Trace) -> HeaderChain {
         }
     }
     let (id, sequence) = (trace.id.clone(), trace.sequence.clone());
-    HeaderChain { id, family: trace.family, fold: trace.fold.into(), sequence, pieces }
+    HeaderChain {
+        id,
+        family: trace.family,
+        fold: trace.fold.into(),
+        sequence,
+        pieces,
+    }
 }
 
 fn differences(traces: &[Trace]) -> Vec<i32> {

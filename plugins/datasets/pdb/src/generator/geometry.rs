@@ -22,7 +22,11 @@ pub(super) fn dot(a: Point, b: Point) -> f64 {
 }
 
 pub(super) fn cross(a: Point, b: Point) -> Point {
-    [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
+    [
+        a[1] * b[2] - a[2] * b[1],
+        a[2] * b[0] - a[0] * b[2],
+        a[0] * b[1] - a[1] * b[0],
+    ]
 }
 
 pub(super) fn norm(a: Point) -> f64 {
@@ -32,7 +36,11 @@ pub(super) fn norm(a: Point) -> f64 {
 /// The vector of length one along `a`; the first axis where `a` has no length.
 pub(super) fn unit(a: Point) -> Point {
     let length = norm(a);
-    if length > 0.0 { scale(a, 1.0 / length) } else { [1.0, 0.0, 0.0] }
+    if length > 0.0 {
+        scale(a, 1.0 / length)
+    } else {
+        [1.0, 0.0, 0.0]
+    }
 }
 
 /// Distance of two points in Å.
@@ -66,7 +74,12 @@ pub(super) fn wrapped_deg(difference: f64) -> f64 {
 pub fn radius_of_gyration(points: &[Point]) -> f64 {
     let n = points.len() as f64;
     let centre = scale(points.iter().fold([0.0; 3], |sum, &p| add(sum, p)), 1.0 / n);
-    (points.iter().map(|&p| dot(sub(p, centre), sub(p, centre))).sum::<f64>() / n).sqrt()
+    (points
+        .iter()
+        .map(|&p| dot(sub(p, centre), sub(p, centre)))
+        .sum::<f64>()
+        / n)
+        .sqrt()
 }
 
 /// A proper rotation, rows of its matrix.
@@ -91,9 +104,21 @@ impl Turn {
         let s = 2.0 / q.iter().map(|x| x * x).sum::<f64>();
         let [w, x, y, z] = q;
         Self([
-            [1.0 - s * (y * y + z * z), s * (x * y - w * z), s * (x * z + w * y)],
-            [s * (x * y + w * z), 1.0 - s * (x * x + z * z), s * (y * z - w * x)],
-            [s * (x * z - w * y), s * (y * z + w * x), 1.0 - s * (x * x + y * y)],
+            [
+                1.0 - s * (y * y + z * z),
+                s * (x * y - w * z),
+                s * (x * z + w * y),
+            ],
+            [
+                s * (x * y + w * z),
+                1.0 - s * (x * x + z * z),
+                s * (y * z - w * x),
+            ],
+            [
+                s * (x * z - w * y),
+                s * (y * z + w * x),
+                1.0 - s * (x * x + y * y),
+            ],
         ])
     }
 
@@ -115,30 +140,59 @@ mod tests {
     #[test]
     fn a_right_handed_helix_has_the_angles_of_its_closed_form() {
         let (radius, turn, rise) = (2.3, 100f64.to_radians(), 1.5);
-        let p: Vec<Point> = (0..4).map(|k| f64::from(k) * turn).map(|a| [radius * a.cos(), radius * a.sin(), rise * a / turn]).collect();
+        let p: Vec<Point> = (0..4)
+            .map(|k| f64::from(k) * turn)
+            .map(|a| [radius * a.cos(), radius * a.sin(), rise * a / turn])
+            .collect();
         let chord = (2.0 * radius * radius * (1.0 - turn.cos()) + rise * rise).sqrt();
-        assert!((distance(p[0], p[1]) - chord).abs() < 1e-12, "rounding only");
+        assert!(
+            (distance(p[0], p[1]) - chord).abs() < 1e-12,
+            "rounding only"
+        );
         let far = 2.0 * radius * radius * (1.0 - (2.0 * turn).cos()) + 4.0 * rise * rise;
         let expected = (1.0 - far / (2.0 * chord * chord)).acos().to_degrees();
-        assert!((angle_deg(p[0], p[1], p[2]) - expected).abs() < 1e-10, "law of cosines, rounding only");
+        assert!(
+            (angle_deg(p[0], p[1], p[2]) - expected).abs() < 1e-10,
+            "law of cosines, rounding only"
+        );
         // Three successive bonds of a helix: tan(torsion) with the chord's slope, here from the angle between the plane normals.
         let torsion = torsion_deg(p[0], p[1], p[2], p[3]);
-        let (m, n) = (cross(sub(p[1], p[0]), sub(p[2], p[1])), cross(sub(p[2], p[1]), sub(p[3], p[2])));
-        assert!((torsion - (dot(m, n) / norm(m) / norm(n)).acos().to_degrees()).abs() < 1e-10, "rounding only");
+        let (m, n) = (
+            cross(sub(p[1], p[0]), sub(p[2], p[1])),
+            cross(sub(p[2], p[1]), sub(p[3], p[2])),
+        );
+        assert!(
+            (torsion - (dot(m, n) / norm(m) / norm(n)).acos().to_degrees()).abs() < 1e-10,
+            "rounding only"
+        );
         let mirrored: Vec<Point> = p.iter().map(|q| [q[0], q[1], -q[2]]).collect();
-        assert!((torsion + torsion_deg(mirrored[0], mirrored[1], mirrored[2], mirrored[3])).abs() < 1e-10, "a mirror turns the sign");
+        assert!(
+            (torsion + torsion_deg(mirrored[0], mirrored[1], mirrored[2], mirrored[3])).abs()
+                < 1e-10,
+            "a mirror turns the sign"
+        );
     }
 
     #[test]
     fn rotations_keep_lengths_and_handedness() {
         let axis = unit([1.0, -2.0, 0.5]);
         let (s, c) = ((0.35f64).sin(), (0.35f64).cos());
-        for turn in [Turn::about(axis, 0.7), Turn::of_quaternion([c, s * axis[0], s * axis[1], s * axis[2]])] {
-            let [x, y, z] = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]].map(|e| turn.apply(e));
+        for turn in [
+            Turn::about(axis, 0.7),
+            Turn::of_quaternion([c, s * axis[0], s * axis[1], s * axis[2]]),
+        ] {
+            let [x, y, z] =
+                [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]].map(|e| turn.apply(e));
             assert!(norm(sub(cross(x, y), z)) < 1e-15 * 10.0, "a few roundings");
-            assert!(norm(sub(turn.apply(axis), axis)) < 1e-15 * 10.0, "a few roundings");
+            assert!(
+                norm(sub(turn.apply(axis), axis)) < 1e-15 * 10.0,
+                "a few roundings"
+            );
             // The plane across the axis turns by 0.7 rad: trace = 1 + 2 cos(0.7).
-            assert!((x[0] + y[1] + z[2] - 1.0 - 2.0 * 0.7f64.cos()).abs() < 1e-14, "a few roundings");
+            assert!(
+                (x[0] + y[1] + z[2] - 1.0 - 2.0 * 0.7f64.cos()).abs() < 1e-14,
+                "a few roundings"
+            );
         }
     }
 }

@@ -43,7 +43,12 @@ impl Layout {
         let pairs = pairs(blueprint);
         let bonds: Vec<f64> = (1..targets.len()).map(|_| bond(draws)).collect();
         let start = with_bonds(interpolated(&targets, draws), &bonds);
-        Self { kinds: blueprint.kinds(), targets, pairs, start }
+        Self {
+            kinds: blueprint.kinds(),
+            targets,
+            pairs,
+            start,
+        }
     }
 }
 
@@ -59,7 +64,9 @@ fn targets(blueprint: &Blueprint, draws: &mut Draws) -> Vec<Option<Point>> {
         let phase = 360.0 * draws.uniform();
         let axis = [element.part.x, 0.0, element.part.z];
         let tilt = tilt_of(element, blueprint, centre);
-        targets.extend((0..element.residues).map(|k| Some(add(axis, tilt.apply(ideal(element, k, phase))))));
+        targets.extend(
+            (0..element.residues).map(|k| Some(add(axis, tilt.apply(ideal(element, k, phase))))),
+        );
         targets.extend(std::iter::repeat_n(None, after));
     }
     targets
@@ -67,7 +74,10 @@ fn targets(blueprint: &Blueprint, draws: &mut Draws) -> Vec<Option<Point>> {
 
 /// Mean of the elements' places.
 fn centre_of(blueprint: &Blueprint) -> Point {
-    let sum = blueprint.elements.iter().fold([0.0; 3], |sum, e| add(sum, [e.part.x, 0.0, e.part.z]));
+    let sum = blueprint
+        .elements
+        .iter()
+        .fold([0.0; 3], |sum, e| add(sum, [e.part.x, 0.0, e.part.z]));
     scale(sum, 1.0 / blueprint.elements.len() as f64)
 }
 
@@ -77,17 +87,28 @@ fn ideal(element: &Element, k: usize, phase_deg: f64) -> Point {
     if element.part.kind == Kind::Strand {
         // The normal of the twisted sheet z = −c x y turns towards +x along y; pleats follow it, which coils each strand.
         let turn = (-SHEET_TWIST_DEG / STRAND_SPACING * y).to_radians();
-        let height = if element.row(k) % 2 == 0 { PLEAT } else { -PLEAT };
+        let height = if element.row(k) % 2 == 0 {
+            PLEAT
+        } else {
+            -PLEAT
+        };
         return [height * libm::sin(turn), y, height * libm::cos(turn)];
     }
     // Right-handed whichever way it runs: the angle about +y grows with y.
     let angle = (phase_deg + HELIX_TURN_DEG * y / element.rise()).to_radians();
-    [HELIX_RADIUS * libm::sin(angle), y, HELIX_RADIUS * libm::cos(angle)]
+    [
+        HELIX_RADIUS * libm::sin(angle),
+        y,
+        HELIX_RADIUS * libm::cos(angle),
+    ]
 }
 
 /// Elements of a fold with a sheet follow its twist; helices of a bundle are tilted about the line from the bundle's middle.
 fn tilt_of(element: &Element, blueprint: &Blueprint, centre: Point) -> Turn {
-    let has_sheet = blueprint.elements.iter().any(|e| e.part.kind == Kind::Strand);
+    let has_sheet = blueprint
+        .elements
+        .iter()
+        .any(|e| e.part.kind == Kind::Strand);
     let from_centre = sub([element.part.x, 0.0, element.part.z], centre);
     if has_sheet {
         let columns = from_centre[0] / STRAND_SPACING;
@@ -106,9 +127,16 @@ fn pairs(blueprint: &Blueprint) -> Vec<Pair> {
         for &(j, b, other_row) in &places[n + 1..] {
             let columns = ((a.part.x - b.part.x) / STRAND_SPACING).abs();
             let rows = (row - other_row).abs();
-            let near = if columns < 1.5 { rows <= 2 } else { columns < 2.5 && rows == 0 };
+            let near = if columns < 1.5 {
+                rows <= 2
+            } else {
+                columns < 2.5 && rows == 0
+            };
             if a.part.z == b.part.z && columns > 0.5 && near {
-                pairs.push(Pair { residues: [i, j], distance: pair_distance(columns, rows) });
+                pairs.push(Pair {
+                    residues: [i, j],
+                    distance: pair_distance(columns, rows),
+                });
             }
         }
     }
@@ -137,17 +165,31 @@ fn strand_places(blueprint: &Blueprint) -> Vec<(usize, &Element, i32)> {
 
 /// Fills loops with arcs that bulge away from the middle, tails with straight lines away from it.
 fn interpolated(targets: &[Option<Point>], draws: &mut Draws) -> Vec<Point> {
-    let known: Vec<(usize, Point)> = targets.iter().enumerate().filter_map(|(i, p)| p.map(|p| (i, p))).collect();
-    let centre = scale(known.iter().fold([0.0; 3], |sum, k| add(sum, k.1)), 1.0 / known.len() as f64);
+    let known: Vec<(usize, Point)> = targets
+        .iter()
+        .enumerate()
+        .filter_map(|(i, p)| p.map(|p| (i, p)))
+        .collect();
+    let centre = scale(
+        known.iter().fold([0.0; 3], |sum, k| add(sum, k.1)),
+        1.0 / known.len() as f64,
+    );
     let mut chain: Vec<Point> = Vec::with_capacity(targets.len());
     for i in 0..targets.len() {
         let noise = scale(draws.direction(), 0.3);
-        let place = match (known.iter().rev().find(|k| k.0 <= i), known.iter().find(|k| k.0 >= i)) {
+        let place = match (
+            known.iter().rev().find(|k| k.0 <= i),
+            known.iter().find(|k| k.0 >= i),
+        ) {
             (Some(&(_, p)), Some(&(j, _))) if i == j => p,
             (Some(&(a, p)), Some(&(b, q))) => add(noise, on_arc(p, q, b - a, i - a, centre)),
-            (Some(&(a, p)), None) | (None, Some(&(a, p))) => {
-                add(noise, add(p, scale(unit(sub(p, centre)), BOND * 0.9 * i.abs_diff(a) as f64)))
-            }
+            (Some(&(a, p)), None) | (None, Some(&(a, p))) => add(
+                noise,
+                add(
+                    p,
+                    scale(unit(sub(p, centre)), BOND * 0.9 * i.abs_diff(a) as f64),
+                ),
+            ),
             (None, None) => noise,
         };
         chain.push(place);
@@ -162,7 +204,10 @@ fn on_arc(p: Point, q: Point, steps: usize, step: usize, centre: Point) -> Point
     let slack = (BOND * 0.9 * steps as f64 - chord).max(0.0);
     let middle = scale(add(p, q), 0.5);
     let height = 0.5 * slack.min(8.0);
-    let bulge = scale(unit(sub(middle, centre)), height * libm::sin(std::f64::consts::PI * t));
+    let bulge = scale(
+        unit(sub(middle, centre)),
+        height * libm::sin(std::f64::consts::PI * t),
+    );
     add(add(scale(p, 1.0 - t), scale(q, t)), bulge)
 }
 
@@ -178,7 +223,10 @@ fn with_bonds(mut chain: Vec<Point>, bonds: &[f64]) -> Vec<Point> {
     }
     let mut exact = vec![chain[0]];
     for (i, &bond) in bonds.iter().enumerate() {
-        exact.push(add(exact[i], scale(unit(sub(chain[i + 1], chain[i])), bond)));
+        exact.push(add(
+            exact[i],
+            scale(unit(sub(chain[i + 1], chain[i])), bond),
+        ));
     }
     exact
 }
@@ -202,7 +250,10 @@ mod tests {
         for (_, layout) in layouts() {
             for i in 0..layout.kinds.len() - 3 {
                 if layout.kinds[i..i + 4].iter().all(|&k| k == Kind::Helix) {
-                    let p: Vec<Point> = layout.targets[i..i + 4].iter().map(|t| t.unwrap()).collect();
+                    let p: Vec<Point> = layout.targets[i..i + 4]
+                        .iter()
+                        .map(|t| t.unwrap())
+                        .collect();
                     // 49.7° is the torsion of radius 2.3 Å, 100° and 1.5 Å.
                     assert!((torsion_deg(p[0], p[1], p[2], p[3]) - 49.7).abs() < 0.5);
                 }
@@ -215,7 +266,11 @@ mod tests {
         for (blueprint, layout) in layouts() {
             assert_eq!(layout.start.len(), blueprint.residues());
             for pair in layout.start.windows(2) {
-                assert!((distance(pair[0], pair[1]) - BOND).abs() <= 3.0 * BOND_SD[1].1 + 1e-12, "{}", blueprint.fold);
+                assert!(
+                    (distance(pair[0], pair[1]) - BOND).abs() <= 3.0 * BOND_SD[1].1 + 1e-12,
+                    "{}",
+                    blueprint.fold
+                );
             }
         }
     }
@@ -224,7 +279,11 @@ mod tests {
     fn neighbouring_strands_lie_side_by_side() {
         for (blueprint, layout) in layouts() {
             for pair in &layout.pairs {
-                assert!((4.5..14.0).contains(&pair.distance), "{}: {pair:?}", blueprint.fold);
+                assert!(
+                    (4.5..14.0).contains(&pair.distance),
+                    "{}: {pair:?}",
+                    blueprint.fold
+                );
             }
         }
     }

@@ -76,13 +76,18 @@ pub struct Trace {
 /// Family and member of each chain of the sample.
 #[must_use]
 pub fn plan() -> Vec<(u32, u32)> {
-    (0..FAMILIES).flat_map(|f| (0..MEMBERS[f as usize % MEMBERS.len()]).map(move |m| (f, m))).collect()
+    (0..FAMILIES)
+        .flat_map(|f| (0..MEMBERS[f as usize % MEMBERS.len()]).map(move |m| (f, m)))
+        .collect()
 }
 
 /// All chains of the sample, on all threads of the pool.
 #[must_use]
 pub fn generate(seed: u64) -> Vec<Trace> {
-    (0..plan().len()).into_par_iter().map(|number| generate_chain(seed, number)).collect()
+    (0..plan().len())
+        .into_par_iter()
+        .map(|number| generate_chain(seed, number))
+        .collect()
 }
 
 /// The chain with this number.
@@ -113,7 +118,11 @@ impl Family {
     fn draw(seed: u64, number: u32) -> Self {
         let mut draws = Draws::new(seed, u64::from(number) * STREAMS);
         let blueprint = Blueprint::draw(&mut draws);
-        let Layout { kinds, start: ideal, .. } = Layout::draw(&blueprint, &mut draws);
+        let Layout {
+            kinds,
+            start: ideal,
+            ..
+        } = Layout::draw(&blueprint, &mut draws);
         let sequence = sequence::ancestor(&kinds, &ideal, &mut draws);
         // Three quarters are numbered from 1, the others from a tag's negative number or from within a longer protein.
         let first_number = match draws.weighted([0.75, 0.08, 0.17].into_iter()) {
@@ -121,7 +130,14 @@ impl Family {
             1 => -(draws.within(0..=4) as i64),
             _ => draws.within(2..=400) as i64,
         };
-        Self { number, blueprint, kinds, ideal, sequence, first_number }
+        Self {
+            number,
+            blueprint,
+            kinds,
+            ideal,
+            sequence,
+            first_number,
+        }
     }
 
     fn member(&self, member: u32, positions: Vec<Point>, gap: bool, draws: &mut Draws) -> Trace {
@@ -129,10 +145,17 @@ impl Family {
         let rate = 0.03 + 0.11 * draws.uniform();
         let sequence = sequence::mutated(&self.sequence, rate, &self.kinds, &self.ideal, draws);
         let kept = self.kept(gap, draws);
-        let (turn, shift) = (draws.rotation(), scale([draws.normal(), draws.normal(), draws.normal()], 20.0));
+        let (turn, shift) = (
+            draws.rotation(),
+            scale([draws.normal(), draws.normal(), draws.normal()], 20.0),
+        );
         let choose = |i: &usize| add(shift, turn.apply(positions[*i]));
         Trace {
-            id: format!("F{:02}_{}", self.number + 1, char::from(b'A' + member as u8)),
+            id: format!(
+                "F{:02}_{}",
+                self.number + 1,
+                char::from(b'A' + member as u8)
+            ),
             family: self.number,
             fold: self.blueprint.fold,
             sequence: kept.iter().map(|&i| char::from(sequence[i])).collect(),
@@ -146,12 +169,21 @@ impl Family {
     fn kept(&self, gap: bool, draws: &mut Draws) -> Vec<usize> {
         let n = self.kinds.len();
         let spare = n - LENGTHS.start();
-        let lost = if gap { draws.within(2..=5).min(spare).min(self.blueprint.longest_inner_loop().1) } else { 0 };
+        let lost = if gap {
+            draws
+                .within(2..=5)
+                .min(spare)
+                .min(self.blueprint.longest_inner_loop().1)
+        } else {
+            0
+        };
         let ends = draws.within(0..=2).min(spare - lost);
         let front = draws.within(0..=ends);
         let (start, length) = self.blueprint.longest_inner_loop();
         let hole = start + (length - lost) / 2..start + (length - lost) / 2 + lost;
-        (front..n - (ends - front)).filter(|i| !hole.contains(i)).collect()
+        (front..n - (ends - front))
+            .filter(|i| !hole.contains(i))
+            .collect()
     }
 }
 
@@ -160,7 +192,9 @@ fn fold_chain(blueprint: &Blueprint, draws: &mut Draws) -> Vec<Point> {
     loop {
         let layout = Layout::draw(blueprint, draws);
         let [factor, exponent] = SIZE;
-        let size = factor * libm::pow(blueprint.residues() as f64, exponent) * libm::exp(SIZE_SPREAD * draws.normal());
+        let size = factor
+            * libm::pow(blueprint.residues() as f64, exponent)
+            * libm::exp(SIZE_SPREAD * draws.normal());
         let mut energy = Energy::new(&layout, size);
         let positions = anneal::anneal(layout.start, &mut energy, draws);
         if is_acceptable(&positions, &layout.pairs) {
@@ -173,6 +207,8 @@ fn fold_chain(blueprint: &Blueprint, draws: &mut Draws) -> Vec<Point> {
 fn is_acceptable(positions: &[Point], pairs: &[layout::Pair]) -> bool {
     let near = |i: usize, j: usize| distance(positions[i], positions[j]) < HARD_FLOOR;
     let clash = (0..positions.len()).any(|i| (i + 3..positions.len()).any(|j| near(i, j)));
-    let off = |p: &&layout::Pair| (distance(positions[p.residues[0]], positions[p.residues[1]]) - p.distance).abs() > 1.5;
+    let off = |p: &&layout::Pair| {
+        (distance(positions[p.residues[0]], positions[p.residues[1]]) - p.distance).abs() > 1.5
+    };
     !clash && 10 * pairs.iter().filter(off).count() <= pairs.len()
 }

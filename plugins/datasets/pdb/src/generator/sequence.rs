@@ -9,14 +9,52 @@ use super::{
 /// Letters and relative frequencies: typical preferences of real helices, strands and loops, inside and outside.
 type Emission = &'static [(u8, f64)];
 
-const HELIX_INSIDE: Emission =
-    &[(b'L', 6.0), (b'A', 5.0), (b'I', 3.0), (b'V', 2.5), (b'M', 2.0), (b'F', 2.0), (b'W', 0.6), (b'Y', 1.0), (b'C', 0.5)];
-const HELIX_OUTSIDE: Emission =
-    &[(b'E', 6.0), (b'K', 5.5), (b'R', 4.0), (b'A', 4.0), (b'Q', 3.5), (b'D', 2.5), (b'S', 2.0), (b'N', 1.5), (b'T', 1.5), (b'H', 1.0)];
-const STRAND_INSIDE: Emission =
-    &[(b'V', 6.0), (b'I', 5.0), (b'L', 4.0), (b'F', 3.0), (b'A', 2.0), (b'Y', 1.5), (b'W', 0.8), (b'M', 1.0), (b'C', 1.2)];
-const STRAND_OUTSIDE: Emission =
-    &[(b'T', 5.0), (b'K', 3.5), (b'R', 3.0), (b'E', 3.0), (b'S', 3.0), (b'Q', 2.0), (b'Y', 2.5), (b'V', 2.0), (b'H', 1.0), (b'N', 1.0)];
+const HELIX_INSIDE: Emission = &[
+    (b'L', 6.0),
+    (b'A', 5.0),
+    (b'I', 3.0),
+    (b'V', 2.5),
+    (b'M', 2.0),
+    (b'F', 2.0),
+    (b'W', 0.6),
+    (b'Y', 1.0),
+    (b'C', 0.5),
+];
+const HELIX_OUTSIDE: Emission = &[
+    (b'E', 6.0),
+    (b'K', 5.5),
+    (b'R', 4.0),
+    (b'A', 4.0),
+    (b'Q', 3.5),
+    (b'D', 2.5),
+    (b'S', 2.0),
+    (b'N', 1.5),
+    (b'T', 1.5),
+    (b'H', 1.0),
+];
+const STRAND_INSIDE: Emission = &[
+    (b'V', 6.0),
+    (b'I', 5.0),
+    (b'L', 4.0),
+    (b'F', 3.0),
+    (b'A', 2.0),
+    (b'Y', 1.5),
+    (b'W', 0.8),
+    (b'M', 1.0),
+    (b'C', 1.2),
+];
+const STRAND_OUTSIDE: Emission = &[
+    (b'T', 5.0),
+    (b'K', 3.5),
+    (b'R', 3.0),
+    (b'E', 3.0),
+    (b'S', 3.0),
+    (b'Q', 2.0),
+    (b'Y', 2.5),
+    (b'V', 2.0),
+    (b'H', 1.0),
+    (b'N', 1.0),
+];
 const LOOP: Emission = &[
     (b'G', 6.0),
     (b'D', 4.5),
@@ -38,14 +76,32 @@ const LOOP: Emission = &[
 /// Draws one letter for each residue, given the kinds and a trace of the fold.
 pub(super) fn ancestor(kinds: &[Kind], trace: &[Point], draws: &mut Draws) -> Vec<u8> {
     let inside = looks_inside(trace);
-    kinds.iter().zip(inside).map(|(&kind, inside)| letter(kind, inside, draws)).collect()
+    kinds
+        .iter()
+        .zip(inside)
+        .map(|(&kind, inside)| letter(kind, inside, draws))
+        .collect()
 }
 
 /// Redraws each letter with a probability.
-pub(super) fn mutated(sequence: &[u8], rate: f64, kinds: &[Kind], trace: &[Point], draws: &mut Draws) -> Vec<u8> {
+pub(super) fn mutated(
+    sequence: &[u8],
+    rate: f64,
+    kinds: &[Kind],
+    trace: &[Point],
+    draws: &mut Draws,
+) -> Vec<u8> {
     let inside = looks_inside(trace);
     let places = sequence.iter().zip(kinds).zip(inside);
-    places.map(|((&old, &kind), inside)| if draws.chance(rate) { letter(kind, inside, draws) } else { old }).collect()
+    places
+        .map(|((&old, &kind), inside)| {
+            if draws.chance(rate) {
+                letter(kind, inside, draws)
+            } else {
+                old
+            }
+        })
+        .collect()
 }
 
 fn letter(kind: Kind, inside: bool, draws: &mut Draws) -> u8 {
@@ -62,9 +118,19 @@ fn letter(kind: Kind, inside: bool, draws: &mut Draws) -> u8 {
 /// Whether the side chain, which points along `2 r_i − r_{i−1} − r_{i+1}`, points to the side of the centroid.
 fn looks_inside(trace: &[Point]) -> Vec<bool> {
     let n = trace.len();
-    let centroid = scale(trace.iter().fold([0.0; 3], |sum, &p| add(sum, p)), 1.0 / n as f64);
-    let side = |i: usize| sub(scale(trace[i], 2.0), add(trace[i.saturating_sub(1)], trace[(i + 1).min(n - 1)]));
-    (0..n).map(|i| dot(side(i), sub(centroid, trace[i])) > 0.0).collect()
+    let centroid = scale(
+        trace.iter().fold([0.0; 3], |sum, &p| add(sum, p)),
+        1.0 / n as f64,
+    );
+    let side = |i: usize| {
+        sub(
+            scale(trace[i], 2.0),
+            add(trace[i.saturating_sub(1)], trace[(i + 1).min(n - 1)]),
+        )
+    };
+    (0..n)
+        .map(|i| dot(side(i), sub(centroid, trace[i])) > 0.0)
+        .collect()
 }
 
 #[cfg(test)]
@@ -74,12 +140,17 @@ mod tests {
     #[test]
     fn a_rate_of_zero_keeps_the_sequence_and_one_redraws_it() {
         let kinds = vec![Kind::Loop; 200];
-        let trace: Vec<Point> = (0..200).map(|i| [3.8 * f64::from(i), f64::from(i % 2), 0.0]).collect();
+        let trace: Vec<Point> = (0..200)
+            .map(|i| [3.8 * f64::from(i), f64::from(i % 2), 0.0])
+            .collect();
         let mut draws = Draws::new(0, 0);
         let old = ancestor(&kinds, &trace, &mut draws);
         assert_eq!(mutated(&old, 0.0, &kinds, &trace, &mut draws), old);
         let new = mutated(&old, 1.0, &kinds, &trace, &mut draws);
         let same = old.iter().zip(&new).filter(|(a, b)| a == b).count();
-        assert!(same < 60, "{same}: letters of a loop agree by chance in 9 % of the places");
+        assert!(
+            same < 60,
+            "{same}: letters of a loop agree by chance in 9 % of the places"
+        );
     }
 }

@@ -18,7 +18,10 @@ const fn c(weight: f64, mean: [f64; 3], sd: [f64; 3]) -> Component {
     Component { weight, mean, sd }
 }
 
-const HELIX: &[Component] = &[c(0.678, [91.3, 50.5, 91.3], [2.5, 4.3, 2.5]), c(0.322, [92.3, 50.2, 93.3], [4.7, 10.7, 5.1])];
+const HELIX: &[Component] = &[
+    c(0.678, [91.3, 50.5, 91.3], [2.5, 4.3, 2.5]),
+    c(0.322, [92.3, 50.2, 93.3], [4.7, 10.7, 5.1]),
+];
 
 const STRAND: &[Component] = &[
     c(0.510, [119.4, -154.2, 118.0], [7.6, 18.1, 7.3]),
@@ -70,13 +73,21 @@ impl Statistics {
     /// `-ln p(angle)`: the energy of the first angle of a chain.
     pub(super) fn angle_energy(&self, kind: Kind, angle: f64) -> f64 {
         let mut marginal = LogSum::default();
-        self.of(kind).iter().for_each(|c| marginal.add(c.log_angle(angle)));
+        self.of(kind)
+            .iter()
+            .for_each(|c| marginal.add(c.log_angle(angle)));
         -marginal.ln()
     }
 
     /// `-ln p(torsion, next angle | angle)`: the energy of four residues in units of kT, so that a free chain at kT = 1 is the Markov
     /// chain with the measured statistics.
-    pub(super) fn local_energy(&self, kind: Kind, angle: f64, torsion: f64, next_angle: f64) -> f64 {
+    pub(super) fn local_energy(
+        &self,
+        kind: Kind,
+        angle: f64,
+        torsion: f64,
+        next_angle: f64,
+    ) -> f64 {
         let (mut joint, mut marginal) = (LogSum::default(), LogSum::default());
         for c in self.of(kind) {
             let first = c.log_angle(angle);
@@ -119,7 +130,10 @@ struct LogSum {
 
 impl Default for LogSum {
     fn default() -> Self {
-        Self { largest: f64::NEG_INFINITY, sum: 0.0 }
+        Self {
+            largest: f64::NEG_INFINITY,
+            sum: 0.0,
+        }
     }
 }
 
@@ -150,9 +164,14 @@ mod tests {
         for kind in [Kind::Helix, Kind::Strand, Kind::Loop] {
             for angle in [90.0, 112.0, 125.0] {
                 let step = 1.5;
-                let cells = (0..240).flat_map(|t| (0..120).map(move |a| (-180.0 + step * f64::from(t), step * f64::from(a))));
-                let total: f64 =
-                    cells.map(|(torsion, next)| (-statistics.local_energy(kind, angle, torsion, next)).exp() * step * step).sum();
+                let cells = (0..240).flat_map(|t| {
+                    (0..120).map(move |a| (-180.0 + step * f64::from(t), step * f64::from(a)))
+                });
+                let total: f64 = cells
+                    .map(|(torsion, next)| {
+                        (-statistics.local_energy(kind, angle, torsion, next)).exp() * step * step
+                    })
+                    .sum();
                 // Normal tails of wrapped torsions (sd up to 63.5°) leave 0.5 % of one component outside of a turn.
                 assert!((total - 1.0).abs() < 2e-3, "{kind:?} {angle}: {total}");
             }

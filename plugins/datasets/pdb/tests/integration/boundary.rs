@@ -32,8 +32,18 @@ fn opened(request: &str) -> DatasetBox {
     }
 }
 
-fn field<'a>(name: &'a str, element: ElementType, shape: &'a [u64], bytes: &'a mut [u8]) -> FieldMut<'a> {
-    FieldMut { name: name.into(), element: element.code(), shape: RSlice::from_slice(shape), bytes: RSliceMut::from_mut_slice(bytes) }
+fn field<'a>(
+    name: &'a str,
+    element: ElementType,
+    shape: &'a [u64],
+    bytes: &'a mut [u8],
+) -> FieldMut<'a> {
+    FieldMut {
+        name: name.into(),
+        element: element.code(),
+        shape: RSlice::from_slice(shape),
+        bytes: RSliceMut::from_mut_slice(bytes),
+    }
 }
 
 /// Two chains of 3 and 5 residues; the second breaks after its second residue.
@@ -50,14 +60,40 @@ fn two_chains() -> tempfile::TempDir {
 fn a_batch_crosses_the_boundary_in_nanometres_and_in_order() {
     let folder = two_chains();
     let mut data = opened(&request(folder.path()));
-    let ROk(text) = data.describe() else { panic!("not described") };
+    let ROk(text) = data.describe() else {
+        panic!("not described")
+    };
     let descriptor: DatasetDescriptor = serde_json::from_str(&text).unwrap();
-    let fields: Vec<_> = descriptor.fields.iter().map(|f| (f.name.as_str(), f.kind.as_str(), f.rows.as_str(), f.unit.as_str())).collect();
-    let expected =
-        [("positions", "vector", "point", "nm"), ("residue_index", "invariant", "point", ""), ("chain_break", "invariant", "point", "")];
-    assert_eq!((fields, descriptor.tasks), (expected.to_vec(), vec!["flow-matching".to_owned()]));
+    let fields: Vec<_> = descriptor
+        .fields
+        .iter()
+        .map(|f| {
+            (
+                f.name.as_str(),
+                f.kind.as_str(),
+                f.rows.as_str(),
+                f.unit.as_str(),
+            )
+        })
+        .collect();
+    let expected = [
+        ("positions", "vector", "point", "nm"),
+        ("residue_index", "invariant", "point", ""),
+        ("chain_break", "invariant", "point", ""),
+    ];
+    assert_eq!(
+        (fields, descriptor.tasks),
+        (expected.to_vec(), vec!["flow-matching".to_owned()])
+    );
     let mut points = [0_u64; 2];
-    assert!(matches!(data.points_into("train".into(), (&[0_u64, 1][..]).into(), (&mut points[..]).into()), ROk(())));
+    assert!(matches!(
+        data.points_into(
+            "train".into(),
+            (&[0_u64, 1][..]).into(),
+            (&mut points[..]).into()
+        ),
+        ROk(())
+    ));
     let mut indices = [0_u64, 1, 0];
     if points[0] == 3 {
         indices = [1, 0, 1];
@@ -65,15 +101,40 @@ fn a_batch_crosses_the_boundary_in_nanometres_and_in_order() {
     let (mut positions, mut numbers, mut breaks) = ([0.0_f64; 39], [0_i64; 13], [7_i64; 13]);
     let (rows, ones) = ([13, 3], [13]);
     let mut fields = [
-        field("chain_break", ElementType::I64, &ones, bytemuck::cast_slice_mut(&mut breaks)),
-        field("positions", ElementType::F64, &rows, bytemuck::cast_slice_mut(&mut positions)),
-        field("residue_index", ElementType::I64, &ones, bytemuck::cast_slice_mut(&mut numbers)),
+        field(
+            "chain_break",
+            ElementType::I64,
+            &ones,
+            bytemuck::cast_slice_mut(&mut breaks),
+        ),
+        field(
+            "positions",
+            ElementType::F64,
+            &rows,
+            bytemuck::cast_slice_mut(&mut positions),
+        ),
+        field(
+            "residue_index",
+            ElementType::I64,
+            &ones,
+            bytemuck::cast_slice_mut(&mut numbers),
+        ),
     ];
-    assert!(matches!(data.samples_into("train".into(), (&indices[..]).into(), (&mut fields[..]).into()), ROk(())));
+    assert!(matches!(
+        data.samples_into(
+            "train".into(),
+            (&indices[..]).into(),
+            (&mut fields[..]).into()
+        ),
+        ROk(())
+    ));
     assert_eq!(numbers, [-1, 0, 12, 13, 14, 1, 2, 3, -1, 0, 12, 13, 14]);
     assert_eq!(breaks, [0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0]);
     let atoms = chain("A", 1, 3);
-    for (x, y) in positions[15..24].iter().zip(atoms.iter().flat_map(|a| a.position)) {
+    for (x, y) in positions[15..24]
+        .iter()
+        .zip(atoms.iter().flat_map(|a| a.position))
+    {
         assert_eq!(*x, y / 10.0);
     }
     assert_eq!(positions[..15], positions[24..]);
@@ -86,9 +147,15 @@ fn errors_cross_with_a_code_and_a_remedy() {
         ROk(_) => panic!("opened"),
     };
     let (found, message) = refused(r#"{"dataset": "pdb", "options": "{\"path\": \"no/folder\"}"}"#);
-    assert!(found == code::BAD_DATA && message.contains("no/folder: cannot be opened"), "{message}");
+    assert!(
+        found == code::BAD_DATA && message.contains("no/folder: cannot be opened"),
+        "{message}"
+    );
     let (found, message) = refused(r#"{"dataset": "pdb", "options": "{\"max_lenght\": 1}"}"#);
-    assert!(found == code::BAD_REQUEST && message.contains("did you mean \"max_length\""), "{message}");
+    assert!(
+        found == code::BAD_REQUEST && message.contains("did you mean \"max_length\""),
+        "{message}"
+    );
     let folder = two_chains();
     let mut data = opened(&request(folder.path()));
     let mut out = [0_u64];
@@ -98,7 +165,12 @@ fn errors_cross_with_a_code_and_a_remedy() {
         );
     }
     let (mut small, shape) = ([0.0_f64; 6], [2, 3]);
-    let mut fields = [field("positions", ElementType::F64, &shape, bytemuck::cast_slice_mut(&mut small))];
+    let mut fields = [field(
+        "positions",
+        ElementType::F64,
+        &shape,
+        bytemuck::cast_slice_mut(&mut small),
+    )];
     assert!(
         matches!(data.samples_into("train".into(), (&[0_u64][..]).into(), (&mut fields[..]).into()), RErr(e) if e.message.contains("smaller"))
     );
@@ -113,7 +185,10 @@ fn opening_and_reading_are_fast() {
         let cache = std::env::var("EQUIVBENCH_PDB_CACHE").unwrap_or_else(|_| "none".into());
         let options = serde_json::json!({ "path": path, "cache": cache }).to_string();
         let request = serde_json::json!({ "dataset": "pdb", "options": options }).to_string();
-        requests.extend([("the path given", request.clone()), ("the path given, again", request)]);
+        requests.extend([
+            ("the path given", request.clone()),
+            ("the path given, again", request),
+        ]);
     }
     for (name, request) in requests {
         let start = Instant::now();
@@ -124,14 +199,36 @@ fn opening_and_reading_are_fast() {
         let mut best_s = f64::INFINITY;
         for _ in 0..5 {
             let start = Instant::now();
-            assert!(matches!(data.points_into("train".into(), (&indices[..]).into(), (&mut points[..]).into()), ROk(())));
+            assert!(matches!(
+                data.points_into(
+                    "train".into(),
+                    (&indices[..]).into(),
+                    (&mut points[..]).into()
+                ),
+                ROk(())
+            ));
             let shape = [points.iter().sum::<u64>(), 3];
             let mut positions = vec![0.0_f64; 3 * shape[0] as usize];
-            let mut fields = [field("positions", ElementType::F64, &shape, bytemuck::cast_slice_mut(&mut positions))];
-            assert!(matches!(data.samples_into("train".into(), (&indices[..]).into(), (&mut fields[..]).into()), ROk(())));
+            let mut fields = [field(
+                "positions",
+                ElementType::F64,
+                &shape,
+                bytemuck::cast_slice_mut(&mut positions),
+            )];
+            assert!(matches!(
+                data.samples_into(
+                    "train".into(),
+                    (&indices[..]).into(),
+                    (&mut fields[..]).into()
+                ),
+                ROk(())
+            ));
             best_s = best_s.min(start.elapsed().as_secs_f64());
         }
-        println!("{name}: opened in {opening_s:.3} s, a batch of 24 in {:.3} ms", 1e3 * best_s);
+        println!(
+            "{name}: opened in {opening_s:.3} s, a batch of 24 in {:.3} ms",
+            1e3 * best_s
+        );
         // The sample opens in 0.1 s and a batch takes 0.5 ms on one core.
         assert!(name != "embedded sample" || opening_s < 10.0 && best_s < 0.05);
     }

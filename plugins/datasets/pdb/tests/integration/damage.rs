@@ -18,10 +18,16 @@ fn read_all(path: &Path) -> Result<usize, String> {
     let run = || {
         let mut data = Pdb::open(crate::everything(path), 1).map_err(|e| e.to_string())?;
         let found = chains(&mut data);
-        assert!(found.iter().flat_map(|c| c.positions.as_flattened()).all(|x| x.is_finite()));
+        assert!(
+            found
+                .iter()
+                .flat_map(|c| c.positions.as_flattened())
+                .all(|x| x.is_finite())
+        );
         Ok(found.iter().map(|c| c.positions.len()).sum())
     };
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| panic!("the reader panicked on {}", path.display()))
+    catch_unwind(AssertUnwindSafe(run))
+        .unwrap_or_else(|_| panic!("the reader panicked on {}", path.display()))
 }
 
 fn atoms() -> Vec<Atom> {
@@ -51,9 +57,16 @@ fn files_cut_anywhere_are_errors_or_lack_their_last_lines() {
             std::fs::write(&path, &bytes[..length]).unwrap();
             match read_all(&path) {
                 // A text that ends with a line does not say that more should follow.
-                Ok(residues) => assert!(!name.contains("bcif") && !name.ends_with(".gz") && residues <= 40, "{name} at {length}"),
+                Ok(residues) => assert!(
+                    !name.contains("bcif") && !name.ends_with(".gz") && residues <= 40,
+                    "{name} at {length}"
+                ),
                 Err(message) => {
-                    assert!((message.contains(name) || message.contains("min_resolved")) && !message.contains('\n'), "{message}");
+                    assert!(
+                        (message.contains(name) || message.contains("min_resolved"))
+                            && !message.contains('\n'),
+                        "{message}"
+                    );
                 }
             }
         }
@@ -63,7 +76,10 @@ fn files_cut_anywhere_are_errors_or_lack_their_last_lines() {
 /// `EQUIVBENCH_FUZZ_ROUNDS` multiplies the number of damaged copies.
 #[test]
 fn flipped_bytes_never_panic() {
-    let rounds = std::env::var("EQUIVBENCH_FUZZ_ROUNDS").ok().and_then(|r| r.parse().ok()).unwrap_or(1_usize);
+    let rounds = std::env::var("EQUIVBENCH_FUZZ_ROUNDS")
+        .ok()
+        .and_then(|r| r.parse().ok())
+        .unwrap_or(1_usize);
     for (name, bytes) in files() {
         let place = folder(&[(name, &bytes)]);
         let path = place.path().join(name);
@@ -82,8 +98,14 @@ fn flipped_bytes_never_panic() {
 
 #[test]
 fn real_files_cut_or_flipped_never_panic() {
-    for file in ["biotite/pdb_1aki.bcif", "biotite/pdb_1aki.cif.gz", "biotite/pdb_1aki.pdb.gz"] {
-        let Some(path) = crate::shared(&format!("proteins/{file}")) else { continue };
+    for file in [
+        "biotite/pdb_1aki.bcif",
+        "biotite/pdb_1aki.cif.gz",
+        "biotite/pdb_1aki.pdb.gz",
+    ] {
+        let Some(path) = crate::shared(&format!("proteins/{file}")) else {
+            continue;
+        };
         let bytes = std::fs::read(&path).unwrap();
         let name = path.file_name().unwrap().to_str().unwrap();
         let place = folder(&[(name, &bytes)]);

@@ -17,7 +17,9 @@ use std::path::{Path, PathBuf};
 
 /// A file or folder of the shared data, or `None` with a line that says what was skipped.
 fn shared(name: &str) -> Option<PathBuf> {
-    let path = equivbench_testkit::shared_dir().map(|d| d.join("data/real").join(name)).filter(|p| p.exists());
+    let path = equivbench_testkit::shared_dir()
+        .map(|d| d.join("data/real").join(name))
+        .filter(|p| p.exists());
     if path.is_none() {
         equivbench_testkit::skip(&format!("shared data {name} are not here"));
     }
@@ -51,7 +53,11 @@ fn refused(path: &Path, change: impl FnOnce(&mut Options)) -> String {
     let mut options = everything(path);
     change(&mut options);
     match Pdb::open(options, 7) {
-        Ok(data) => panic!("{} was opened: {:?}", path.display(), data.describe().splits),
+        Ok(data) => panic!(
+            "{} was opened: {:?}",
+            path.display(),
+            data.describe().splits
+        ),
         Err(error) => error.to_string(),
     }
 }
@@ -59,20 +65,32 @@ fn refused(path: &Path, change: impl FnOnce(&mut Options)) -> String {
 /// All chains of all splits, by id.
 fn chains(data: &mut Pdb) -> Vec<Chain> {
     let splits = data.describe().splits;
-    let samples = splits.iter().flat_map(|s| (0..s.samples).map(|i| (s.name.clone(), i)));
-    let mut chains: Vec<Chain> = samples.map(|(split, i)| data.chain(&split, i).unwrap()).collect();
+    let samples = splits
+        .iter()
+        .flat_map(|s| (0..s.samples).map(|i| (s.name.clone(), i)));
+    let mut chains: Vec<Chain> = samples
+        .map(|(split, i)| data.chain(&split, i).unwrap())
+        .collect();
     chains.sort_by(|a, b| a.id.cmp(&b.id));
     chains
 }
 
 /// Value of a check, 0 if it is not there.
 fn check(descriptor: &DatasetDescriptor, name: &str) -> f64 {
-    descriptor.checks.iter().find(|c| c.name == name).map_or(0.0, |c| c.value)
+    descriptor
+        .checks
+        .iter()
+        .find(|c| c.name == name)
+        .map_or(0.0, |c| c.value)
 }
 
 /// Number of chains that were left out for a reason.
 fn left_out(descriptor: &DatasetDescriptor, reason: &str) -> f64 {
-    descriptor.checks.iter().find(|c| c.name == "left out" && c.about.contains(reason)).map_or(0.0, |c| c.value)
+    descriptor
+        .checks
+        .iter()
+        .find(|c| c.name == "left out" && c.about.contains(reason))
+        .map_or(0.0, |c| c.value)
 }
 
 fn samples(descriptor: &DatasetDescriptor) -> Vec<u64> {

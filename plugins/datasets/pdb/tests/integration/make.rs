@@ -33,15 +33,17 @@ pub(crate) const ALPHA: Atom = Atom {
 
 /// Three-letter names in an order that no test depends on.
 const NAMES: [&str; 20] = [
-    "ALA", "ARG", "ASN", "ASP", "CYS", "GLN", "GLU", "GLY", "HIS", "ILE", "LEU", "LYS", "MET", "PHE", "PRO", "SER", "THR", "TRP", "TYR",
-    "VAL",
+    "ALA", "ARG", "ASN", "ASP", "CYS", "GLN", "GLU", "GLY", "HIS", "ILE", "LEU", "LYS", "MET",
+    "PHE", "PRO", "SER", "THR", "TRP", "TYR", "VAL",
 ];
 
 /// A chain of C-alphas 3.8 Å apart on a screw, with a sequence drawn from a seed. Coordinates have three decimals.
 pub(crate) fn chain(name: &'static str, seed: u64, residues: usize) -> Vec<Atom> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(1);
     let mut draw = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) as usize
     };
     let round = |x: f64| (1000.0 * x).round() / 1000.0;
@@ -49,8 +51,18 @@ pub(crate) fn chain(name: &'static str, seed: u64, residues: usize) -> Vec<Atom>
         .map(|i| {
             // Rise of 1.5 Å and radius of 2.3 Å at 100° make steps of 3.83 Å.
             let angle = (100.0 * i as f64).to_radians();
-            let position = [round(2.3 * angle.cos() + seed as f64), round(2.3 * angle.sin()), round(1.5 * i as f64)];
-            Atom { chain: name, residue: NAMES[draw() % 20], number: i as i32 + 1, position, ..ALPHA }
+            let position = [
+                round(2.3 * angle.cos() + seed as f64),
+                round(2.3 * angle.sin()),
+                round(1.5 * i as f64),
+            ];
+            Atom {
+                chain: name,
+                residue: NAMES[draw() % 20],
+                number: i as i32 + 1,
+                position,
+                ..ALPHA
+            }
         })
         .collect()
 }
@@ -63,7 +75,11 @@ pub(crate) fn pdb(atoms: &[Atom]) -> String {
             model = a.model;
             text += &format!("ENDMDL\nMODEL     {model:>4}\n");
         }
-        let name = if a.element.len() == 1 { format!(" {:<3}", a.name) } else { format!("{:<4}", a.name) };
+        let name = if a.element.len() == 1 {
+            format!(" {:<3}", a.name)
+        } else {
+            format!("{:<4}", a.name)
+        };
         let [x, y, z] = a.position;
         text += &format!(
             "{:<6}{:>5} {name}{:1}{:>3} {:1}{:>4}{:1}   {x:>8.3}{y:>8.3}{z:>8.3}{:>6.2}{:>6.2}          {:>2}\n",
@@ -121,16 +137,31 @@ pub(crate) fn values(serial: usize, a: &Atom) -> [String; 13] {
 }
 
 pub(crate) fn cif(atoms: &[Atom]) -> String {
-    let head: String = ITEMS.iter().map(|item| format!("_atom_site.{item}\n")).collect();
-    let word = |v: &String| if v.is_empty() { "?".to_owned() } else { v.clone() };
-    let rows: String = atoms.iter().enumerate().map(|(i, a)| values(i, a).iter().map(word).collect::<Vec<_>>().join(" ") + "\n").collect();
+    let head: String = ITEMS
+        .iter()
+        .map(|item| format!("_atom_site.{item}\n"))
+        .collect();
+    let word = |v: &String| {
+        if v.is_empty() {
+            "?".to_owned()
+        } else {
+            v.clone()
+        }
+    };
+    let rows: String = atoms
+        .iter()
+        .enumerate()
+        .map(|(i, a)| values(i, a).iter().map(word).collect::<Vec<_>>().join(" ") + "\n")
+        .collect();
     format!("data_MADE\n#\nloop_\n{head}{rows}#\n")
 }
 
 pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     use std::io::Read;
     let mut packed = Vec::new();
-    flate2::read::GzEncoder::new(bytes, flate2::Compression::default()).read_to_end(&mut packed).unwrap();
+    flate2::read::GzEncoder::new(bytes, flate2::Compression::default())
+        .read_to_end(&mut packed)
+        .unwrap();
     packed
 }
 

@@ -17,8 +17,18 @@ use std::time::Instant;
 
 static DATASETS: &[DatasetEntry] = &[DatasetEntry::of::<Spice>()];
 
-fn field<'a>(name: &'a str, element: ElementType, shape: &'a [u64], bytes: &'a mut [u8]) -> FieldMut<'a> {
-    FieldMut { name: name.into(), element: element.code(), shape: RSlice::from_slice(shape), bytes: RSliceMut::from_mut_slice(bytes) }
+fn field<'a>(
+    name: &'a str,
+    element: ElementType,
+    shape: &'a [u64],
+    bytes: &'a mut [u8],
+) -> FieldMut<'a> {
+    FieldMut {
+        name: name.into(),
+        element: element.code(),
+        shape: RSlice::from_slice(shape),
+        bytes: RSliceMut::from_mut_slice(bytes),
+    }
 }
 
 fn bytes(values: &mut [f64]) -> &mut [u8] {
@@ -28,27 +38,64 @@ fn bytes(values: &mut [f64]) -> &mut [u8] {
 
 #[test]
 fn a_batch_crosses_the_boundary_in_order() {
-    let ROk(mut data) = open_dataset(r#"{"dataset": "spice", "seed": 3}"#.into(), DATASETS) else { panic!("not opened") };
-    let ROk(text) = data.describe() else { panic!("not described") };
+    let ROk(mut data) = open_dataset(r#"{"dataset": "spice", "seed": 3}"#.into(), DATASETS) else {
+        panic!("not opened")
+    };
+    let ROk(text) = data.describe() else {
+        panic!("not described")
+    };
     let descriptor: DatasetDescriptor = serde_json::from_str(&text).unwrap();
-    assert_eq!(descriptor.fields.iter().map(|f| f.name.as_str()).collect::<Vec<_>>(), ["positions", "species", "forces", "energy"]);
+    assert_eq!(
+        descriptor
+            .fields
+            .iter()
+            .map(|f| f.name.as_str())
+            .collect::<Vec<_>>(),
+        ["positions", "species", "forces", "energy"]
+    );
     let indices = [5_u64, 0, 5];
     let mut points = [0_u64; 3];
-    assert!(matches!(data.points_into("valid".into(), (&indices[..]).into(), (&mut points[..]).into()), ROk(())));
+    assert!(matches!(
+        data.points_into(
+            "valid".into(),
+            (&indices[..]).into(),
+            (&mut points[..]).into()
+        ),
+        ROk(())
+    ));
     let atoms: u64 = points.iter().sum();
-    let (mut positions, mut forces, mut energy) = (vec![0.0; 3 * atoms as usize], vec![0.0; 3 * atoms as usize], vec![0.0; 3]);
+    let (mut positions, mut forces, mut energy) = (
+        vec![0.0; 3 * atoms as usize],
+        vec![0.0; 3 * atoms as usize],
+        vec![0.0; 3],
+    );
     let mut species = vec![0_i64; atoms as usize];
     let (rows, ones, samples) = ([atoms, 3], [atoms], [3]);
     let mut fields = [
         field("energy", ElementType::F64, &samples, bytes(&mut energy)),
         field("positions", ElementType::F64, &rows, bytes(&mut positions)),
-        field("species", ElementType::I64, &ones, bytemuck::cast_slice_mut(&mut species)),
+        field(
+            "species",
+            ElementType::I64,
+            &ones,
+            bytemuck::cast_slice_mut(&mut species),
+        ),
         field("forces", ElementType::F64, &rows, bytes(&mut forces)),
     ];
-    assert!(matches!(data.samples_into("valid".into(), (&indices[..]).into(), (&mut fields[..]).into()), ROk(())));
+    assert!(matches!(
+        data.samples_into(
+            "valid".into(),
+            (&indices[..]).into(),
+            (&mut fields[..]).into()
+        ),
+        ROk(())
+    ));
     let first = 3 * points[0] as usize;
     assert_eq!(positions[..first], positions[positions.len() - first..]);
-    assert_eq!((energy[0], species[0]), (energy[2], species[(points[0] + points[1]) as usize]));
+    assert_eq!(
+        (energy[0], species[0]),
+        (energy[2], species[(points[0] + points[1]) as usize])
+    );
     assert!(forces.iter().any(|f| *f != 0.0) && species.iter().all(|z| *z > 0));
 }
 
@@ -59,10 +106,18 @@ fn errors_cross_with_a_code_and_a_remedy() {
         ROk(_) => panic!("opened"),
     };
     let (found, message) = refused(r#"{"dataset": "spice", "options": "{\"path\": \"no.hdf5\"}"}"#);
-    assert!(found == code::BAD_DATA && message.contains("no.hdf5"), "{message}");
+    assert!(
+        found == code::BAD_DATA && message.contains("no.hdf5"),
+        "{message}"
+    );
     let (found, message) = refused(r#"{"dataset": "spice", "options": "{\"fractoin\": 1}"}"#);
-    assert!(found == code::BAD_REQUEST && message.contains("did you mean"), "{message}");
-    let ROk(mut data) = open_dataset(r#"{"dataset": "spice"}"#.into(), DATASETS) else { panic!("not opened") };
+    assert!(
+        found == code::BAD_REQUEST && message.contains("did you mean"),
+        "{message}"
+    );
+    let ROk(mut data) = open_dataset(r#"{"dataset": "spice"}"#.into(), DATASETS) else {
+        panic!("not opened")
+    };
     let mut out = [0_u64];
     for (split, index) in [("validation", 0_u64), ("valid", 1_000_000)] {
         assert!(
@@ -71,7 +126,12 @@ fn errors_cross_with_a_code_and_a_remedy() {
     }
     let mut small = [0.0; 3];
     let shape = [1, 3];
-    let mut fields = [field("positions", ElementType::F64, &shape, bytes(&mut small))];
+    let mut fields = [field(
+        "positions",
+        ElementType::F64,
+        &shape,
+        bytes(&mut small),
+    )];
     assert!(
         matches!(data.samples_into("valid".into(), (&[0_u64][..]).into(), (&mut fields[..]).into()), RErr(e) if e.message.contains("smaller"))
     );
@@ -89,9 +149,18 @@ fn opening_and_reading_are_fast() {
         paths.push((path, "the file given".into()));
     }
     for (path, name) in paths {
-        let options = if path.is_empty() { String::new() } else { format!("{{\\\"path\\\": \\\"{path}\\\"}}") };
+        let options = if path.is_empty() {
+            String::new()
+        } else {
+            format!("{{\\\"path\\\": \\\"{path}\\\"}}")
+        };
         let start = Instant::now();
-        let ROk(mut data) = open_dataset(format!(r#"{{"dataset": "spice", "options": "{options}"}}"#).as_str().into(), DATASETS) else {
+        let ROk(mut data) = open_dataset(
+            format!(r#"{{"dataset": "spice", "options": "{options}"}}"#)
+                .as_str()
+                .into(),
+            DATASETS,
+        ) else {
             panic!("not opened")
         };
         let opened = start.elapsed();
@@ -100,12 +169,31 @@ fn opening_and_reading_are_fast() {
         let mut times = Vec::new();
         for _ in 0..5 {
             let start = Instant::now();
-            assert!(matches!(data.points_into("train".into(), (&indices[..]).into(), (&mut points[..]).into()), ROk(())));
+            assert!(matches!(
+                data.points_into(
+                    "train".into(),
+                    (&indices[..]).into(),
+                    (&mut points[..]).into()
+                ),
+                ROk(())
+            ));
             let shape = [points.iter().sum::<u64>(), 3];
-            let (mut x, mut f) = (vec![0.0; 3 * shape[0] as usize], vec![0.0; 3 * shape[0] as usize]);
-            let mut fields =
-                [field("positions", ElementType::F64, &shape, bytes(&mut x)), field("forces", ElementType::F64, &shape, bytes(&mut f))];
-            assert!(matches!(data.samples_into("train".into(), (&indices[..]).into(), (&mut fields[..]).into()), ROk(())));
+            let (mut x, mut f) = (
+                vec![0.0; 3 * shape[0] as usize],
+                vec![0.0; 3 * shape[0] as usize],
+            );
+            let mut fields = [
+                field("positions", ElementType::F64, &shape, bytes(&mut x)),
+                field("forces", ElementType::F64, &shape, bytes(&mut f)),
+            ];
+            assert!(matches!(
+                data.samples_into(
+                    "train".into(),
+                    (&indices[..]).into(),
+                    (&mut fields[..]).into()
+                ),
+                ROk(())
+            ));
             times.push(start.elapsed().as_secs_f64());
         }
         let best = times.iter().copied().fold(f64::INFINITY, f64::min);

@@ -13,8 +13,16 @@ fn conformations_without_labels_are_no_training_set() {
             && message.contains("label it first"),
         "{message}"
     );
-    for file in ["des-monomers", "ions", "water", "solvated-amino-acids", "amino-acid-ligand-test"] {
-        let Some(path) = shared(&format!("real/spice/conformations/{file}.hdf5")) else { continue };
+    for file in [
+        "des-monomers",
+        "ions",
+        "water",
+        "solvated-amino-acids",
+        "amino-acid-ligand-test",
+    ] {
+        let Some(path) = shared(&format!("real/spice/conformations/{file}.hdf5")) else {
+            continue;
+        };
         assert!(refused(&path, |_| ()).contains("label it first"));
     }
 }
@@ -25,8 +33,14 @@ fn elements_come_from_the_map_numbers_and_lengths_from_nanometres() {
     let mut found = Vec::new();
     assert_eq!(for_each_group(&path, |g| found.push(g)).unwrap(), 0);
     assert_eq!(
-        found.iter().map(|g| (g.name.as_str(), g.species.clone(), g.conformations())).collect::<Vec<_>>(),
-        [("methanol", vec![6, 8, 1, 1, 1, 1], 3), ("water", vec![8, 1, 1], 3)]
+        found
+            .iter()
+            .map(|g| (g.name.as_str(), g.species.clone(), g.conformations()))
+            .collect::<Vec<_>>(),
+        [
+            ("methanol", vec![6, 8, 1, 1, 1, 1], 3),
+            ("water", vec![8, 1, 1], 3)
+        ]
     );
     // f32 nanometres, so 1e-6 Å.
     assert!((found[1].positions[3] - 1.81 * equivbench_spice::units::BOHR).abs() < 1e-6);
@@ -36,19 +50,39 @@ fn elements_come_from_the_map_numbers_and_lengths_from_nanometres() {
 fn exchanged_rows_are_found() {
     let (_folder, path) = fixture("conformations.hdf5");
     let report = check_bonds(&path).unwrap();
-    assert_eq!(report, BondReport { groups: 2, conformations: 6, empty_groups: 0, bad_groups: 1, bad_conformations: 1 });
+    assert_eq!(
+        report,
+        BondReport {
+            groups: 2,
+            conformations: 6,
+            empty_groups: 0,
+            bad_groups: 1,
+            bad_conformations: 1
+        }
+    );
 }
 
 /// 167 of 2,000 conformations in 37 of 200 groups, and none elsewhere: the figures of an independent check with RDKit.
 #[test]
 fn the_known_defect_of_the_amino_acid_ligand_test_set_is_found() {
-    for (file, groups, conformations, bad_groups, bad_conformations) in
-        [("amino-acid-ligand-test", 200, 2000, 37, 167), ("des-monomers", 378, 18_900, 0, 0)]
-    {
-        let Some(path) = shared(&format!("real/spice/conformations/{file}.hdf5")) else { continue };
-        let expected = BondReport { groups, conformations, empty_groups: 0, bad_groups, bad_conformations };
+    for (file, groups, conformations, bad_groups, bad_conformations) in [
+        ("amino-acid-ligand-test", 200, 2000, 37, 167),
+        ("des-monomers", 378, 18_900, 0, 0),
+    ] {
+        let Some(path) = shared(&format!("real/spice/conformations/{file}.hdf5")) else {
+            continue;
+        };
+        let expected = BondReport {
+            groups,
+            conformations,
+            empty_groups: 0,
+            bad_groups,
+            bad_conformations,
+        };
         assert_eq!(check_bonds(&path).unwrap(), expected, "{file}");
     }
-    let Some(path) = shared("real/spice/conformations/solvated-amino-acids.hdf5") else { return };
+    let Some(path) = shared("real/spice/conformations/solvated-amino-acids.hdf5") else {
+        return;
+    };
     assert_eq!(check_bonds(&path).unwrap().bad_conformations, 0);
 }

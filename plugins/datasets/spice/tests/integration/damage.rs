@@ -17,16 +17,26 @@ fn unpacked(name: &str) -> Vec<u8> {
 /// Opens a file and reads every sample: how many there are, or the error's text.
 fn read_all(path: &Path) -> Result<u64, String> {
     let run = || {
-        let mut data = Spice::open(options(path, |o| o.split_by = "frame".into()), 1).map_err(|e| e.to_string())?;
+        let mut data = Spice::open(options(path, |o| o.split_by = "frame".into()), 1)
+            .map_err(|e| e.to_string())?;
         for split in data.describe().splits {
             for i in 0..split.samples {
-                let c = data.conformation(&split.name, i).map_err(|e| e.to_string())?;
-                assert!(c.positions.iter().chain(&c.forces).chain([&c.energy]).all(|x| x.is_finite()));
+                let c = data
+                    .conformation(&split.name, i)
+                    .map_err(|e| e.to_string())?;
+                assert!(
+                    c.positions
+                        .iter()
+                        .chain(&c.forces)
+                        .chain([&c.energy])
+                        .all(|x| x.is_finite())
+                );
             }
         }
         Ok(data.describe().splits.iter().map(|s| s.samples).sum())
     };
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| panic!("the reader panicked on {}", path.display()))
+    catch_unwind(AssertUnwindSafe(run))
+        .unwrap_or_else(|_| panic!("the reader panicked on {}", path.display()))
 }
 
 fn truncations(name: &str, bytes: &[u8], lengths: impl Iterator<Item = usize>) {
@@ -37,16 +47,25 @@ fn truncations(name: &str, bytes: &[u8], lengths: impl Iterator<Item = usize>) {
         let message = match read_all(&path) {
             // The last pages of an LMDB file may be unused; without them nothing is missing.
             Ok(read) if name.ends_with("lmdb") && read == all => continue,
-            Ok(_) => panic!("{name} was cut to {length} of {} bytes and still opened", bytes.len()),
+            Ok(_) => panic!(
+                "{name} was cut to {length} of {} bytes and still opened",
+                bytes.len()
+            ),
             Err(message) => message,
         };
-        assert!(message.contains(name) && !message.contains('\n'), "{message}");
+        assert!(
+            message.contains(name) && !message.contains('\n'),
+            "{message}"
+        );
     }
 }
 
 /// `EQUIVBENCH_FUZZ_ROUNDS` multiplies the number of damaged copies.
 fn flips(name: &str, bytes: &[u8], count: usize) {
-    let rounds = std::env::var("EQUIVBENCH_FUZZ_ROUNDS").ok().and_then(|r| r.parse().ok()).unwrap_or(1_usize);
+    let rounds = std::env::var("EQUIVBENCH_FUZZ_ROUNDS")
+        .ok()
+        .and_then(|r| r.parse().ok())
+        .unwrap_or(1_usize);
     let (_folder, path) = written(name, bytes);
     for i in 0..count * rounds {
         let mut damaged = bytes.to_vec();
@@ -62,7 +81,11 @@ fn flips(name: &str, bytes: &[u8], count: usize) {
 #[test]
 fn a_cut_hdf5_file_is_an_error() {
     let bytes = unpacked("release.hdf5");
-    truncations("cut.hdf5", &bytes, (0..bytes.len()).step_by(bytes.len() / 60 + 1));
+    truncations(
+        "cut.hdf5",
+        &bytes,
+        (0..bytes.len()).step_by(bytes.len() / 60 + 1),
+    );
 }
 
 #[test]
@@ -73,7 +96,11 @@ fn flipped_bytes_of_hdf5_never_panic() {
 #[test]
 fn a_cut_lmdb_file_is_an_error() {
     let bytes = unpacked("rows.aselmdb");
-    truncations("cut.aselmdb", &bytes, (0..bytes.len()).step_by(bytes.len() / 40 + 1));
+    truncations(
+        "cut.aselmdb",
+        &bytes,
+        (0..bytes.len()).step_by(bytes.len() / 40 + 1),
+    );
 }
 
 #[test]
@@ -83,7 +110,12 @@ fn flipped_bytes_of_lmdb_never_panic() {
 
 fn trajectory() -> Vec<u8> {
     let header = "Properties=species:S:1:pos:R:3:forces:R:3 energy=-1.25 pbc=\"F F F\"";
-    (0..40).flat_map(|i| format!("2\n{header}\nO 0.0 0.0 0.0 0.10 0.0 0.0\nH 0.0 0.0 0.9{i:02} -0.10 0.0 0.0\n").into_bytes()).collect()
+    (0..40)
+        .flat_map(|i| {
+            format!("2\n{header}\nO 0.0 0.0 0.0 0.10 0.0 0.0\nH 0.0 0.0 0.9{i:02} -0.10 0.0 0.0\n")
+                .into_bytes()
+        })
+        .collect()
 }
 
 #[test]
@@ -94,7 +126,9 @@ fn flipped_bytes_of_extended_xyz_never_panic() {
 #[test]
 fn a_cut_gzip_file_is_an_error() {
     let mut packed = Vec::new();
-    flate2::read::GzEncoder::new(&trajectory()[..], flate2::Compression::default()).read_to_end(&mut packed).unwrap();
+    flate2::read::GzEncoder::new(&trajectory()[..], flate2::Compression::default())
+        .read_to_end(&mut packed)
+        .unwrap();
     let lengths: Vec<usize> = (0..packed.len()).step_by(packed.len() / 40 + 1).collect();
     truncations("cut.xyz.gz", &packed, lengths.into_iter());
     flips("flip.xyz.gz", &packed, 300);
@@ -102,8 +136,14 @@ fn a_cut_gzip_file_is_an_error() {
 
 #[test]
 fn real_files_cut_anywhere_are_errors() {
-    for file in ["real/spice/SPICE-1.1.4_n2.hdf5", "formats_samples/ase/sample.aselmdb", "real/qm/BOTNet/ethanol_train.xyz.gz"] {
-        let Some(path) = crate::shared(file) else { continue };
+    for file in [
+        "real/spice/SPICE-1.1.4_n2.hdf5",
+        "formats_samples/ase/sample.aselmdb",
+        "real/qm/BOTNet/ethanol_train.xyz.gz",
+    ] {
+        let Some(path) = crate::shared(file) else {
+            continue;
+        };
         let bytes = std::fs::read(&path).unwrap();
         let name = path.file_name().unwrap().to_str().unwrap();
         truncations(name, &bytes, (0..bytes.len()).step_by(bytes.len() / 12 + 1));

@@ -16,7 +16,9 @@ use std::{
 
 /// A file of the shared data, or `None` with a line that says what was skipped.
 fn shared(file: &str) -> Option<PathBuf> {
-    let path = equivbench_testkit::shared_dir().map(|d| d.join("data").join(file)).filter(|p| p.exists());
+    let path = equivbench_testkit::shared_dir()
+        .map(|d| d.join("data").join(file))
+        .filter(|p| p.exists());
     if path.is_none() {
         equivbench_testkit::skip(&format!("shared data {file} are not here"));
     }
@@ -25,9 +27,13 @@ fn shared(file: &str) -> Option<PathBuf> {
 
 /// A fixture of this crate, unpacked into a folder of its own.
 fn fixture(name: &str) -> (tempfile::TempDir, PathBuf) {
-    let packed = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(format!("{name}.gz"));
+    let packed = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures")
+        .join(format!("{name}.gz"));
     let mut bytes = Vec::new();
-    flate2::read::GzDecoder::new(std::fs::File::open(packed).unwrap()).read_to_end(&mut bytes).unwrap();
+    flate2::read::GzDecoder::new(std::fs::File::open(packed).unwrap())
+        .read_to_end(&mut bytes)
+        .unwrap();
     written(name, &bytes)
 }
 
@@ -40,7 +46,10 @@ fn written(name: &str, bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
 }
 
 fn options(path: &Path, change: impl FnOnce(&mut Options)) -> Options {
-    let mut options = Options { path: Some(path.to_str().unwrap().into()), ..Options::default() };
+    let mut options = Options {
+        path: Some(path.to_str().unwrap().into()),
+        ..Options::default()
+    };
     change(&mut options);
     options
 }
@@ -51,18 +60,29 @@ fn open(path: &Path, change: impl FnOnce(&mut Options)) -> Spice {
 
 fn refused(path: &Path, change: impl FnOnce(&mut Options)) -> String {
     match Spice::open(options(path, change), 7) {
-        Ok(data) => panic!("{} was opened: {:?}", path.display(), data.describe().splits),
+        Ok(data) => panic!(
+            "{} was opened: {:?}",
+            path.display(),
+            data.describe().splits
+        ),
         Err(error) => error.to_string(),
     }
 }
 
 fn check(descriptor: &DatasetDescriptor, name: &str) -> (f64, bool) {
-    let found =
-        descriptor.checks.iter().find(|c| c.name.contains(name)).unwrap_or_else(|| panic!("no check {name} in {:#?}", descriptor.checks));
+    let found = descriptor
+        .checks
+        .iter()
+        .find(|c| c.name.contains(name))
+        .unwrap_or_else(|| panic!("no check {name} in {:#?}", descriptor.checks));
     (found.value, found.passed)
 }
 
 /// Number of conformations that were left out for a reason.
 fn left_out(descriptor: &DatasetDescriptor, reason: &str) -> f64 {
-    descriptor.checks.iter().find(|c| c.name == "left out" && c.about.contains(reason)).map_or(0.0, |c| c.value)
+    descriptor
+        .checks
+        .iter()
+        .find(|c| c.name == "left out" && c.about.contains(reason))
+        .map_or(0.0, |c| c.value)
 }

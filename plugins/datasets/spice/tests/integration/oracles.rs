@@ -21,7 +21,15 @@ struct Sums {
 
 fn sums(data: &mut Spice) -> Sums {
     let descriptor = data.describe();
-    let mut sums = Sums { molecules: descriptor.checks.iter().find(|c| c.name == "molecules").unwrap().value, ..Sums::default() };
+    let mut sums = Sums {
+        molecules: descriptor
+            .checks
+            .iter()
+            .find(|c| c.name == "molecules")
+            .unwrap()
+            .value,
+        ..Sums::default()
+    };
     for split in &descriptor.splits {
         let indices: Vec<u64> = (0..split.samples).collect();
         let mut points = vec![0; indices.len()];
@@ -41,22 +49,46 @@ fn sums(data: &mut Spice) -> Sums {
 }
 
 fn close(what: &str, got: f64, expected: f64, tolerance: f64) {
-    assert!((got - expected).abs() <= tolerance * expected.abs(), "{what}: {got} instead of {expected}");
+    assert!(
+        (got - expected).abs() <= tolerance * expected.abs(),
+        "{what}: {got} instead of {expected}"
+    );
 }
 
-fn compare(file: &Path, change: impl FnOnce(&mut Options), units: (f64, f64, f64), expected: &Sums, tolerance: f64) -> Spice {
+fn compare(
+    file: &Path,
+    change: impl FnOnce(&mut Options),
+    units: (f64, f64, f64),
+    expected: &Sums,
+    tolerance: f64,
+) -> Spice {
     let mut data = open(file, change);
     let got = sums(&mut data);
     assert_eq!(
         (got.molecules, got.conformations, got.atoms, got.species),
-        (expected.molecules, expected.conformations, expected.atoms, expected.species),
+        (
+            expected.molecules,
+            expected.conformations,
+            expected.atoms,
+            expected.species
+        ),
         "{}",
         file.display()
     );
     let (length, energy, force) = units;
     close("energy", got.energy / energy, expected.energy, tolerance);
-    close("force²", got.force_square / (force * force), expected.force_square, tolerance);
-    close("position²", got.position_square / (length * length), expected.position_square, tolerance);
+    close(
+        "force²",
+        got.force_square / (force * force),
+        expected.force_square,
+        tolerance,
+    );
+    close(
+        "position²",
+        got.position_square / (length * length),
+        expected.position_square,
+        tolerance,
+    );
     data
 }
 
@@ -66,7 +98,13 @@ const ASE: (f64, f64, f64) = (1.0, 1.0, 1.0);
 fn hdf5(file: &str, name: &str, expected: &Sums) {
     let Some(path) = shared(file) else { return };
     // Few groups: frames are divided so that nothing is left out of the sums.
-    let data = compare(&path, |o| o.split_by = "frame".into(), ATOMIC, expected, 1e-11);
+    let data = compare(
+        &path,
+        |o| o.split_by = "frame".into(),
+        ATOMIC,
+        expected,
+        1e-11,
+    );
     assert_eq!(data.describe().name, name);
 }
 
@@ -82,9 +120,20 @@ fn des_monomers_agree_with_h5py() {
         position_square: 4_582_554.009_171_187,
         species: 961_150,
     };
-    hdf5("xtb/des_monomers_gfn2.hdf5", "des_monomers_gfn2 (GFN2-xTB)", &expected);
-    let Some(path) = shared("xtb/des_monomers_gfn2.hdf5") else { return };
-    close("force RMS", crate::check(&open(&path, |_| ()).describe(), "force RMS").0, 0.890_483_548_519_861_1, 1e-11);
+    hdf5(
+        "xtb/des_monomers_gfn2.hdf5",
+        "des_monomers_gfn2 (GFN2-xTB)",
+        &expected,
+    );
+    let Some(path) = shared("xtb/des_monomers_gfn2.hdf5") else {
+        return;
+    };
+    close(
+        "force RMS",
+        crate::check(&open(&path, |_| ()).describe(), "force RMS").0,
+        0.890_483_548_519_861_1,
+        1e-11,
+    );
 }
 
 /// h5py.
@@ -99,7 +148,11 @@ fn druglike_molecules_agree_with_h5py() {
         position_square: 18_673_358.720_590_61,
         species: 1_362_480,
     };
-    hdf5("xtb/druglike_gfn2.hdf5", "druglike_gfn2 (GFN2-xTB)", &expected);
+    hdf5(
+        "xtb/druglike_gfn2.hdf5",
+        "druglike_gfn2 (GFN2-xTB)",
+        &expected,
+    );
 }
 
 /// h5py.
@@ -114,7 +167,11 @@ fn water_clusters_agree_with_h5py() {
         position_square: 1_426_341.469_034_697,
         species: 60_000,
     };
-    hdf5("xtb/water30_gfn2.hdf5", "water30_gfn2 (GFN2-xTB)", &expected);
+    hdf5(
+        "xtb/water30_gfn2.hdf5",
+        "water30_gfn2 (GFN2-xTB)",
+        &expected,
+    );
 }
 
 /// h5py.
@@ -129,12 +186,28 @@ fn the_excerpt_of_spice_agrees_with_h5py_and_is_the_only_one_called_dft() {
         position_square: 37_574.427_404_243_17,
         species: 3775,
     };
-    hdf5("real/spice/SPICE-1.1.4_n2.hdf5", "SPICE-1.1.4_n2 (wB97M-D3BJ)", &expected);
-    let Some(path) = shared("real/spice/SPICE-1.1.4_n2.hdf5") else { return };
+    hdf5(
+        "real/spice/SPICE-1.1.4_n2.hdf5",
+        "SPICE-1.1.4_n2 (wB97M-D3BJ)",
+        &expected,
+    );
+    let Some(path) = shared("real/spice/SPICE-1.1.4_n2.hdf5") else {
+        return;
+    };
     let descriptor = open(&path, |_| ()).describe();
-    assert_eq!(descriptor.normalisers["forces"].scale, 1.075_799_982_214_481_3);
-    assert_eq!(descriptor.normalisers["energy"].mean, -140.803_565_190_357_92);
-    assert!(descriptor.checks.iter().all(|c| c.passed), "{:#?}", descriptor.checks);
+    assert_eq!(
+        descriptor.normalisers["forces"].scale,
+        1.075_799_982_214_481_3
+    );
+    assert_eq!(
+        descriptor.normalisers["energy"].mean,
+        -140.803_565_190_357_92
+    );
+    assert!(
+        descriptor.checks.iter().all(|c| c.passed),
+        "{:#?}",
+        descriptor.checks
+    );
 }
 
 /// h5py.
@@ -149,7 +222,11 @@ fn uncompressed_arrays_agree_with_h5py() {
         position_square: 376_687.388_404_151_2,
         species: 82_750,
     };
-    hdf5("formats_samples/spice_layout_contiguous.hdf5", "spice_layout_contiguous (GFN2-xTB)", &expected);
+    hdf5(
+        "formats_samples/spice_layout_contiguous.hdf5",
+        "spice_layout_contiguous (GFN2-xTB)",
+        &expected,
+    );
 }
 
 /// h5py, over the groups of tests/fixtures/release.hdf5 that are not skipped; runs without shared data.
@@ -165,7 +242,13 @@ fn the_fixture_agrees_with_h5py_without_any_download() {
         position_square: 18_097.575_201_223_633,
         species: 2317,
     };
-    let data = compare(&path, |o| o.split_by = "frame".into(), ATOMIC, &expected, 1e-11);
+    let data = compare(
+        &path,
+        |o| o.split_by = "frame".into(),
+        ATOMIC,
+        &expected,
+        1e-11,
+    );
     assert_eq!(left_out(&data.describe(), "single atom"), 1.0);
     assert_eq!(left_out(&data.describe(), "without conformations"), 1.0);
 }
@@ -188,8 +271,12 @@ fn trajectories_of_3bpa_agree_with_ase() {
         species: 53_000,
     };
     xyz("real/qm/BOTNet/3BPA_train_300K.xyz.gz", &expected);
-    let expected =
-        Sums { energy: -8_829_558.856_034_97, force_square: 81_810.220_956_177_71, position_square: 217_205.056_338_720_46, ..expected };
+    let expected = Sums {
+        energy: -8_829_558.856_034_97,
+        force_square: 81_810.220_956_177_71,
+        position_square: 217_205.056_338_720_46,
+        ..expected
+    };
     xyz("real/qm/BOTNet/3BPA_train_mixedT.xyz.gz", &expected);
 }
 
@@ -206,15 +293,21 @@ fn trajectories_of_ethanol_agree_with_ase() {
         species: 26_000,
     };
     xyz("real/qm/BOTNet/ethanol_test_MD.xyz.gz", &expected);
-    let expected =
-        Sums { energy: -4_209_617.132_528_299_5, force_square: 38_049.918_310_853_594, position_square: 22_927.546_114_170_71, ..expected };
+    let expected = Sums {
+        energy: -4_209_617.132_528_299_5,
+        force_square: 38_049.918_310_853_594,
+        position_square: 22_927.546_114_170_71,
+        ..expected
+    };
     xyz("real/qm/BOTNet/ethanol_train.xyz.gz", &expected);
 }
 
 /// ASE, in the units of the file (kcal/mol).
 #[test]
 fn a_file_in_kilocalories_agrees_with_ase_once_the_unit_is_named() {
-    let Some(path) = shared("real/qm/metatrain/ethanol_reduced_100.xyz.gz") else { return };
+    let Some(path) = shared("real/qm/metatrain/ethanol_reduced_100.xyz.gz") else {
+        return;
+    };
     let expected = Sums {
         molecules: 1.0,
         conformations: 100,
@@ -225,10 +318,23 @@ fn a_file_in_kilocalories_agrees_with_ase_once_the_unit_is_named() {
         species: 2600,
     };
     let kcal = (1.0, units::KCAL_PER_MOL, units::KCAL_PER_MOL);
-    let data = compare(&path, |o| o.energy_unit = Some("kcal/mol".into()), kcal, &expected, 1e-11);
-    assert!(data.describe().checks.iter().all(|c| c.passed), "{:#?}", data.describe().checks);
+    let data = compare(
+        &path,
+        |o| o.energy_unit = Some("kcal/mol".into()),
+        kcal,
+        &expected,
+        1e-11,
+    );
+    assert!(
+        data.describe().checks.iter().all(|c| c.passed),
+        "{:#?}",
+        data.describe().checks
+    );
     let (rms, passed) = crate::check(&open(&path, |_| ()).describe(), "force RMS");
-    assert!(!passed && rms > 20.0, "without the unit the check must fail: {rms}");
+    assert!(
+        !passed && rms > 20.0,
+        "without the unit the check must fail: {rms}"
+    );
 }
 
 /// ASE; the three one-atom frames are left out here, their energies and atoms are subtracted from ASE's sums.
@@ -245,17 +351,33 @@ fn solvents_agree_with_ase_in_spite_of_integer_columns_and_reference_atoms() {
     };
     xyz("real/qm/solvents/solvent_xtb_test.xyz.gz", &expected);
 
-    let Some(path) = shared("real/qm/solvents/solvent_train.xyz.gz") else { return };
-    for (energy, forces, force_square) in
-        [("energy_xtb", "forces_xtb", 86_442.257_067_316_47), ("MACE_energy", "MACE_forces", 85_383.672_157_326_2)]
-    {
+    let Some(path) = shared("real/qm/solvents/solvent_train.xyz.gz") else {
+        return;
+    };
+    for (energy, forces, force_square) in [
+        ("energy_xtb", "forces_xtb", 86_442.257_067_316_47),
+        ("MACE_energy", "MACE_forces", 85_383.672_157_326_2),
+    ] {
         let mut data = open(&path, |o| {
-            (o.split_by, o.energy_key, o.forces_key) = ("frame".into(), Some(energy.into()), Some(forces.into()));
+            (o.split_by, o.energy_key, o.forces_key) =
+                ("frame".into(), Some(energy.into()), Some(forces.into()));
         });
         let got = sums(&mut data);
-        assert_eq!((got.conformations, got.atoms, left_out(&data.describe(), "single atom")), (200, 5806, 3.0));
+        assert_eq!(
+            (
+                got.conformations,
+                got.atoms,
+                left_out(&data.describe(), "single atom")
+            ),
+            (200, 5806, 3.0)
+        );
         close("force²", got.force_square, force_square, 1e-12);
-        close("position²", got.position_square, 143_939.018_364_390_74, 1e-12);
+        close(
+            "position²",
+            got.position_square,
+            143_939.018_364_390_74,
+            1e-12,
+        );
     }
 }
 
@@ -272,7 +394,11 @@ fn extended_xyz_and_lmdb_of_one_set_agree_with_ase_and_with_each_other() {
         species: 13_650,
     };
     xyz("formats_samples/ase/sample.extxyz.gz", &expected);
-    let expected = Sums { force_square: 8_771.714_436_120_05, position_square: 14_848.823_834_923_636, ..expected };
+    let expected = Sums {
+        force_square: 8_771.714_436_120_05,
+        position_square: 14_848.823_834_923_636,
+        ..expected
+    };
     xyz("formats_samples/ase/sample.aselmdb", &expected);
 }
 
@@ -281,27 +407,60 @@ fn extended_xyz_and_lmdb_of_one_set_agree_with_ase_and_with_each_other() {
 fn the_embedded_sample_agrees_with_h5py() {
     let mut data = Spice::open(Options::default(), 7).unwrap();
     let got = sums(&mut data);
-    assert_eq!((got.molecules, got.conformations, got.atoms), (694.0, 2082, 66_150));
-    close("energy", got.energy / ATOMIC.1, -15_200.836_771_531_183, 1e-11);
-    close("force²", got.force_square / (ATOMIC.2 * ATOMIC.2), 79.047_195_635_492_81, 1e-11);
-    close("position²", got.position_square / (ATOMIC.0 * ATOMIC.0), 3_734_053.414_608_802, 1e-11);
+    assert_eq!(
+        (got.molecules, got.conformations, got.atoms),
+        (694.0, 2082, 66_150)
+    );
+    close(
+        "energy",
+        got.energy / ATOMIC.1,
+        -15_200.836_771_531_183,
+        1e-11,
+    );
+    close(
+        "force²",
+        got.force_square / (ATOMIC.2 * ATOMIC.2),
+        79.047_195_635_492_81,
+        1e-11,
+    );
+    close(
+        "position²",
+        got.position_square / (ATOMIC.0 * ATOMIC.0),
+        3_734_053.414_608_802,
+        1e-11,
+    );
     let descriptor = data.describe();
     assert_eq!(descriptor.name, "spice-mini (GFN2-xTB)");
-    assert!(descriptor.checks.iter().all(|c| c.passed), "{:#?}", descriptor.checks);
+    assert!(
+        descriptor.checks.iter().all(|c| c.passed),
+        "{:#?}",
+        descriptor.checks
+    );
 }
 
 /// The sample is a part of the set it was cut from, number for number.
 #[test]
 fn every_embedded_conformation_lies_in_the_set_it_was_cut_from() {
-    let Some(path) = shared("xtb/druglike_gfn2.hdf5") else { return };
+    let Some(path) = shared("xtb/druglike_gfn2.hdf5") else {
+        return;
+    };
     let mut all = std::collections::HashSet::new();
     let mut collect = |data: &mut Spice, insert: bool| {
         for split in data.describe().splits {
             for i in 0..split.samples {
                 let c = data.conformation(&split.name, i).unwrap();
                 let bits = |v: &[f64]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-                let entry = (c.species.clone(), bits(&c.positions), bits(&c.forces), c.energy.to_bits());
-                assert!(if insert { all.insert(entry) } else { all.remove(&entry) });
+                let entry = (
+                    c.species.clone(),
+                    bits(&c.positions),
+                    bits(&c.forces),
+                    c.energy.to_bits(),
+                );
+                assert!(if insert {
+                    all.insert(entry)
+                } else {
+                    all.remove(&entry)
+                });
             }
         }
     };

@@ -7,8 +7,16 @@ use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 
 fn molecules(data: &Spice) -> BTreeMap<String, BTreeSet<String>> {
-    let names = |s: &equivbench_plugin::SplitDescriptor| (0..s.samples).map(|i| data.molecule(&s.name, i).unwrap().to_owned()).collect();
-    data.describe().splits.iter().map(|s| (s.name.clone(), names(s))).collect()
+    let names = |s: &equivbench_plugin::SplitDescriptor| {
+        (0..s.samples)
+            .map(|i| data.molecule(&s.name, i).unwrap().to_owned())
+            .collect()
+    };
+    data.describe()
+        .splits
+        .iter()
+        .map(|s| (s.name.clone(), names(s)))
+        .collect()
 }
 
 fn assert_disjoint(data: &Spice) {
@@ -21,18 +29,37 @@ fn assert_disjoint(data: &Spice) {
 #[test]
 fn the_embedded_sample_needs_nothing_and_keeps_molecules_apart() {
     let data = Spice::open(Options::default(), 1).unwrap();
-    let splits: Vec<_> = data.describe().splits.iter().map(|s| (s.name.clone(), s.samples, s.groups)).collect();
-    assert_eq!(splits, [("train".into(), 1872, 624), ("valid".into(), 105, 35), ("test".into(), 105, 35)]);
+    let splits: Vec<_> = data
+        .describe()
+        .splits
+        .iter()
+        .map(|s| (s.name.clone(), s.samples, s.groups))
+        .collect();
+    assert_eq!(
+        splits,
+        [
+            ("train".into(), 1872, 624),
+            ("valid".into(), 105, 35),
+            ("test".into(), 105, 35)
+        ]
+    );
     assert_disjoint(&data);
 }
 
 #[test]
 fn the_seed_decides_and_nothing_else() {
-    let (a, b) = (Spice::open(Options::default(), 1).unwrap(), Spice::open(Options::default(), 1).unwrap());
+    let (a, b) = (
+        Spice::open(Options::default(), 1).unwrap(),
+        Spice::open(Options::default(), 1).unwrap(),
+    );
     let c = Spice::open(Options::default(), 2).unwrap();
     assert_eq!(molecules(&a), molecules(&b));
     assert_ne!(molecules(&a)["valid"], molecules(&c)["valid"]);
-    assert_eq!(a.describe().content_hash, c.describe().content_hash, "the seed is no content");
+    assert_eq!(
+        a.describe().content_hash,
+        c.describe().content_hash,
+        "the seed is no content"
+    );
 }
 
 /// Taken when the first results were; results of two versions of this plugin can be compared only as long as they hold.
@@ -43,18 +70,30 @@ fn neither_the_splits_of_the_sample_nor_its_hash_move_between_versions() {
         let descriptor = data.describe();
         let mut hasher = Sha256::new();
         for split in &descriptor.splits {
-            (0..split.samples).for_each(|i| hasher.update(format!("{}\n", data.molecule(&split.name, i).unwrap())));
+            (0..split.samples).for_each(|i| {
+                hasher.update(format!("{}\n", data.molecule(&split.name, i).unwrap()))
+            });
         }
-        let found: String = hasher.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect();
+        let found: String = hasher
+            .finalize()
+            .iter()
+            .take(8)
+            .map(|b| format!("{b:02x}"))
+            .collect();
         assert_eq!(found, order, "{seed}");
-        assert_eq!(descriptor.content_hash, "d26b1fc88091d6b6678c0b748f8a554b3eb7af3969dc61461633d0bf3d834e95");
+        assert_eq!(
+            descriptor.content_hash,
+            "d26b1fc88091d6b6678c0b748f8a554b3eb7af3969dc61461633d0bf3d834e95"
+        );
     }
 }
 
 #[test]
 fn the_first_64_of_the_validation_split_are_of_many_molecules() {
     let data = Spice::open(Options::default(), 1).unwrap();
-    let first: BTreeSet<_> = (0..64).map(|i| data.molecule("valid", i).unwrap()).collect();
+    let first: BTreeSet<_> = (0..64)
+        .map(|i| data.molecule("valid", i).unwrap())
+        .collect();
     assert!(first.len() >= 25, "{}", first.len());
 }
 
@@ -65,13 +104,18 @@ fn a_molecule_in_two_subsets_and_two_orders_of_atoms_is_one() {
         let data = Spice::open(crate::options(&path, |_| ()), seed).unwrap();
         assert_disjoint(&data);
         // 8 groups of 9 are different molecules; water is there twice.
-        assert_eq!(molecules(&data).values().map(BTreeSet::len).sum::<usize>(), 8);
+        assert_eq!(
+            molecules(&data).values().map(BTreeSet::len).sum::<usize>(),
+            8
+        );
     }
 }
 
 #[test]
 fn des_monomers_are_divided_by_molecule() {
-    let Some(path) = shared("xtb/des_monomers_gfn2.hdf5") else { return };
+    let Some(path) = shared("xtb/des_monomers_gfn2.hdf5") else {
+        return;
+    };
     let data = open(&path, |_| ());
     assert_disjoint(&data);
     let groups: Vec<u64> = data.describe().splits.iter().map(|s| s.groups).collect();
@@ -80,25 +124,74 @@ fn des_monomers_are_divided_by_molecule() {
 
 #[test]
 fn one_trajectory_is_cut_into_blocks_and_says_so() {
-    let Some(path) = shared("real/qm/BOTNet/3BPA_train_300K.xyz.gz") else { return };
+    let Some(path) = shared("real/qm/BOTNet/3BPA_train_300K.xyz.gz") else {
+        return;
+    };
     let descriptor = open(&path, |_| ()).describe();
-    assert_eq!(descriptor.splits.iter().map(|s| s.samples).collect::<Vec<_>>(), [450, 25, 25]);
-    assert!(descriptor.checks.iter().any(|c| c.about.contains("contiguous blocks")));
+    assert_eq!(
+        descriptor
+            .splits
+            .iter()
+            .map(|s| s.samples)
+            .collect::<Vec<_>>(),
+        [450, 25, 25]
+    );
+    assert!(
+        descriptor
+            .checks
+            .iter()
+            .any(|c| c.about.contains("contiguous blocks"))
+    );
     assert_eq!(descriptor.name, "3BPA_train_300K");
-    assert!(crate::refused(&path, |o| o.split_by = "molecule".into()).contains("training split is empty"));
+    assert!(
+        crate::refused(&path, |o| o.split_by = "molecule".into())
+            .contains("training split is empty")
+    );
 }
 
 #[test]
 fn several_files_are_one_dataset() {
-    let (Some(a), Some(b)) = (shared("real/qm/BOTNet/ethanol_train.xyz.gz"), shared("real/qm/BOTNet/ethanol_test_MD.xyz.gz")) else {
+    let (Some(a), Some(b)) = (
+        shared("real/qm/BOTNet/ethanol_train.xyz.gz"),
+        shared("real/qm/BOTNet/ethanol_test_MD.xyz.gz"),
+    ) else {
         return;
     };
     let both = format!("{}, {}", a.display(), b.display());
-    let data = Spice::open(Options { path: Some(both), ..Options::default() }, 1).unwrap();
-    assert_eq!(data.describe().splits.iter().map(|s| s.samples).sum::<u64>(), 2000);
+    let data = Spice::open(
+        Options {
+            path: Some(both),
+            ..Options::default()
+        },
+        1,
+    )
+    .unwrap();
+    assert_eq!(
+        data.describe()
+            .splits
+            .iter()
+            .map(|s| s.samples)
+            .sum::<u64>(),
+        2000
+    );
     assert_eq!(data.describe().source, "ethanol_train.xyz.gz and 1 more");
-    let folder = Spice::open(Options { path: Some(a.parent().unwrap().display().to_string()), ..Options::default() }, 1).unwrap();
-    assert_eq!(folder.describe().splits.iter().map(|s| s.samples).sum::<u64>(), 3000);
+    let folder = Spice::open(
+        Options {
+            path: Some(a.parent().unwrap().display().to_string()),
+            ..Options::default()
+        },
+        1,
+    )
+    .unwrap();
+    assert_eq!(
+        folder
+            .describe()
+            .splits
+            .iter()
+            .map(|s| s.samples)
+            .sum::<u64>(),
+        3000
+    );
 }
 
 #[test]
@@ -106,13 +199,28 @@ fn filters_leave_out_and_count() {
     let (_folder, path) = fixture("release.hdf5");
     let charged = open(&path, |o| o.neutral_only = true).describe();
     assert_eq!(left_out(&charged, "charged"), 1.0);
-    let subset = open(&path, |o| (o.subset, o.split_by) = (Some("SPICE Fixture A v9.9".into()), "frame".into())).describe();
+    let subset = open(&path, |o| {
+        (o.subset, o.split_by) = (Some("SPICE Fixture A v9.9".into()), "frame".into())
+    })
+    .describe();
     assert_eq!(subset.splits.iter().map(|s| s.samples).sum::<u64>(), 24);
     let water = open(&path, |o| {
-        (o.elements, o.split_by, o.test_fraction, o.train_fraction) = (vec!["H".into(), "O".into()], "frame".into(), 0.0, 0.95);
+        (o.elements, o.split_by, o.test_fraction, o.train_fraction) =
+            (vec!["H".into(), "O".into()], "frame".into(), 0.0, 0.95);
     });
-    assert_eq!(water.describe().splits.iter().map(|s| s.samples).sum::<u64>(), 3);
-    let calm = open(&path, |o| (o.max_gradient_component, o.split_by) = (Some(0.02), "frame".into())).describe();
+    assert_eq!(
+        water
+            .describe()
+            .splits
+            .iter()
+            .map(|s| s.samples)
+            .sum::<u64>(),
+        3
+    );
+    let calm = open(&path, |o| {
+        (o.max_gradient_component, o.split_by) = (Some(0.02), "frame".into())
+    })
+    .describe();
     let kept: u64 = calm.splits.iter().map(|s| s.samples).sum();
     assert!(kept < 27 && kept as f64 + left_out(&calm, "max_gradient_component") == 27.0);
 }
@@ -123,6 +231,9 @@ fn options_and_bytes_change_the_hash_but_the_place_does_not() {
     let (_b, second) = fixture("release.hdf5");
     let hash = |path, change: fn(&mut Options)| open(path, change).describe().content_hash;
     assert_eq!(hash(&first, |_| ()), hash(&second, |_| ()));
-    assert_ne!(hash(&first, |_| ()), hash(&first, |o| o.neutral_only = true));
+    assert_ne!(
+        hash(&first, |_| ()),
+        hash(&first, |o| o.neutral_only = true)
+    );
     assert_eq!(hash(&first, |_| ()).len(), 64);
 }

@@ -31,12 +31,23 @@ impl OwnedBatch {
             *end += n as u64;
             Some(*end)
         }));
-        let batch = Self { offsets, fields: Vec::new() };
+        let batch = Self {
+            offsets,
+            fields: Vec::new(),
+        };
         let bytes = bytemuck::cast_slice(species).to_vec();
         let shape = vec![species.len() as u64];
-        let species =
-            OwnedField { name: "species", kind: FieldKind::Invariant, rows: Rows::Point, element: ElementType::I64, shape, bytes };
-        batch.with("positions", FieldKind::Vector, Rows::Point, positions, 3).push(species)
+        let species = OwnedField {
+            name: "species",
+            kind: FieldKind::Invariant,
+            rows: Rows::Point,
+            element: ElementType::I64,
+            shape,
+            bytes,
+        };
+        batch
+            .with("positions", FieldKind::Vector, Rows::Point, positions, 3)
+            .push(species)
     }
 
     /// Adds the target forces `[atoms, 3]`.
@@ -49,13 +60,27 @@ impl OwnedBatch {
         self.with("energy", FieldKind::Invariant, Rows::Sample, energy, 1)
     }
 
-    fn with(self, name: &'static str, kind: FieldKind, rows: Rows, values: &[f64], width: usize) -> Self {
+    fn with(
+        self,
+        name: &'static str,
+        kind: FieldKind,
+        rows: Rows,
+        values: &[f64],
+        width: usize,
+    ) -> Self {
         let mut shape = vec![(values.len() / width) as u64];
         if width > 1 {
             shape.push(width as u64);
         }
         let bytes = bytemuck::cast_slice(values).to_vec();
-        self.push(OwnedField { name, kind, rows, element: ElementType::F64, shape, bytes })
+        self.push(OwnedField {
+            name,
+            kind,
+            rows,
+            element: ElementType::F64,
+            shape,
+            bytes,
+        })
     }
 
     fn push(mut self, field: OwnedField) -> Self {
@@ -78,7 +103,11 @@ impl OwnedBatch {
             })
             .collect();
         let samples = self.offsets.len() as u64 - 1;
-        f(&abi::Batch { samples, offsets: RSlice::from_slice(&self.offsets), fields: RSlice::from_slice(&fields) })
+        f(&abi::Batch {
+            samples,
+            offsets: RSlice::from_slice(&self.offsets),
+            fields: RSlice::from_slice(&fields),
+        })
     }
 }
 

@@ -27,11 +27,14 @@ impl Chains {
             *end += n as u64;
             Some(*end)
         }));
-        OwnedBatch { offsets: offsets.collect(), fields: Vec::new() }
-            .with_cloud("positions", &self.positions)
-            .with_times(&self.flow_time)
-            .with_integers("residue_index", &self.residue_index)
-            .with_integers("chain_break", &self.chain_break)
+        OwnedBatch {
+            offsets: offsets.collect(),
+            fields: Vec::new(),
+        }
+        .with_cloud("positions", &self.positions)
+        .with_times(&self.flow_time)
+        .with_integers("residue_index", &self.residue_index)
+        .with_integers("chain_break", &self.chain_break)
     }
 
     /// Some of the chains, in the order that is given.
@@ -39,10 +42,16 @@ impl Chains {
         let mut selected = Self::default();
         for &chain in chains {
             let range = self.range(chain);
-            selected.positions.extend(&self.positions[3 * range.start..3 * range.end]);
+            selected
+                .positions
+                .extend(&self.positions[3 * range.start..3 * range.end]);
             selected.flow_time.push(self.flow_time[chain]);
-            selected.residue_index.extend(&self.residue_index[range.clone()]);
-            selected.chain_break.extend(&self.chain_break[range.clone()]);
+            selected
+                .residue_index
+                .extend(&self.residue_index[range.clone()]);
+            selected
+                .chain_break
+                .extend(&self.chain_break[range.clone()]);
             selected.sizes.push(range.len());
         }
         selected
@@ -50,14 +59,19 @@ impl Chains {
 
     /// The chains, each rotated in its own way.
     pub(crate) fn rotated(&self, rotations: &[Rotation]) -> Self {
-        Self { positions: self.rotate(&self.positions, rotations), ..self.clone() }
+        Self {
+            positions: self.rotate(&self.positions, rotations),
+            ..self.clone()
+        }
     }
 
     /// Vectors of residues `[residues, 3]`, those of each chain rotated in its own way.
     pub(crate) fn rotate(&self, vectors: &[f64], rotations: &[Rotation]) -> Vec<f64> {
         let of_chain = |chain: usize| {
             let range = self.range(chain);
-            vectors[3 * range.start..3 * range.end].chunks_exact(3).flat_map(move |v| rotations[chain].map(|row| dot(&row, v)))
+            vectors[3 * range.start..3 * range.end]
+                .chunks_exact(3)
+                .flat_map(move |v| rotations[chain].map(|row| dot(&row, v)))
         };
         (0..self.sizes.len()).flat_map(of_chain).collect()
     }
@@ -72,13 +86,34 @@ impl Chains {
 /// Chains on their way from noise to a trace, and the velocities that lead there.
 pub(crate) fn noisy_chains(sizes: &[usize], flow_time: &[f64], seed: u64) -> (Chains, Vec<f64>) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let (mut chains, mut target) = (Chains { sizes: sizes.to_vec(), flow_time: flow_time.to_vec(), ..Chains::default() }, Vec::new());
+    let (mut chains, mut target) = (
+        Chains {
+            sizes: sizes.to_vec(),
+            flow_time: flow_time.to_vec(),
+            ..Chains::default()
+        },
+        Vec::new(),
+    );
     for (&n, &t) in sizes.iter().zip(flow_time) {
         let (clean, noise) = (centred(trace(n, &mut rng)), centred(noise(n, &mut rng)));
-        chains.positions.extend(clean.iter().zip(&noise).map(|(x1, x0)| f64::from(((1.0 - t) * x0 + t * x1) as f32)));
-        target.extend(clean.iter().zip(&noise).map(|(x1, x0)| f64::from((x1 - x0) as f32)));
-        chains.residue_index.extend((0..n as i64).map(|k| k + 5 + 4 * i64::from(k > n as i64 / 2)));
-        chains.chain_break.extend((0..n).map(|k| i64::from(k == n / 2 && n > 2)));
+        chains.positions.extend(
+            clean
+                .iter()
+                .zip(&noise)
+                .map(|(x1, x0)| f64::from(((1.0 - t) * x0 + t * x1) as f32)),
+        );
+        target.extend(
+            clean
+                .iter()
+                .zip(&noise)
+                .map(|(x1, x0)| f64::from((x1 - x0) as f32)),
+        );
+        chains
+            .residue_index
+            .extend((0..n as i64).map(|k| k + 5 + 4 * i64::from(k > n as i64 / 2)));
+        chains
+            .chain_break
+            .extend((0..n).map(|k| i64::from(k == n / 2 && n > 2)));
     }
     (chains, target)
 }
@@ -88,7 +123,8 @@ fn trace(residues: usize, rng: &mut ChaCha8Rng) -> Vec<f64> {
     let (mut points, mut at, mut direction) = (Vec::new(), [0.0; 3], [1.0, 0.0, 0.0]);
     for _ in 0..residues {
         points.extend(at);
-        let turned: [f64; 3] = std::array::from_fn(|axis| direction[axis] + rng.random_range(-0.9..0.9));
+        let turned: [f64; 3] =
+            std::array::from_fn(|axis| direction[axis] + rng.random_range(-0.9..0.9));
         let length = turned.iter().map(|x| x * x).sum::<f64>().sqrt().max(1e-3);
         direction = turned.map(|x| x / length);
         at = std::array::from_fn(|axis| at[axis] + 0.38 * direction[axis]);
@@ -98,14 +134,20 @@ fn trace(residues: usize, rng: &mut ChaCha8Rng) -> Vec<f64> {
 
 /// Numbers of mean 0 and variance 1: twelve uniform ones added up.
 fn noise(residues: usize, rng: &mut ChaCha8Rng) -> Vec<f64> {
-    (0..3 * residues).map(|_| (0..12).map(|_| rng.random_range(-0.5..0.5)).sum()).collect()
+    (0..3 * residues)
+        .map(|_| (0..12).map(|_| rng.random_range(-0.5..0.5)).sum())
+        .collect()
 }
 
 fn centred(mut points: Vec<f64>) -> Vec<f64> {
     let n = (points.len() / 3) as f64;
     for axis in 0..3 {
         let mean = points.iter().skip(axis).step_by(3).sum::<f64>() / n;
-        points.iter_mut().skip(axis).step_by(3).for_each(|x| *x -= mean);
+        points
+            .iter_mut()
+            .skip(axis)
+            .step_by(3)
+            .for_each(|x| *x -= mean);
     }
     points
 }
@@ -127,9 +169,21 @@ fn rotation(rng: &mut ChaCha8Rng) -> Rotation {
         if (0.1..1.0).contains(&length) {
             let [w, x, y, z] = q.map(|component| component / length);
             return [
-                [1.0 - 2.0 * (y * y + z * z), 2.0 * (x * y - w * z), 2.0 * (x * z + w * y)],
-                [2.0 * (x * y + w * z), 1.0 - 2.0 * (x * x + z * z), 2.0 * (y * z - w * x)],
-                [2.0 * (x * z - w * y), 2.0 * (y * z + w * x), 1.0 - 2.0 * (x * x + y * y)],
+                [
+                    1.0 - 2.0 * (y * y + z * z),
+                    2.0 * (x * y - w * z),
+                    2.0 * (x * z + w * y),
+                ],
+                [
+                    2.0 * (x * y + w * z),
+                    1.0 - 2.0 * (x * x + z * z),
+                    2.0 * (y * z - w * x),
+                ],
+                [
+                    2.0 * (x * z - w * y),
+                    2.0 * (y * z + w * x),
+                    1.0 - 2.0 * (x * x + y * y),
+                ],
             ];
         }
     }
@@ -159,21 +213,51 @@ struct OwnedField {
 impl OwnedBatch {
     /// Adds vectors of residues, `[residues, 3]`.
     pub(crate) fn with_cloud(self, name: &'static str, values: &[f64]) -> Self {
-        let (shape, bytes) = (vec![values.len() as u64 / 3, 3], bytemuck::cast_slice(values).to_vec());
-        self.push(OwnedField { name, kind: FieldKind::Vector, rows: Rows::Point, element: ElementType::F64, shape, bytes })
+        let (shape, bytes) = (
+            vec![values.len() as u64 / 3, 3],
+            bytemuck::cast_slice(values).to_vec(),
+        );
+        self.push(OwnedField {
+            name,
+            kind: FieldKind::Vector,
+            rows: Rows::Point,
+            element: ElementType::F64,
+            shape,
+            bytes,
+        })
     }
 
     /// Adds the flow times `[samples]`.
     pub(crate) fn with_times(self, values: &[f64]) -> Self {
-        let (shape, bytes) = (vec![values.len() as u64], bytemuck::cast_slice(values).to_vec());
+        let (shape, bytes) = (
+            vec![values.len() as u64],
+            bytemuck::cast_slice(values).to_vec(),
+        );
         let (kind, rows) = (FieldKind::Invariant, Rows::Sample);
-        self.push(OwnedField { name: "flow_time", kind, rows, element: ElementType::F64, shape, bytes })
+        self.push(OwnedField {
+            name: "flow_time",
+            kind,
+            rows,
+            element: ElementType::F64,
+            shape,
+            bytes,
+        })
     }
 
     /// Adds integers of residues, `[residues]`.
     pub(crate) fn with_integers(self, name: &'static str, values: &[i64]) -> Self {
-        let (shape, bytes) = (vec![values.len() as u64], bytemuck::cast_slice(values).to_vec());
-        self.push(OwnedField { name, kind: FieldKind::Invariant, rows: Rows::Point, element: ElementType::I64, shape, bytes })
+        let (shape, bytes) = (
+            vec![values.len() as u64],
+            bytemuck::cast_slice(values).to_vec(),
+        );
+        self.push(OwnedField {
+            name,
+            kind: FieldKind::Invariant,
+            rows: Rows::Point,
+            element: ElementType::I64,
+            shape,
+            bytes,
+        })
     }
 
     /// Leaves out a field.
@@ -202,7 +286,11 @@ impl OwnedBatch {
             })
             .collect();
         let samples = self.offsets.len() as u64 - 1;
-        f(&abi::Batch { samples, offsets: RSlice::from_slice(&self.offsets), fields: RSlice::from_slice(&fields) })
+        f(&abi::Batch {
+            samples,
+            offsets: RSlice::from_slice(&self.offsets),
+            fields: RSlice::from_slice(&fields),
+        })
     }
 }
 

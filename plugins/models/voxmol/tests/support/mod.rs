@@ -28,19 +28,35 @@ impl Grids {
     }
 
     pub(crate) fn batch(&self) -> OwnedBatch {
-        OwnedBatch { samples: self.samples, fields: Vec::new() }.with_grids("density", self)
+        OwnedBatch {
+            samples: self.samples,
+            fields: Vec::new(),
+        }
+        .with_grids("density", self)
     }
 
     /// Some of the samples, in the order that is given.
     pub(crate) fn select(&self, samples: &[usize]) -> Self {
         let width = self.width();
-        let values = samples.iter().flat_map(|&s| self.values[s * width..(s + 1) * width].to_vec()).collect();
-        Self { samples: samples.len(), values, ..self.clone() }
+        let values = samples
+            .iter()
+            .flat_map(|&s| self.values[s * width..(s + 1) * width].to_vec())
+            .collect();
+        Self {
+            samples: samples.len(),
+            values,
+            ..self.clone()
+        }
     }
 }
 
 /// Noisy densities of a few atoms at random places in the middle of the box, and the clean ones; numbers that an f32 holds.
-pub(crate) fn noisy_blobs(samples: usize, channels: usize, side: usize, seed: u64) -> (Grids, Grids) {
+pub(crate) fn noisy_blobs(
+    samples: usize,
+    channels: usize,
+    side: usize,
+    seed: u64,
+) -> (Grids, Grids) {
     /// Deviation of the noise.
     const SIGMA: f64 = 0.9;
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -49,18 +65,37 @@ pub(crate) fn noisy_blobs(samples: usize, channels: usize, side: usize, seed: u6
         for atom in 0..side {
             let mut coordinate = || side as f64 * rng.random_range(0.2..0.8);
             let at = [coordinate(), coordinate(), coordinate()];
-            add_atom(&mut sample[atom % channels * side.pow(3)..][..side.pow(3)], side, at);
+            add_atom(
+                &mut sample[atom % channels * side.pow(3)..][..side.pow(3)],
+                side,
+                at,
+            );
         }
     }
     let values: Vec<f64> = clean.iter().map(|&v| f64::from(v as f32)).collect();
-    let noisy = values.iter().map(|v| f64::from((v + SIGMA * normal(&mut rng)) as f32)).collect();
-    let clean = Grids { samples, channels, side, values };
-    (Grids { values: noisy, ..clean.clone() }, clean)
+    let noisy = values
+        .iter()
+        .map(|v| f64::from((v + SIGMA * normal(&mut rng)) as f32))
+        .collect();
+    let clean = Grids {
+        samples,
+        channels,
+        side,
+        values,
+    };
+    (
+        Grids {
+            values: noisy,
+            ..clean.clone()
+        },
+        clean,
+    )
 }
 
 /// `1 - Π (1 - v)` with a Gaussian `v` of 1.86 voxels, as far as it can be seen.
 fn add_atom(grid: &mut [f64], side: usize, at: [f64; 3]) {
-    let near = |axis: usize| (at[axis] as usize).saturating_sub(5)..(at[axis] as usize + 6).min(side);
+    let near =
+        |axis: usize| (at[axis] as usize).saturating_sub(5)..(at[axis] as usize + 6).min(side);
     let square = |axis: usize, c: usize| (at[axis] - c as f64).powi(2);
     for x in near(0) {
         for y in near(1) {
@@ -93,8 +128,17 @@ impl OwnedBatch {
     }
 
     /// Adds grids of any shape.
-    pub(crate) fn with_array(mut self, name: &'static str, shape: &[usize], values: &[f64]) -> Self {
-        self.fields.push((name, shape.iter().map(|&n| n as u64).collect(), bytemuck::cast_slice(values).to_vec()));
+    pub(crate) fn with_array(
+        mut self,
+        name: &'static str,
+        shape: &[usize],
+        values: &[f64],
+    ) -> Self {
+        self.fields.push((
+            name,
+            shape.iter().map(|&n| n as u64).collect(),
+            bytemuck::cast_slice(values).to_vec(),
+        ));
         self
     }
 
@@ -120,6 +164,10 @@ impl OwnedBatch {
             .collect();
         let offsets = vec![0; self.samples + 1];
         let samples = self.samples as u64;
-        f(&abi::Batch { samples, offsets: RSlice::from_slice(&offsets), fields: RSlice::from_slice(&fields) })
+        f(&abi::Batch {
+            samples,
+            offsets: RSlice::from_slice(&offsets),
+            fields: RSlice::from_slice(&fields),
+        })
     }
 }
