@@ -13,7 +13,7 @@ pub use catalogue::tables;
 pub use docs::{columns_json, columns_markdown};
 pub use error::ReportError;
 pub use keys::{KEY_COLUMNS, RunKeys};
-pub use manifest::{DataFacts, Manifest, NOT_PASSED, PluginFacts, Role, RunManifest};
+pub use manifest::{DataFacts, Manifest, NOT_PASSED, PluginFacts, RunManifest};
 pub use merge::{MergedTable, merge_tables, write_atomically, write_parts_atomically};
 pub use summary::{dip_summary, final_summary};
 pub use writer::{TableSync, TableWriter, header};

@@ -4,23 +4,10 @@ use equivbench_protocols::PROTOCOL_VERSION;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Whether an experiment's folder is someone's work or reference tables that a new run may replace.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Measured here.
-    #[default]
-    Experiment,
-    /// Came with the program, kept under version control.
-    Reference,
-}
-
 /// The manifest of an experiment, beside its merged tables.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Manifest {
-    /// Experiment or reference.
-    pub role: Role,
     /// Version of the program.
     pub equivbench_version: String,
     /// Commit the program was built from, where it is known.

@@ -6,7 +6,7 @@ use crate::{
 };
 use equivbench_protocols::{PROTOCOL_VERSION, PROTOCOLS};
 use equivbench_report::{
-    Manifest, MergedTable, PluginFacts, Role, RunManifest, merge_tables, write_atomically,
+    Manifest, MergedTable, PluginFacts, RunManifest, merge_tables, write_atomically,
 };
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -34,8 +34,7 @@ pub struct Experiment {
 impl Experiment {
     /// Opens the results directory for these runs, creating what is missing.
     ///
-    /// A folder may be new, empty, hold reference tables of the program or an experiment of which no run wrote a row, or, with `resume`,
-    /// the same experiment.
+    /// A folder may be new, empty, hold an experiment of which no run wrote a row, or, with `resume`, the same experiment.
     ///
     /// # Errors
     /// A folder with another experiment, another version or foreign files; no permission, no space.
@@ -208,7 +207,7 @@ fn check_folder(out: &Path, marker: &Marker, resume: bool) -> Result<bool, Runne
     if resume && !out.exists() {
         return conflict("there is nothing to resume; leave out --resume".into());
     }
-    if holds_reference(out) || is_empty(out) {
+    if is_empty(out) {
         return Ok(true);
     }
     conflict("it holds files of something else; use another --out".into())
@@ -242,14 +241,6 @@ fn is_empty(out: &Path) -> bool {
     std::fs::read_dir(out).map_or(true, |mut entries| {
         entries.all(|e| e.is_ok_and(|e| e.file_name() == "runs"))
     })
-}
-
-/// Reference tables of the program may be replaced: version control keeps them.
-fn holds_reference(out: &Path) -> bool {
-    let manifest = std::fs::read_to_string(out.join(MANIFEST))
-        .ok()
-        .and_then(|t| toml::from_str::<Manifest>(&t).ok());
-    manifest.is_some_and(|m| m.role == Role::Reference)
 }
 
 fn machine() -> String {
