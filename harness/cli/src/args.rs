@@ -99,7 +99,7 @@ pub(crate) struct RunArgs {
     /// Runs at a time [default: 1, or one for each GPU]
     #[arg(long)]
     pub(crate) jobs: Option<usize>,
-    /// Results directory [default: results/<suite>]
+    /// Results directory [default: results/SUITE]
     #[arg(long)]
     pub(crate) out: Option<PathBuf>,
     /// Continue the experiment in the results directory
