@@ -1,7 +1,7 @@
 //! Fixture files as plain numbers.
 
 use safetensors::{Dtype, SafeTensors};
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, io::Read, path::Path};
 
 /// An array of a file.
 #[derive(Clone, Debug)]
@@ -22,13 +22,13 @@ impl Array {
     }
 }
 
-/// All arrays of a safetensors file by name.
+/// All arrays of a safetensors file by name; where it is not there, of the file of that name with `.gz`.
 ///
 /// # Panics
-/// When the file cannot be read.
+/// When neither can be read.
 #[must_use]
 pub fn read_arrays(path: &Path) -> BTreeMap<String, Array> {
-    let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let bytes = read_bytes(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let file =
         SafeTensors::deserialize(&bytes).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let read = |(name, view): (String, safetensors::tensor::TensorView<'_>)| {
@@ -60,6 +60,16 @@ pub fn read_arrays(path: &Path) -> BTreeMap<String, Array> {
         )
     };
     file.tensors().into_iter().map(read).collect()
+}
+
+fn read_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
+    if path.exists() {
+        return std::fs::read(path);
+    }
+    let packed = std::fs::File::open(path.with_added_extension("gz"))?;
+    let mut bytes = Vec::new();
+    flate2::read::GzDecoder::new(packed).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// The transpose of a row-major matrix `[rows, columns]`.

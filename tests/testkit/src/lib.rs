@@ -6,4 +6,4 @@ mod shared;
 
 pub use arrays::{Array, read_arrays, transpose};
 pub use deviations::{Deviations, largest};
-pub use shared::{fixtures, parity_dirs, shared_dir, skip};
+pub use shared::{fixtures, more_data, parity_dirs, shared_data, shared_dir, skip};

@@ -1,7 +1,8 @@
 //! Parity with the reference implementation: every tensor, gradient and optimiser step of the fixtures.
 //!
-//! Reads every `NAME.config.json` + `NAME.safetensors` in the directories of `EQUIVBENCH_PARITY` (a path list), by default
-//! `parity/escaip` of the shared data. `--nocapture` shows the largest deviation of each quantity.
+//! Reads every `NAME.config.json` + `NAME.safetensors` (plain or `.gz`) in `tests/parity/escaip`, which our own PyTorch wrote, and in
+//! the directories of `EQUIVBENCH_PARITY` (a path list), by default `parity/escaip` of the shared data, which the reference wrote.
+//! `--nocapture` shows the largest deviation of each quantity.
 
 mod support;
 
