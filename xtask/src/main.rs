@@ -16,7 +16,7 @@ use std::{
 const HELP: &str = "\
 cargo equivbench ARGS...   build program and plugins, then run `equivbench ARGS...`
 cargo xtask test           build everything, run all checks and tests (what CI runs)
-cargo xtask check          formatting, lints, crate arrows, generated pages
+cargo xtask check          formatting, lints, documentation, crate arrows, generated pages
 cargo xtask layers         crate arrows only
 cargo xtask docs           write the generated pages
 cargo xtask install [DIR]  install program and plugins into DIR/bin and DIR/lib/equivbench/plugins [default: ~/.local]
@@ -69,11 +69,17 @@ pub(crate) fn target() -> PathBuf {
 
 /// Runs cargo in the root of the workspace.
 pub(crate) fn cargo(arguments: &[&str]) -> Result<()> {
+    cargo_with(&[], arguments)
+}
+
+/// Runs cargo in the root of the workspace, with variables of its environment.
+pub(crate) fn cargo_with(variables: &[(&str, &str)], arguments: &[&str]) -> Result<()> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     let status = command
         .args(arguments)
         .current_dir(root())
         .env("EQUIVBENCH_COMMIT", commit())
+        .envs(variables.iter().copied())
         .status()
         .context("cargo could not be started")?;
     if !status.success() {
