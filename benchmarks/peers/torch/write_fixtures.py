@@ -192,8 +192,10 @@ PROTEINA = {
 CONTROL_CONFIG = PROTEINA_CONFIG | TRIANGLES | {"token_dim": 24, "nlayers": 2, "update_pair_repr_every_n": 1}
 PROTEINA_LOSS = {"aux_loss_t_lim": proteina.AUX_FROM_T, "aux_loss_weight": 1.0, "max_dist_boundary": 1.0}
 PROTEINA_OPT = {"lr": 1e-4, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0.0, "grad_clip_norm": 1.0, "ema_decay": 0.999}
-# Distances in f32 and in f64 must be of the same class; predictions deviate by 4e-6 nm.
+# Distances in f32 and in f64 must be of the same class; predictions deviate by 4e-6 nm. What a ReLU reads must be of the same sign;
+# one that read 7e-6 had the other in f32, and gradients 1e-5 off.
 LEAST_GAP_NM = 2e-5
+LEAST_ACTIVATION = 1e-4
 SELECTED = [
     "registers",
     "linear_3d_embed.weight",
@@ -267,13 +269,13 @@ def trace(draws: Draws, size: int, broken: int | None) -> Tensor:
 
 
 def unambiguous_chains(draws: Draws, model: Proteina, sizes: list[int], t: list[float]) -> dict[str, Tensor]:
-    """Drawn until no distance that is sorted into classes is close to the edge between two."""
+    """Drawn until no distance that is sorted into classes is close to the edge between two, and no ReLU close to its kink."""
     while True:
         given = chains(draws, sizes, t)
         weights = stored_weights(model)
         case = proteina_quantities.Case.of(model.config, given | weights)
         given["in.x_sc"] = proteina_quantities.first_guess(case)
-        if least_gap(case, given) > LEAST_GAP_NM:
+        if least_gap(case, given) > LEAST_GAP_NM and least_activation(case) > LEAST_ACTIVATION:
             return given
 
 
@@ -295,6 +297,21 @@ def least_gap(case, given: dict[str, Tensor]) -> float:
             pairs = proteina.outer(case.batch.mask).bool() & ~torch.eye(cloud.shape[1], dtype=torch.bool)
             gaps.append((distance[pairs][:, None] - edges).abs().min())
     return float(torch.stack(gaps).min())
+
+
+@torch.no_grad()
+def least_activation(case) -> float:
+    """The least absolute value that a ReLU of a pair transition reads where there is no padding."""
+    read, mask = [torch.tensor(torch.inf)], torch.nn.functional.pad(case.batch.mask, (case.config.registers, 0), value=1.0)
+    handles = [
+        module.register_forward_hook(lambda _module, _inputs, output: read.append(output[proteina.outer(mask).bool()].abs().min()))
+        for name, module in case.model.named_modules()
+        if name.endswith("transition_out.linear_1")
+    ]
+    case.model(case.batch)
+    for handle in handles:
+        handle.remove()
+    return float(torch.stack([value.double() for value in read]).min())
 
 
 def write_control(draws: Draws) -> None:
