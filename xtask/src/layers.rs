@@ -44,6 +44,10 @@ const MAY: &[(&str, &[&str])] = &[
             "equivbench-runner",
         ],
     ),
+    (
+        "equivbench-device-trial",
+        &["equivbench-core", "equivbench-host"],
+    ),
     ("equivbench-micro", &[]),
     (
         "equivbench-micro-plugins",
