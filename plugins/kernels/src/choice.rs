@@ -1,10 +1,10 @@
 //! Which row of a small table each of many rows uses, and the sums over rows that made the same choice.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use crate::KernelError;
 use crate::gather::fits;
 use crate::scalar::Scalar;
+use crate::{KernelError, RowIndex};
 
 /// For each of many rows, the row of a small table that it uses, or none. Checked once, then cheap to clone.
 ///
@@ -14,6 +14,8 @@ use crate::scalar::Scalar;
 pub struct RowChoice {
     rows: usize,
     index: Arc<[u32]>,
+    /// With the row behind the last one for no choice.
+    extended: Arc<OnceLock<RowIndex>>,
 }
 
 impl RowChoice {
@@ -34,7 +36,11 @@ impl RowChoice {
                 index: row as usize,
                 rows,
             }),
-            None => Ok(Self { rows, index }),
+            None => Ok(Self {
+                rows,
+                index,
+                extended: Arc::default(),
+            }),
         }
     }
 
@@ -46,6 +52,20 @@ impl RowChoice {
     /// The choices, [`RowChoice::NONE`] where there is none.
     pub fn index(&self) -> &[u32] {
         &self.index
+    }
+
+    /// As row numbers of a table with one more row, which stands for no choice.
+    pub(crate) fn extended(&self) -> &RowIndex {
+        self.extended.get_or_init(|| {
+            let row = |&row: &u32| {
+                if row == Self::NONE {
+                    self.rows as u32
+                } else {
+                    row
+                }
+            };
+            RowIndex::of_owners(self.rows + 1, self.index.iter().map(row).collect())
+        })
     }
 }
 

@@ -78,6 +78,12 @@ impl Dropout {
     /// [`dropout`] numbers the elements of a tensor as rows of this many columns.
     pub(crate) const COLUMNS: usize = CHUNK;
 
+    /// Takes neighbouring columns apart before they are mixed.
+    pub(crate) const SPREAD: u32 = 0x9E37_79B9;
+
+    /// Of the two multiplications of a round.
+    pub(crate) const MULTIPLIERS: [u32; 2] = [0x7FEB_352D, 0x846C_A68B];
+
     /// Whether any element can be dropped.
     ///
     /// # Panics
@@ -146,13 +152,14 @@ impl Dropout {
 /// 32 random bits for one column of a row: two rounds of multiply and shift, keyed before each.
 #[inline(always)]
 pub(crate) fn random_bits(key: [u32; 2], column: u32) -> u32 {
-    mix(mix(column.wrapping_mul(0x9E37_79B9) ^ key[0]).wrapping_add(key[1]))
+    mix(mix(column.wrapping_mul(Dropout::SPREAD) ^ key[0]).wrapping_add(key[1]))
 }
 
 #[inline(always)]
 fn mix(mut bits: u32) -> u32 {
-    bits = (bits ^ (bits >> 16)).wrapping_mul(0x7FEB_352D);
-    bits = (bits ^ (bits >> 15)).wrapping_mul(0x846C_A68B);
+    let [first, second] = Dropout::MULTIPLIERS;
+    bits = (bits ^ (bits >> 16)).wrapping_mul(first);
+    bits = (bits ^ (bits >> 15)).wrapping_mul(second);
     bits ^ (bits >> 16)
 }
 

@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, OnceLock};
 
+use burn::tensor::Device;
+
 use burn::Tensor;
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
@@ -9,6 +11,7 @@ use burn::backend::flex::FlexTensor;
 use crate::dispatch::{Kernel, fused, tensor, values};
 use crate::parallel::{build, rows_per_chunk};
 use crate::scalar::Scalar;
+use crate::wide::Plan;
 use crate::{KernelError, plain};
 
 /// A checked list of row numbers, made once per graph and shared by every gather over it. Cloning is cheap.
@@ -20,6 +23,8 @@ struct RowIndexData {
     rows: usize,
     index: Vec<u32>,
     by_row: OnceLock<ByRow>,
+    /// On the device that used it first.
+    plan: OnceLock<Arc<Plan>>,
 }
 
 /// The positions at which each row occurs: row `r` at `positions[offsets[r]..offsets[r + 1]]`, ascending.
@@ -46,11 +51,28 @@ impl RowIndex {
             });
         }
         let index = index.iter().map(|&index| index as u32).collect();
-        Ok(Self(Arc::new(RowIndexData {
+        Ok(Self::of_owners(rows, index))
+    }
+
+    /// Of rows that are known to be in range.
+    pub(crate) fn of_owners(rows: usize, index: Vec<u32>) -> Self {
+        Self(Arc::new(RowIndexData {
             rows,
             index,
             by_row: OnceLock::new(),
-        })))
+            plan: OnceLock::new(),
+        }))
+    }
+
+    /// The same row numbers on a device.
+    pub(crate) fn plan(&self, device: &Device) -> Arc<Plan> {
+        let make = || Arc::new(Plan::new(device, self));
+        let kept = self.0.plan.get_or_init(make);
+        if kept.is_on(device) {
+            kept.clone()
+        } else {
+            make()
+        }
     }
 
     /// Rows of the tensors to gather from.

@@ -74,6 +74,7 @@ mod softmax;
 #[cfg(test)]
 mod testing;
 mod tile;
+mod wide;
 
 pub use activation::{gelu, silu};
 pub use affine::{activated_affine, affine, edge_attributes, edge_messages, feed_forward};
@@ -96,3 +97,4 @@ pub use pair_attention::pair_biased_attention;
 pub use radial::{Bands, banded_radial};
 pub use residual::gated_residual;
 pub use softmax::{masked_softmax, softmax};
+pub use wide::is_host;

@@ -2,9 +2,14 @@
 //! on devices that have no fused kernel.
 
 use burn::tensor::ops::{ConvOptions, ConvTransposeOptions};
-use burn::tensor::{DType, Device, IndexingUpdateOp, Int, Tensor, TensorData, activation, module};
+use burn::tensor::{
+    Bool, DType, Device, IndexingUpdateOp, Int, Tensor, TensorData, activation, module,
+};
 
-use crate::{Bands, Conv3d, Dropout, RowChoice, RowIndex, Segments, SlotAttention};
+use crate::{
+    Bands, Conv3d, Dropout, RowChoice, RowIndex, Segments, SlotAttention,
+    wide::{self, is_host},
+};
 
 /// See [`crate::gelu`].
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
@@ -24,7 +29,7 @@ pub fn rms_norm<const D: usize>(x: Tensor<D>, gain: Tensor<1>, epsilon: f64) -> 
         .mean_dim(D - 1)
         .add_scalar(epsilon)
         .sqrt();
-    x.div(root).mul(gain.unsqueeze())
+    x.clone().div(root).mul(along_rows(gain, &x))
 }
 
 /// See [`crate::layer_norm`].
@@ -42,7 +47,10 @@ pub fn layer_norm<const D: usize>(
         .sqrt();
     let normal = centred / root;
     match affine {
-        Some((weight, bias)) => normal * weight.unsqueeze() + bias.unsqueeze(),
+        Some((weight, bias)) => {
+            let [weight, bias] = [weight, bias].map(|values| along_rows(values, &normal));
+            normal * weight + bias
+        }
         None => normal,
     }
 }
@@ -56,6 +64,9 @@ pub fn group_norm_silu(
     epsilon: f64,
     dropout: Option<Dropout>,
 ) -> Tensor<5> {
+    if !is_host(&x.device()) {
+        return wide::group_norm_silu(x, [scale, shift], groups, epsilon, dropout);
+    }
     let shape @ [batch, channels, ..] = x.dims();
     let voxels = shape[2..].iter().product::<usize>();
     let normal = layer_norm(
@@ -80,10 +91,8 @@ pub fn adaptive_layer_norm(
     groups: &RowChoice,
     epsilon: f64,
 ) -> Tensor<2> {
-    let rows = one_hot(groups, &x);
-    let masked = rows.clone().sum_dim(1).equal_elem(0.0).expand(x.dims());
-    let x = x.mask_fill(masked, 0.0);
-    layer_norm(x, None, epsilon) * rows.clone().matmul(scale) + rows.matmul(shift)
+    let x = x.clone().mask_fill(chose_nothing(groups, &x), 0.0);
+    layer_norm(x, None, epsilon) * chosen_rows(scale, groups) + chosen_rows(shift, groups)
 }
 
 /// See [`crate::swiglu`].
@@ -103,8 +112,43 @@ pub fn lookup_sum(tables: Vec<Tensor<2>>, choices: &[RowChoice]) -> Tensor<2> {
     let products = tables
         .into_iter()
         .zip(choices)
-        .map(|(table, choice)| one_hot(choice, &table).matmul(table));
+        .map(|(table, choice)| chosen_rows(table, choice));
     products.reduce(Tensor::add).expect("one table or more")
+}
+
+/// The chosen row of `table` for every choice, zeros where nothing was chosen.
+fn chosen_rows(table: Tensor<2>, choice: &RowChoice) -> Tensor<2> {
+    if is_host(&table.device()) {
+        one_hot(choice, &table).matmul(table)
+    } else {
+        wide::chosen_rows(table, choice)
+    }
+}
+
+/// Where no row was chosen, in the shape of `like [choices, width]`.
+fn chose_nothing(choice: &RowChoice, like: &Tensor<2>) -> Tensor<2, Bool> {
+    let nothing = choice.index().iter().map(|&row| row == RowChoice::NONE);
+    let nothing = TensorData::new(nothing.collect::<Vec<bool>>(), [choice.index().len(), 1]);
+    Tensor::<2, Bool>::from_data(nothing, &like.device().inner()).expand(like.dims())
+}
+
+/// `values [width]` for every row of `like [.., width]`, to be added or multiplied.
+pub(crate) fn along_rows<const D: usize>(values: Tensor<1>, like: &Tensor<D>) -> Tensor<D> {
+    if is_host(&like.device()) {
+        return values.unsqueeze();
+    }
+    let (rows, width) = (
+        like.shape().num_elements() / values.dims()[0].max(1),
+        like.dims(),
+    );
+    wide::equal_rows(values, rows).reshape(width)
+}
+
+/// `x W + b`.
+pub(crate) fn mapped(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
+    let product = x.matmul(weight);
+    let bias = along_rows(bias, &product);
+    product + bias
 }
 
 /// `[choices, rows]`: 1 at the row that was chosen, 0 elsewhere, on the device and in the type of `like`.
@@ -179,8 +223,12 @@ pub fn slot_attention(qkv: Tensor<3>, options: SlotAttention) -> Tensor<3> {
         .mul_scalar(1.0 / (dim as f64).sqrt());
     let mut weights = masked_softmax(scores, bias, bias_scale, key_mask);
     if let Some(dropout) = dropout {
-        weights = weights
-            * mask(dropout, n * heads * slots, slots, &qkv).reshape([n, heads, slots, slots]);
+        let mask = if is_host(&qkv.device()) {
+            mask(dropout, n * heads * slots, slots, &qkv).reshape([n, heads, slots, slots])
+        } else {
+            wide::mask(dropout, n * heads * slots, slots, &qkv).reshape([n, heads, slots, slots])
+        };
+        weights = weights * mask;
     }
     weights
         .matmul(part(2))
@@ -212,12 +260,14 @@ pub fn gated_residual(
     gates: Tensor<2>,
     groups: &RowChoice,
 ) -> Tensor<2> {
-    let factors = one_hot(groups, &x).matmul(activation::sigmoid(gates));
-    x + y * factors
+    x + y * chosen_rows(activation::sigmoid(gates), groups)
 }
 
 /// See [`crate::dropout`].
 pub fn dropout<const D: usize>(x: Tensor<D>, dropout: Dropout) -> Tensor<D> {
+    if !is_host(&x.device()) {
+        return wide::dropout(x, dropout);
+    }
     let elements = x.shape().num_elements();
     let rows = elements.div_ceil(Dropout::COLUMNS);
     let mask = mask(dropout, rows, Dropout::COLUMNS, &x)
@@ -240,12 +290,18 @@ fn mask<const D: usize>(
 
 /// See [`crate::gather_rows`].
 pub fn gather_rows(x: Tensor<2>, index: &RowIndex) -> Tensor<2> {
+    if !is_host(&x.device()) {
+        return wide::gather_rows(x, index);
+    }
     let index = int_tensor(index.index(), &x.device());
     x.select(0, index)
 }
 
 /// See [`crate::segment_sum`].
 pub fn segment_sum(x: Tensor<2>, segments: &Segments) -> Tensor<2> {
+    if !is_host(&x.device()) {
+        return wide::segment_sum(x, segments);
+    }
     let owners = int_tensor(&segments.owners(), &x.device());
     let zeros = Tensor::zeros([segments.count(), x.dims()[1]], (&x.device(), x.dtype()));
     zeros.select_assign(0, owners, x, IndexingUpdateOp::Add)
@@ -259,25 +315,30 @@ pub fn conv3d(x: Tensor<5>, weight: Tensor<5>, bias: Tensor<1>, kind: Conv3d) ->
         Conv3d::Point => [1, 0],
     };
     let (stride, padding, dilation) = ([stride; 3], [padding; 3], [1; 3]);
-    if kind == Conv3d::Up4 {
-        return module::conv_transpose3d(
-            x,
-            weight,
-            Some(bias),
-            ConvTransposeOptions::new(stride, padding, [0; 3], dilation, 1),
-        );
+    let is_host = is_host(&x.device());
+    let (own_bias, later) = if is_host {
+        (Some(bias), None)
+    } else {
+        (None, Some(bias))
+    };
+    let y = if kind == Conv3d::Up4 {
+        let options = ConvTransposeOptions::new(stride, padding, [0; 3], dilation, 1);
+        module::conv_transpose3d(x, weight, own_bias, options)
+    } else {
+        let options = ConvOptions::new(stride, padding, dilation, 1);
+        module::conv3d(x, weight, own_bias, options)
+    };
+    match later {
+        Some(bias) => wide::add_to_channels(y, bias),
+        None => y,
     }
-    module::conv3d(
-        x,
-        weight,
-        Some(bias),
-        ConvOptions::new(stride, padding, dilation, 1),
-    )
 }
 
 /// See [`crate::banded_radial`].
 pub fn banded_radial(bands: &Bands, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
-    dense(bands, &weight.device(), weight.dtype()).matmul(weight) + bias.unsqueeze()
+    let product = dense(bands, &weight.device(), weight.dtype()).matmul(weight);
+    let bias = along_rows(bias, &product);
+    product + bias
 }
 
 /// The bands as a full matrix `[rows, basis]`.

@@ -215,7 +215,7 @@ fn composed_attributes(
     let embedded =
         activated(plain::gather_rows(embedding, pairs), dropouts[0]).matmul(rows(0, wide));
     let source = source.matmul(rows(wide, inputs));
-    let target = target.matmul(rows(wide + inputs, inputs)) + bias.unsqueeze();
+    let target = plain::mapped(target, rows(wide + inputs, inputs), bias);
     let sum = embedded
         + plain::gather_rows(source, &ends.senders)
         + plain::gather_rows(target, &ends.receivers);
@@ -608,8 +608,7 @@ fn composed_messages(
         plain::gather_rows(node.clone(), &ends.senders),
         plain::gather_rows(node, &ends.receivers),
     ];
-    let map =
-        |x: Tensor<2>, (weight, bias): (Tensor<2>, Tensor<1>)| x.matmul(weight) + bias.unsqueeze();
+    let map = |x: Tensor<2>, (weight, bias): (Tensor<2>, Tensor<1>)| plain::mapped(x, weight, bias);
     let joined = activated(map(Tensor::cat(both, 1), of_ends), dropout);
     map(
         plain::gelu(map(Tensor::cat(vec![attributes, joined], 1), of_message)),

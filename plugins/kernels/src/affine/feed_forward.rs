@@ -90,7 +90,7 @@ pub(crate) fn composed(
         Some(dropout) => plain::dropout(x, dropout),
         None => x,
     };
-    let map = |x: Tensor<2>, (weight, bias): Affine| x.matmul(weight) + bias.unsqueeze();
+    let map = |x: Tensor<2>, (weight, bias): Affine| plain::mapped(x, weight, bias);
     let normed = match norm {
         Some((gain, epsilon)) => plain::rms_norm(x.clone(), gain, epsilon),
         None => x.clone(),

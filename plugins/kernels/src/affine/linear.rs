@@ -57,7 +57,7 @@ pub(crate) fn composed(
     (weight, bias): (Tensor<2>, Tensor<1>),
     then: Then,
 ) -> Tensor<2> {
-    let mapped = x.matmul(weight) + bias.unsqueeze();
+    let mapped = plain::mapped(x, weight, bias);
     match then {
         Then::Nothing => mapped,
         Then::Gelu(None) => plain::gelu(mapped),
