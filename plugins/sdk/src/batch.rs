@@ -61,19 +61,22 @@ impl Precision {
             }
         }
     }
-    /// Reads the precisions of training and of evaluation: `f32`, `f64`, `bf16`, or the first and `+f64`; empty is `f32`.
+    /// Reads the precisions of training and of evaluation: `f32`, `f64`, `bf16`, or `f32` and `bf16` with `+f64` or `+f32`; empty is
+    /// `f32`.
     ///
-    /// On CUDA predictions are made in f64 in any case: an f32 matrix product on tensor cores is silently rounded to TF32 (about 1e-3),
-    /// which would put a floor under measured equivariance errors. Products in f64 have no such kernel.
+    /// On CUDA predictions are made in f64 unless `+f32` asks for less.
     pub(crate) fn parse(name: &str, device: &str) -> PluginResult<(Self, Self)> {
         let (training, evaluation) = match name {
+            "f32+f32" => return Ok((Self::F32, Self::F32)),
+            "bf16+f32" => return Ok((Self::Bf16, Self::F32)),
             "f32" | "" => (Self::F32, Self::F32),
             "f64" => (Self::F64, Self::F64),
             "bf16" => (Self::Bf16, Self::F32),
             "f32+f64" => (Self::F32, Self::F64),
             "bf16+f64" => (Self::Bf16, Self::F64),
             _ => {
-                let known = "f32, f64, bf16, f32+f64 or bf16+f64 (train+evaluate)";
+                let known =
+                    "f32, f64, bf16, or train+evaluate: f32+f64, bf16+f64, f32+f32, bf16+f32";
                 return Err(PluginError::BadRequest(format!(
                     "precision \"{name}\" is not known; use {known}"
                 )));

@@ -26,6 +26,7 @@ pub mod optimiser;
 pub mod parameters;
 mod progress;
 mod registry;
+mod resident;
 mod sharing;
 mod state;
 mod trainer;

@@ -187,7 +187,7 @@ impl Optimiser {
     }
 
     /// The factor that clips the gradient.
-    fn gradient_scale(&self, gradient_norm: f64) -> f64 {
+    pub(crate) fn gradient_scale(&self, gradient_norm: f64) -> f64 {
         let clip = self.recipe.clip_norm;
         if clip > 0.0 {
             (clip / (gradient_norm + 1e-6)).min(1.0)
@@ -196,7 +196,7 @@ impl Optimiser {
         }
     }
 
-    fn update_rule(&self) -> UpdateRule {
+    pub(crate) fn update_rule(&self) -> UpdateRule {
         let Recipe {
             beta1, beta2, eps, ..
         } = self.recipe;
@@ -206,13 +206,38 @@ impl Optimiser {
         }
     }
 
+    /// Whether the weights of a parameter decay.
+    pub(crate) fn decays(&self, index: usize) -> bool {
+        self.decays[index]
+    }
+
+    /// What the moving average keeps of itself in a step.
+    pub(crate) fn average_decay(&self) -> f64 {
+        self.recipe.ema_decay
+    }
+
+    /// The factors of a parameter whose weights decay.
+    pub(crate) fn rates(&self, updates: u64, lr: f64, gradient_scale: f64) -> UpdateFactors {
+        self.factors_with(self.recipe.weight_decay, updates, lr, gradient_scale)
+    }
+
     fn factors(&self, index: usize, updates: u64, lr: f64, gradient_scale: f64) -> UpdateFactors {
-        let k = updates.max(1) as i32;
         let decay = if self.decays[index] {
             self.recipe.weight_decay
         } else {
             0.0
         };
+        self.factors_with(decay, updates, lr, gradient_scale)
+    }
+
+    fn factors_with(
+        &self,
+        decay: f64,
+        updates: u64,
+        lr: f64,
+        gradient_scale: f64,
+    ) -> UpdateFactors {
+        let k = updates.max(1) as i32;
         UpdateFactors {
             gradient_scale,
             shrink: if self.rule == Rule::AdamW {

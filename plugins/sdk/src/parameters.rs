@@ -4,7 +4,7 @@ use crate::{Precision, model::ModelPlugin};
 use burn::{
     module::{ModuleMapper, ModuleVisitor, Param, ParamId},
     optim::GradientsParams,
-    tensor::{Tensor, TensorData},
+    tensor::{Device, Tensor, TensorData, Transaction},
 };
 
 /// One parameter of a model.
@@ -265,19 +265,108 @@ pub fn gradients<M: ModelPlugin>(model: &M, mut grads: GradientsParams) -> Vec<O
     struct Visitor<'a> {
         grads: &'a mut GradientsParams,
         found: Vec<Option<TensorData>>,
+        /// Those on another device than the host, which are waited for once and not one by one, and whose they are.
+        awaited: Transaction,
+        places: Vec<usize>,
     }
     impl ModuleVisitor for Visitor<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            self.found
-                .push(self.grads.remove::<D>(param.id).map(Tensor::into_data));
+            let gradient = self.grads.remove::<D>(param.id);
+            self.found.push(match gradient {
+                Some(gradient) if gradient.device() != Device::flex() => {
+                    self.places.push(self.found.len());
+                    self.awaited = std::mem::take(&mut self.awaited).register(gradient);
+                    None
+                }
+                gradient => gradient.map(Tensor::into_data),
+            });
         }
     }
     let mut visitor = Visitor {
         grads: &mut grads,
         found: Vec::new(),
+        awaited: Transaction::default(),
+        places: Vec::new(),
+    };
+    model.visit(&mut visitor);
+    if !visitor.places.is_empty() {
+        for (place, gradient) in visitor.places.into_iter().zip(visitor.awaited.execute()) {
+            visitor.found[place] = Some(gradient);
+        }
+    }
+    visitor.found
+}
+
+/// Gradients in the order of the parameters, flattened, where they are.
+pub(crate) fn gradient_tensors<M: ModelPlugin>(
+    model: &M,
+    grads: &mut GradientsParams,
+) -> Vec<Option<Tensor<1>>> {
+    struct Visitor<'a> {
+        grads: &'a mut GradientsParams,
+        found: Vec<Option<Tensor<1>>>,
+    }
+    impl ModuleVisitor for Visitor<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let gradient = self.grads.remove::<D>(param.id);
+            self.found.push(gradient.map(|gradient| {
+                let count = gradient.shape().num_elements();
+                gradient.reshape([count])
+            }));
+        }
+    }
+    let mut visitor = Visitor {
+        grads,
+        found: Vec::new(),
     };
     model.visit(&mut visitor);
     visitor.found
+}
+
+/// Puts back what [`gradient_tensors`] took.
+pub(crate) fn return_gradients<M: ModelPlugin>(
+    model: &M,
+    grads: &mut GradientsParams,
+    gradients: Vec<Option<Tensor<1>>>,
+) {
+    struct Visitor<'a> {
+        grads: &'a mut GradientsParams,
+        gradients: std::vec::IntoIter<Option<Tensor<1>>>,
+    }
+    impl ModuleVisitor for Visitor<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if let Some(gradient) = self.gradients.next().flatten() {
+                self.grads
+                    .register::<D>(param.id, gradient.reshape(param.val().dims()));
+            }
+        }
+    }
+    model.visit(&mut Visitor {
+        grads,
+        gradients: gradients.into_iter(),
+    });
+}
+
+/// The model with these numbers as its parameters, flattened and on its device; identities are kept.
+pub(crate) fn put<M: ModelPlugin>(model: M, parts: Vec<Tensor<1>>) -> M {
+    struct Mapper(std::vec::IntoIter<Tensor<1>>);
+    impl ModuleMapper for Mapper {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let (id, tensor, mapper) = param.consume();
+            let part = self
+                .0
+                .next()
+                .expect("every parameter of the model has numbers");
+            let fresh = part.reshape(tensor.dims());
+            let fresh = if tensor.device().is_autodiff() {
+                Tensor::from_inner(fresh).require_grad()
+            } else {
+                fresh
+            };
+            Param::from_mapped_value(id, fresh, mapper)
+        }
+    }
+    model.map(&mut Mapper(parts.into_iter()))
 }
 
 /// Gradients as flat numbers of the instance's precision.
@@ -304,7 +393,7 @@ pub enum Gradients {
 mod tests {
     use super::*;
     use crate::{Batch, PluginResult, Recipe};
-    use burn::{config::Config, module::Module, tensor::Device};
+    use burn::{config::Config, module::Module};
 
     #[derive(Config, Debug)]
     struct AffineConfig {

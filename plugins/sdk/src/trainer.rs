@@ -7,7 +7,9 @@ use crate::{
     guard::guard,
     optimiser::{Optimiser, OptimiserState, StepFigures},
     parameters::{self, Flat, ParameterInfo},
-    registry, state,
+    registry,
+    resident::Resident,
+    state,
 };
 use burn::{
     optim::GradientsParams,
@@ -18,7 +20,10 @@ use equivbench_abi::{
     abi_stable::std_types::{RSlice, RSliceMut, RStr, RString, RVec},
     descriptor::{GroupDescriptor, InstanceDescriptor, ModelRequest, ParameterDescriptor, Recipe},
 };
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    borrow::Cow,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 /// Burn's generator is one for the whole process: whoever seeds it and draws from it holds this, so that instances in several threads
 /// leave each other's draws alone.
@@ -36,6 +41,9 @@ pub struct Trainer<M: ModelPlugin> {
     /// A copy of the parameters where the device is not the host, so that a step need not fetch them, and where the model has them in
     /// 16 bits only.
     on_host: Option<Flat>,
+    /// Weights, moments and averages on the device, where steps are made there: then those of `state` are of an earlier step, but
+    /// for its counters, and `on_host` is empty.
+    resident: Option<Resident>,
     /// Without autodiff, made when first needed after a step.
     raw_for_prediction: Option<M>,
     average_for_prediction: Option<M>,
@@ -79,8 +87,10 @@ impl<M: ModelPlugin> Trainer<M> {
         let (training, evaluation) = Precision::parse(&request.precision, &request.device)?;
         let device = device::parse_device(&request.device)?;
         let held = hold_generator();
-        device.seed(request.seed);
-        let model = M::init(&config, &device.clone().autodiff());
+        // Weights are drawn on the host, so that a seed gives the same ones on every device.
+        let host = Device::flex();
+        host.seed(request.seed);
+        let model = M::init(&config, &host.clone().autodiff());
         let request = request.clone();
         let parameters = parameters::list(&model);
         let optimiser = Optimiser::new(&recipe, &parameters, request.steps_per_epoch.max(1))?;
@@ -88,10 +98,16 @@ impl<M: ModelPlugin> Trainer<M> {
         // Burn's own layers draw their weights when they are first read.
         let values = parameters::read(&model, precision);
         drop(held);
+        let model = if device == host {
+            model
+        } else {
+            model.fork(&device)
+        };
         let state = OptimiserState::new(&values, &recipe);
         let mut trainer = Self {
             model,
             on_host: None,
+            resident: None,
             raw_for_prediction: None,
             average_for_prediction: None,
             shared: None,
@@ -123,18 +139,25 @@ impl<M: ModelPlugin> Trainer<M> {
 
     /// A copy of all parameters.
     pub fn values(&self) -> Flat {
+        if let Some(resident) = &self.resident {
+            return resident.values();
+        }
         self.on_host
             .clone()
             .unwrap_or_else(|| parameters::read(&self.model, self.precision))
     }
 
     /// What the optimiser remembers: moments, averages, counters.
-    pub fn state(&self) -> &OptimiserState {
-        &self.state
+    pub fn state(&self) -> Cow<'_, OptimiserState> {
+        match &self.resident {
+            Some(resident) => Cow::Owned(resident.state(&self.state)),
+            None => Cow::Borrowed(&self.state),
+        }
     }
 
     /// Replaces all parameters (and restarts moments and averages from them).
     pub fn restart_from(&mut self, values: Flat) {
+        self.resident = None;
         self.state = OptimiserState::new(&values, &self.recipe);
         self.give(values);
     }
@@ -274,8 +297,13 @@ impl<M: ModelPlugin> Trainer<M> {
 
     /// Gradients of a loss, and an update of the parameters.
     fn descend(&mut self, loss: Tensor<1>) -> StepFigures {
-        let grads = GradientsParams::from_grads(loss.backward(), &self.model);
+        let mut grads = GradientsParams::from_grads(loss.backward(), &self.model);
         drop(loss);
+        if self.device != Device::flex()
+            && let Some(figures) = self.descend_on_device(&mut grads)
+        {
+            return figures;
+        }
         let gradients = parameters::gradients(&self.model, grads).into_iter();
         let gradients: Vec<_> = gradients
             .map(|gradient| gradient.map(|g| g.convert_dtype(self.precision.dtype())))
@@ -288,9 +316,32 @@ impl<M: ModelPlugin> Trainer<M> {
         figures
     }
 
+    /// The update where gradients, moments and averages stay on the device; `None`, and nothing changed, where the host has to do it.
+    fn descend_on_device(&mut self, grads: &mut GradientsParams) -> Option<StepFigures> {
+        let mut resident = self.resident.take().unwrap_or_else(|| {
+            Resident::new(&self.values(), &self.state, &self.parameters, &self.device)
+        });
+        let gradients = parameters::gradient_tensors(&self.model, grads);
+        let figures = resident.update(&self.optimiser, &mut self.state, &gradients);
+        if figures.is_some() {
+            self.forget_predictions();
+            self.on_host = None;
+            self.model = parameters::put(self.model.clone(), resident.parts(self.training));
+        } else {
+            parameters::return_gradients(&self.model, grads, gradients);
+        }
+        self.resident = Some(resident);
+        figures
+    }
+
     /// Takes the parameters in order to change them; [`give`](Self::give) puts them back.
     fn take(&mut self) -> Flat {
         self.forget_predictions();
+        if let Some(resident) = self.resident.take() {
+            self.state = resident.state(&self.state);
+            self.is_hollow = true;
+            return resident.values();
+        }
         self.is_hollow = true;
         self.on_host
             .take()
@@ -380,13 +431,21 @@ impl<M: ModelPlugin> Trainer<M> {
                 .unwrap_or_else(|| self.for_evaluation(self.model.valid()));
             return Ok(self.raw_for_prediction.insert(model));
         }
-        let Some(average) = &self.state.average else {
+        if self.state.average.is_none() {
             return Err(PluginError::BadRequest(
                 "the recipe keeps no moving average of the weights".into(),
             ));
+        }
+        let model = match self.average_for_prediction.take() {
+            Some(model) => model,
+            None => {
+                let fetched = self.resident.as_ref().and_then(Resident::average);
+                let average = fetched.as_ref().or(self.state.average.as_ref());
+                let average = average.expect("the recipe keeps an average");
+                parameters::write(self.model.valid(), average, self.evaluation)
+            }
         };
-        let make = || parameters::write(self.model.valid(), average, self.evaluation);
-        Ok(self.average_for_prediction.get_or_insert_with(make))
+        Ok(self.average_for_prediction.insert(model))
     }
 
     /// Gradient of `sum(cotangent · prediction)` with respect to a group, evaluation mode, flattened.
@@ -592,7 +651,7 @@ impl<M: ModelPlugin> abi::Model for Trainer<M> {
             self.check_whole()?;
             Ok(state::save(
                 &self.values(),
-                &self.state,
+                &self.state(),
                 &self.parameters,
                 &self.identity()?,
             )?
@@ -612,6 +671,7 @@ impl<M: ModelPlugin> abi::Model for Trainer<M> {
                 &self.parameters,
                 &identity,
             )?;
+            self.resident = None;
             self.state = restored;
             self.give(values);
             Ok(())
