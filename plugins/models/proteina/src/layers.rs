@@ -6,7 +6,7 @@ use burn::{
         DType, Device, Distribution, Tensor, TensorData, activation::sigmoid, module::linear,
     },
 };
-use equivbench_kernels::{layer_norm, swiglu};
+use equivbench_kernels::{affine, is_host, layer_norm, swiglu};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
@@ -203,7 +203,12 @@ pub(crate) struct Affine {
 
 impl Affine {
     pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        linear(x, self.weight.val(), Some(self.bias.val()))
+        let (weight, bias) = (self.weight.val(), self.bias.val());
+        if is_host(&x.device()) {
+            linear(x, weight, Some(bias))
+        } else {
+            affine(x, (weight, bias))
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use burn::{
     module::Module,
     tensor::{Tensor, activation::relu},
 };
-use equivbench_kernels::{lookup_sum, sigmoid_gate};
+use equivbench_kernels::{is_host, lookup_sum, sigmoid_gate};
 
 /// The way in which a triangle multiplication sums over the third token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +97,21 @@ fn multiply_triangles(
             .reshape([run.pair_rows().len(), width])
     });
     Tensor::cat(products.collect(), 0)
+}
+
+/// The sum over both ends of every pair, run by run.
+fn broadcast_sum(of_column: Tensor<2>, of_row: Tensor<2>, layout: &Layout) -> Tensor<2> {
+    let width = of_row.dims()[1];
+    let sums = layout.runs.iter().map(|run| {
+        let [column, row] = [&of_column, &of_row].map(|x| {
+            x.clone()
+                .slice([run.token_rows(), 0..width])
+                .reshape([run.chains, run.tokens, width])
+        });
+        (column.unsqueeze_dim::<4>(1) + row.unsqueeze_dim::<4>(2))
+            .reshape([run.pair_rows().len(), width])
+    });
+    Tensor::cat(sums.collect(), 0)
 }
 
 /// `W_2 relu( W_1 LN(z) )`.
@@ -197,6 +212,9 @@ impl PairUpdate {
             both.clone().narrow(1, 0, width),
             both.narrow(1, width, width),
         );
+        if !is_host(&of_row.device()) {
+            return broadcast_sum(of_column, of_row, layout);
+        }
         let [rows, columns] = layout.ends_of_pairs().expect("ends of pairs are tokens");
         lookup_sum(vec![of_column, of_row], &[columns, rows])
     }
