@@ -309,29 +309,29 @@ pub fn segment_sum(x: Tensor<2>, segments: &Segments) -> Tensor<2> {
 
 /// See [`crate::conv3d()`].
 pub fn conv3d(x: Tensor<5>, weight: Tensor<5>, bias: Tensor<1>, kind: Conv3d) -> Tensor<5> {
+    if !is_host(&x.device()) {
+        return wide::add_to_channels(wide::conv3d(x, weight, kind), bias);
+    }
     let [stride, padding] = match kind {
         Conv3d::Same3 => [1, 1],
         Conv3d::Down3 | Conv3d::Up4 => [2, 1],
         Conv3d::Point => [1, 0],
     };
     let (stride, padding, dilation) = ([stride; 3], [padding; 3], [1; 3]);
-    let is_host = is_host(&x.device());
-    let (own_bias, later) = if is_host {
-        (Some(bias), None)
-    } else {
-        (None, Some(bias))
-    };
-    let y = if kind == Conv3d::Up4 {
-        let options = ConvTransposeOptions::new(stride, padding, [0; 3], dilation, 1);
-        module::conv_transpose3d(x, weight, own_bias, options)
-    } else {
-        let options = ConvOptions::new(stride, padding, dilation, 1);
-        module::conv3d(x, weight, own_bias, options)
-    };
-    match later {
-        Some(bias) => wide::add_to_channels(y, bias),
-        None => y,
+    if kind == Conv3d::Up4 {
+        return module::conv_transpose3d(
+            x,
+            weight,
+            Some(bias),
+            ConvTransposeOptions::new(stride, padding, [0; 3], dilation, 1),
+        );
     }
+    module::conv3d(
+        x,
+        weight,
+        Some(bias),
+        ConvOptions::new(stride, padding, dilation, 1),
+    )
 }
 
 /// See [`crate::banded_radial`].

@@ -5,6 +5,8 @@
 //! a few hundred threads. Here such sums are taken in stages of at most [`STAGE`] terms, always in the same order, so that
 //! results repeat to the last bit.
 
+mod conv3d;
+
 use std::sync::{Arc, OnceLock};
 
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::NoCheckpointing};
@@ -22,6 +24,8 @@ use crate::{Dropout, RowChoice, RowIndex, Segments};
 
 /// Terms of one stage of a sum.
 const STAGE: usize = 64;
+
+pub(crate) use conv3d::conv3d;
 
 /// Whether a device is the processor, for which fused kernels exist.
 pub fn is_host(device: &Device) -> bool {
@@ -349,16 +353,21 @@ impl<B: Reachable> Backward<B, 1> for Linear {
 }
 
 /// A backend whose tensors can be taken out of what [`Tensor`] wraps.
-trait Reachable: Backend {
+pub(crate) trait Reachable: Backend {
     fn reach(kind: DispatchTensorKind) -> BackendTensor<Self>;
+    fn wrap(tensor: BackendTensor<Self>) -> DispatchTensorKind;
 }
 
 impl Reachable for Flex {
     fn reach(kind: DispatchTensorKind) -> BackendTensor<Self> {
         match kind {
             DispatchTensorKind::Flex(tensor) => tensor,
-            other => unreachable!("an index lies on the device of what it picks, not on {other:?}"),
+            other => unreachable!("all tensors of an operation lie on one device, not {other:?}"),
         }
+    }
+
+    fn wrap(tensor: BackendTensor<Self>) -> DispatchTensorKind {
+        DispatchTensorKind::Flex(tensor)
     }
 }
 
@@ -367,8 +376,12 @@ impl Reachable for burn::backend::Cube {
     fn reach(kind: DispatchTensorKind) -> BackendTensor<Self> {
         match kind {
             DispatchTensorKind::Cube(tensor) => tensor,
-            other => unreachable!("an index lies on the device of what it picks, not on {other:?}"),
+            other => unreachable!("all tensors of an operation lie on one device, not {other:?}"),
         }
+    }
+
+    fn wrap(tensor: BackendTensor<Self>) -> DispatchTensorKind {
+        DispatchTensorKind::Cube(tensor)
     }
 }
 
