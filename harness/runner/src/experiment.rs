@@ -9,7 +9,10 @@ use equivbench_report::{
     Manifest, MergedTable, PluginFacts, RunManifest, merge_tables, write_atomically,
 };
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use std::{
+    fs::DirEntry,
+    path::{Path, PathBuf},
+};
 
 /// Marks a folder as an experiment: `experiment.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +64,7 @@ impl Experiment {
             .collect();
         if fresh {
             std::fs::create_dir_all(out).map_err(RunnerError::io(out))?;
+            remove_unfinished_markers(out)?;
             for (dir, spec) in &runs {
                 // What a folder without a marker still holds is of no experiment.
                 dir.clear()?;
@@ -236,11 +240,31 @@ fn run_dirs_of<'a>(out: &'a Path, marker: &'a Marker) -> impl Iterator<Item = Ru
         .map(|id| RunDir::at(out.join("runs").join(id)))
 }
 
+/// Whether the folder holds nothing but what an interrupted set-up leaves: `runs`, and a marker
+/// that has not yet its name.
 fn is_empty(out: &Path) -> bool {
-    // A `runs` folder without a marker is what an interrupted set-up leaves.
     std::fs::read_dir(out).map_or(true, |mut entries| {
-        entries.all(|e| e.is_ok_and(|e| e.file_name() == "runs"))
+        entries.all(|e| e.is_ok_and(|e| e.file_name() == "runs" || is_unfinished_marker(&e)))
     })
+}
+
+/// `experiment.toml.PID.tmp`: see [`write_atomically`].
+fn is_unfinished_marker(entry: &DirEntry) -> bool {
+    let name = entry.file_name();
+    let process = name.to_str().and_then(|n| {
+        n.strip_prefix(MARKER)?
+            .strip_prefix('.')?
+            .strip_suffix(".tmp")
+    });
+    process.is_some_and(|p| p.parse::<u32>().is_ok())
+}
+
+fn remove_unfinished_markers(out: &Path) -> Result<(), RunnerError> {
+    let entries = std::fs::read_dir(out).map_err(RunnerError::io(out))?;
+    for entry in entries.flatten().filter(is_unfinished_marker) {
+        std::fs::remove_file(entry.path()).map_err(RunnerError::io(out))?;
+    }
+    Ok(())
 }
 
 fn machine() -> String {
@@ -256,4 +280,35 @@ fn machine() -> String {
         std::env::consts::ARCH,
         cpu.unwrap_or("unknown processor").trim()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_up_that_was_interrupted_is_begun_anew_with_or_without_resume() {
+        for resume in [false, true] {
+            let out = tempfile::tempdir().unwrap();
+            std::fs::create_dir(out.path().join("runs")).unwrap();
+            let left = out.path().join(format!("{MARKER}.4711.tmp"));
+            std::fs::write(&left, "half").unwrap();
+            Experiment::open(out.path(), "quick", Vec::new(), resume).unwrap();
+            assert!(out.path().join(MARKER).exists() && !left.exists());
+        }
+    }
+
+    #[test]
+    fn files_that_only_look_like_it_are_of_something_else() {
+        for name in [
+            "experiment.toml.old.tmp",
+            "experiment.toml.tmp",
+            "thesis.4711.tmp",
+        ] {
+            let out = tempfile::tempdir().unwrap();
+            std::fs::write(out.path().join(name), "text").unwrap();
+            let refused = Experiment::open(out.path(), "quick", Vec::new(), false);
+            assert!(matches!(refused, Err(RunnerError::Conflict(_))), "{name}");
+        }
+    }
 }

@@ -40,6 +40,8 @@ struct Working {
     /// Place in the pool, which picks the GPU.
     slot: usize,
     child: Child,
+    /// The word of an earlier worker, which is not that of this one.
+    before: Status,
     started: Instant,
     alive: Instant,
     beat: u64,
@@ -50,6 +52,8 @@ struct Working {
 
 /// Exit code of the program, and so of a worker, that may not touch a run or a results directory.
 pub const CONFLICT_EXIT_CODE: u8 = 6;
+/// Exit code of the program, and so of a worker, that was stopped on request.
+pub const STOPPED_EXIT_CODE: u8 = 130;
 /// Grace between asking a worker to stop and ending it.
 const GRACE: Duration = Duration::from_secs(60);
 
@@ -129,6 +133,7 @@ impl Pool<'_> {
         if self.jobs > 1 && spec.config.run.device == "cuda:0" && gpu_count() > 1 {
             command.env("CUDA_VISIBLE_DEVICES", (slot % gpu_count()).to_string());
         }
+        let before = dir.status();
         let child = command.spawn().map_err(RunnerError::io(&self.program))?;
         let seconds = |s: u64| {
             if s == 0 {
@@ -141,6 +146,7 @@ impl Pool<'_> {
             dir: dir.clone(),
             slot,
             child,
+            before,
             started: Instant::now(),
             alive: Instant::now(),
             beat: 0,
@@ -170,12 +176,15 @@ impl Pool<'_> {
             .try_wait()
             .map_err(RunnerError::io(dir.path()))?
         {
-            return Ok(Some(settle(&dir, exit, None)?));
+            return Ok(Some(settle(&dir, &worker.before, exit, None)?));
         }
-        if self.stopping() && worker.asked_to_stop.is_none() {
+        if self.stopping() {
+            // Again if need be: a worker removes the file once, when it begins.
             let stop = dir.path().join(STOP_FILE);
-            std::fs::write(&stop, b"").map_err(RunnerError::io(&stop))?;
-            worker.asked_to_stop = Some(Instant::now());
+            if !stop.exists() {
+                std::fs::write(&stop, b"").map_err(RunnerError::io(&stop))?;
+            }
+            worker.asked_to_stop.get_or_insert_with(Instant::now);
         }
         // A long evaluation is no hang: as long as there are signs of life, the worker stops by itself after its next step.
         let lives = worker.alive.elapsed() < GRACE;
@@ -196,17 +205,32 @@ impl Pool<'_> {
         let io = || RunnerError::io(dir.path());
         worker.child.kill().map_err(io())?;
         let exit = worker.child.wait().map_err(io())?;
-        Ok(Some(settle(&dir, exit, Some(reason))?))
+        Ok(Some(settle(&dir, &worker.before, exit, Some(reason))?))
     }
 }
 
 /// The status of a run whose worker is gone: its own word, or what its end says.
-fn settle(dir: &RunDir, exit: ExitStatus, ended: Option<String>) -> Result<Status, RunnerError> {
+fn settle(
+    dir: &RunDir,
+    before: &Status,
+    exit: ExitStatus,
+    ended: Option<String>,
+) -> Result<Status, RunnerError> {
     let own = dir.status();
     let has_spoken = matches!(
         own.state,
         State::Finished | State::Failed | State::Interrupted
     );
+    if ended.is_none() && is_stop(exit) && (own == *before || !has_spoken) {
+        let status = Status {
+            state: State::Interrupted,
+            reason: "stopped on request before it could make a checkpoint; continue with --resume"
+                .into(),
+            ..own
+        };
+        dir.set_status(&status)?;
+        return Ok(status);
+    }
     if ended.is_none() && has_spoken {
         return Ok(own);
     }
@@ -237,6 +261,18 @@ fn settle(dir: &RunDir, exit: ExitStatus, ended: Option<String>) -> Result<Statu
     Ok(status)
 }
 
+/// Whether the worker was asked to end by a signal: before its handlers stood, or twice.
+fn is_stop(exit: ExitStatus) -> bool {
+    /// SIGINT and SIGTERM.
+    #[cfg(unix)]
+    const SIGNALS: [i32; 2] = [2, 15];
+    #[cfg(unix)]
+    if std::os::unix::process::ExitStatusExt::signal(&exit).is_some_and(|s| SIGNALS.contains(&s)) {
+        return true;
+    }
+    exit.code() == Some(i32::from(STOPPED_EXIT_CODE))
+}
+
 fn describe(exit: ExitStatus) -> String {
     #[cfg(unix)]
     {
@@ -249,7 +285,6 @@ fn describe(exit: ExitStatus) -> String {
                 8 => "arithmetic error",
                 9 => "killed; the system may have been out of memory",
                 11 => "segmentation fault",
-                15 => "terminated",
                 _ => "signal",
             };
             return format!(
@@ -261,4 +296,111 @@ fn describe(exit: ExitStatus) -> String {
         "the worker process ended with exit code {} in the middle of the run: the plugin called exit",
         exit.code().unwrap_or(-1)
     )
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use crate::{config::RunConfig, run_dir::RunSpec};
+    use std::{os::unix::fs::PermissionsExt, path::Path};
+
+    fn spec() -> RunSpec {
+        RunSpec {
+            id: "run".into(),
+            protocols: Vec::new(),
+            protocol_version: 0,
+            model_library: PathBuf::new(),
+            model_plugin: Default::default(),
+            dataset_library: PathBuf::new(),
+            dataset_plugin: Default::default(),
+            config: RunConfig::default(),
+        }
+    }
+
+    /// A run in a folder, whose worker is a shell script: `$2` is the run directory.
+    fn run_of(folder: &Path, script: &str) -> (RunDir, PathBuf) {
+        let program = folder.join("worker");
+        std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+        let dir = RunDir::at(folder.join("run"));
+        dir.create(&spec()).unwrap();
+        (dir, program)
+    }
+
+    /// How the run ends, with the status that an earlier worker left.
+    fn ends(script: &str, before: Option<State>) -> Status {
+        let folder = tempfile::tempdir().unwrap();
+        let (dir, program) = run_of(folder.path(), script);
+        if let Some(state) = before {
+            let reason = "of an earlier worker".into();
+            let status = Status {
+                state,
+                reason,
+                ..Status::default()
+            };
+            dir.set_status(&status).unwrap();
+        }
+        let stop = AtomicBool::new(false);
+        let pool = Pool {
+            program,
+            jobs: 1,
+            stop: &stop,
+        };
+        pool.execute(std::slice::from_ref(&dir), |_| {}).unwrap();
+        dir.status()
+    }
+
+    #[test]
+    fn a_worker_that_a_signal_ends_before_it_says_anything_is_no_fault_of_a_plugin() {
+        for script in ["kill -TERM $$", "exit 130"] {
+            for before in [None, Some(State::Failed), Some(State::Interrupted)] {
+                let status = ends(script, before);
+                assert_eq!(
+                    status.state,
+                    State::Interrupted,
+                    "{script} after {before:?}"
+                );
+                assert!(status.reason.contains("--resume"), "{}", status.reason);
+            }
+        }
+    }
+
+    #[test]
+    fn other_ends_without_a_word_fail_and_a_last_word_counts_whatever_comes_after() {
+        let crashed = ends("kill -SEGV $$", None);
+        assert_eq!(crashed.state, State::Failed);
+        assert!(
+            crashed.reason.contains("segmentation fault"),
+            "{}",
+            crashed.reason
+        );
+        let says =
+            |state: &str| format!("echo 'state = \"{state}\"' > $2/status.toml; kill -TERM $$");
+        assert_eq!(ends(&says("finished"), None).state, State::Finished);
+        assert_eq!(ends(&says("failed"), None).state, State::Failed);
+    }
+
+    #[test]
+    fn a_request_to_stop_that_comes_before_a_worker_begins_is_made_again() {
+        // What a worker does first is to remove the request to an earlier one.
+        let wait = "while [ ! -e $2/stop ]; do sleep 0.01; done";
+        let folder = tempfile::tempdir().unwrap();
+        let (dir, program) = run_of(
+            folder.path(),
+            &format!("{wait}; rm $2/stop; {wait}; exit 130"),
+        );
+        let stop = AtomicBool::new(false);
+        let pool = Pool {
+            program,
+            jobs: 1,
+            stop: &stop,
+        };
+        let tell = |event: Event<'_>| {
+            if matches!(event, Event::Started(_)) {
+                stop.store(true, Ordering::Relaxed);
+            }
+        };
+        pool.execute(std::slice::from_ref(&dir), tell).unwrap();
+        assert_eq!(dir.status().state, State::Interrupted);
+    }
 }
