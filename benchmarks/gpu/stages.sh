@@ -3,7 +3,7 @@
 #
 # PACK is the unpacked folder (bin/, plugins/, peers), DEVICE cpu or cuda:N, OUT takes results at once. A stage that left OUT/NAME.done is
 # skipped; without names all run, the cheapest and most telling first:
-#   parity escaip proteina voxmol machine peers curves bf16 large check
+#   parity escaip proteina voxmol profile machine curves large check
 # Every program has a time limit, so that a hang costs at most that. QUICK=1 takes the smallest sizes, to try the way out on a CPU.
 # Everything is packed into OUT/results.tar.gz at the end. Needs bash, tar and timeout; python3 with torch for the peers.
 set -u
@@ -36,7 +36,7 @@ stage_machine() {
 stage_parity() {
     local model precision jobs=() code=0
     for model in escaip proteina voxmol; do
-        for precision in f64 f32+f32; do
+        for precision in f64 f32; do
             limit 120 "parity-$model-$precision" "$trial" parity "$(library $model)" "$device" precisions=$precision samples=2 \
                 points=$([ $model = voxmol ] && echo 16 || echo 24) &
             jobs+=($!)
@@ -46,57 +46,97 @@ stage_parity() {
     cat "$out"/parity-*.csv
     return $code
 }
-# time_one MODEL SIZE SAMPLES POINTS PRECISION LIMIT [KEY=VALUE ...]
-time_one() {
-    local model=$1 size=$2 samples=$3 points=$4 precision=$5 seconds=$6
-    shift 6
-    limit "$seconds" "time" "$trial" time "$(library "$model")" "$device" size="$size" samples="$samples" points="$points" precision="$precision" \
-        batch="$out/batch/$model-$size" "$@"
+# turn LOG LIMIT COMMAND...: starts a program that compiles at once and waits for its turn to be timed; `turns` gives the turns.
+declare -a turn_pids=() turn_gates=() turn_names=()
+turn() {
+    local log=$1 seconds=$2 gate
+    shift 2
+    gate=$(mktemp -u "$out/gate.XXXXXX")
+    GATE=$gate timeout -k 5 "$seconds" "$@" >> "$out/$log.csv" 2>> "$out/log/$log.err" &
+    turn_pids+=($!) turn_gates+=("$gate") turn_names+=("$log: ${*:1}")
 }
+turns() {
+    local i code all=0 at
+    for i in "${!turn_pids[@]}"; do
+        while [ ! -e "${turn_gates[i]}.ready" ] && kill -0 "${turn_pids[i]}" 2> /dev/null; do sleep 0.1; done
+    done
+    say "ready: ${#turn_pids[@]}"
+    [ "$device" = cpu ] || nvidia-smi --query-compute-apps=pid,used_memory --format=csv,noheader >> "$out/log/memory.txt"
+    for i in "${!turn_pids[@]}"; do
+        at=$SECONDS code=0
+        touch "${turn_gates[i]}"
+        wait "${turn_pids[i]}" || { code=$? all=1; }
+        say "pid ${turn_pids[i]} exit $code in $((SECONDS - at)) s: ${turn_names[i]}" | sed "s#$pack/##g; s#$out/##g" | cut -c1-170 | tee -a "$out/log/stages.txt"
+        [ "$code" = 0 ] || tail -n 2 "$out/log/${turn_names[i]%%:*}.err" | cut -c1-300
+    done
+    rm -f "$out"/gate.*
+    turn_pids=() turn_gates=() turn_names=()
+    return $all
+}
+# ours MODEL SIZE SAMPLES POINTS PRECISION [KEY=VALUE ...] and peer MODEL SIZE [OPTION ...]: a turn each.
+ours() { turn time 150 "$trial" time "$(library "$1")" "$device" size="$2" samples="$3" points="$4" precision="$5" "${@:6}"; }
+with_tf32() { EQUIVBENCH_CUDA_ALLOW=tf32 "$@"; }
+peer() { turn peers 150 python3 "$pack/peer.py" "$1" "$2" "$out/batch/$1" "$device" --steps 10 --predictions 5 "${@:3}"; }
+batch() { "$trial" time "$(library "$1")" cpu size="$2" samples="$3" points="$4" training=0 prediction=0 batch="$out/batch/$1" > /dev/null; }
 # profile MODEL SIZE SAMPLES POINTS PRECISION: what every kernel of a step took, by events of the device.
 profile() {
     [ "$device" = cpu ] && return
-    CUBECL_DEBUG_OPTION=profile CUBECL_DEBUG_LOG="$out/log/profile-$1-$5.txt" limit 60 profile "$trial" time "$(library "$1")" "$device" \
-        size="$2" samples="$3" points="$4" precision="$5" training=1 prediction=1
-    tail -n 400 "$out/log/profile-$1-$5.txt" > "$out/log/profile.tail" && mv "$out/log/profile.tail" "$out/log/profile-$1-$5.txt"
+    CUBECL_DEBUG_OPTION=profile CUBECL_DEBUG_LOG="$out/log/profile-$1-$5.log" limit 60 profile "$trial" time "$(library "$1")" "$device" \
+        size="$2" samples="$3" points="$4" precision="$5" training=1 prediction=0
+    grep '^|' "$out/log/profile-$1-$5.log" > "$out/log/profile-$1-$5.txt"
+    rm -f "$out/log/profile-$1-$5.log"
 }
+extent() {
+    if [ "${QUICK:-}" ]; then
+        case $1 in escaip) echo 1M 2 12 ;; proteina) echo nano 2 12 ;; voxmol) echo nano 2 16 ;; esac
+    else
+        case $1 in escaip) echo 6M 64 40 ;; proteina) echo 60M 24 256 ;; voxmol) echo 111M 4 64 ;; esac
+    fi
+}
+# Peers and our own programs compile beside the parity programs, and are timed after them.
 stage_escaip() {
-    [ "${QUICK:-}" ] && { time_one escaip nano 2 12 f32+f32 60 training=2 prediction=2; return; }
-    time_one escaip 6M 64 40 f32+f32 60 && profile escaip 6M 64 40 f32+f32
+    local e
+    e=$(extent escaip)
+    batch escaip $e
+    ours escaip $e f32
+    ours escaip $e bf16 prediction=0
+    with_tf32 ours escaip $e f32 prediction=0
+    peer escaip ${e%% *}
+    peer escaip ${e%% *} --compile
+    peer escaip ${e%% *} --compile --tf32
+    [ "${1:-}" ] || turns
 }
 stage_proteina() {
-    [ "${QUICK:-}" ] && { time_one proteina nano 2 12 f32+f32 60 training=2 prediction=2; return; }
-    time_one proteina 60M 24 256 f32+f32 60 && profile proteina 60M 24 256 f32+f32
+    local e
+    e=$(extent proteina)
+    ours proteina $e f32
+    ours proteina $e bf16 prediction=0
+    with_tf32 ours proteina $e f32 prediction=0
+    if [ ! "${QUICK:-}" ]; then
+        batch proteina $e
+        peer proteina ${e%% *} --compile
+        peer proteina ${e%% *} --compile --bf16
+    fi
+    turns
 }
 stage_voxmol() {
-    [ "${QUICK:-}" ] && { time_one voxmol nano 2 16 f32+f32 60 training=2 prediction=2; return; }
-    time_one voxmol 7M 4 32 f32+f32 40 training=3 prediction=3 && profile voxmol 7M 4 32 f32+f32
-    time_one voxmol 111M 2 64 f32+f32 40 training=1 prediction=1
-}
-stage_bf16() {
-    [ "${QUICK:-}" ] && { time_one escaip nano 2 12 bf16+f32 60 training=2 prediction=0; return; }
-    time_one escaip 6M 64 40 bf16+f32 45 prediction=0
-    time_one proteina 60M 24 256 bf16+f32 45 prediction=0
-    time_one voxmol 111M 16 64 bf16+f32 60 training=2 prediction=0
-}
-peer() { limit "$1" peers python3 "$pack/peer.py" "${@:2}"; }
-stage_peers() {
-    if [ "${QUICK:-}" ]; then
-        time_one escaip 1M 2 12 f32 60 training=1 prediction=0
-        peer 60 escaip 1M "$out/batch/escaip-1M" "$device" --steps 2 --predictions 2
-        return
+    local e
+    e=$(extent voxmol)
+    ours voxmol $e f32 training=3 prediction=3
+    ours voxmol $e bf16 training=3 prediction=0
+    if [ ! "${QUICK:-}" ]; then
+        batch voxmol $e
+        peer voxmol ${e%% *}
+        peer voxmol ${e%% *} --tf32
     fi
-    for pair in escaip:6M proteina:60M voxmol:111M; do
-        model=${pair%:*} size=${pair#*:}
-        [ -d "$out/batch/$model-$size" ] || continue
-        peer 40 $model $size "$out/batch/$model-$size" "$device" --steps 5 --predictions 5
-    done
-    for pair in escaip:6M proteina:60M voxmol:111M; do
-        model=${pair%:*} size=${pair#*:}
-        [ -d "$out/batch/$model-$size" ] || continue
-        peer 90 $model $size "$out/batch/$model-$size" "$device" --steps 5 --predictions 5 --compile
-        peer 40 $model $size "$out/batch/$model-$size" "$device" --steps 5 --predictions 0 --bf16
-    done
+    turns
+}
+stage_profile() { for model in escaip voxmol proteina; do profile $model $(extent $model) f32; done; }
+stage_large() {
+    [ "${QUICK:-}" ] && return
+    ours proteina 400M 8 256 bf16 training=3 prediction=0
+    ours voxmol 111M 16 64 bf16 training=3 prediction=0
+    turns
 }
 stage_curves() {
     local steps=40 samples=8
@@ -117,15 +157,10 @@ stage_check() {
     "$program" check --help 2> /dev/null | grep -q -- --device || { say "check: the program has no --device"; return; }
     for model in escaip proteina voxmol; do limit 60 check "$program" check --plugin-dir "$pack/plugins" --device "$device" $model; done
 }
-stage_large() {
-    [ "${QUICK:-}" ] && return
-    time_one proteina 400M 8 256 bf16+f32 60 training=3 prediction=0
-    time_one escaip 6M 256 40 f32+f32 60 training=5 prediction=3
-}
 if [ -z "${CUDA_PATH:-}" ] && [ "$device" != cpu ] && [ ! -d /usr/local/cuda/include ]; then
     found=$(python3 -c 'import nvidia, os; print([os.path.join(d, "cu13") for d in nvidia.__path__ if os.path.isdir(os.path.join(d, "cu13", "include"))][0])' 2> /dev/null) && export CUDA_PATH="$found" LD_LIBRARY_PATH="$found/lib:${LD_LIBRARY_PATH:-}"
 fi
-[ $# -gt 0 ] || set -- parity escaip proteina voxmol machine peers curves bf16 large check
+[ $# -gt 0 ] || set -- parity escaip proteina voxmol profile machine curves large check
 for stage; do
     [ -e "$out/$stage.done" ] && { say "$stage: done before"; continue; }
     say "== $stage"

@@ -94,6 +94,7 @@ pub use optimiser::{
     ParameterUpdate, Real, UpdateFactors, UpdateRule, global_norm, optimiser_step,
 };
 pub use pair_attention::pair_biased_attention;
+pub use plain::{product, sigmoid};
 pub use radial::{Bands, banded_radial};
 pub use residual::gated_residual;
 pub use softmax::{masked_softmax, softmax};

@@ -13,12 +13,20 @@ use crate::{
 
 /// See [`crate::gelu`].
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    activation::gelu(x)
+    if is_host(&x.device()) {
+        activation::gelu(x)
+    } else {
+        wide::gelu(x)
+    }
 }
 
 /// See [`crate::silu`].
 pub fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    activation::silu(x)
+    if is_host(&x.device()) {
+        activation::silu(x)
+    } else {
+        wide::silu(x)
+    }
 }
 
 /// See [`crate::rms_norm`].
@@ -99,12 +107,12 @@ pub fn adaptive_layer_norm(
 pub fn swiglu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     let width = x.dims()[D - 1] / 2;
     let [a, gate] = [0, 1].map(|half| x.clone().narrow(D - 1, half * width, width));
-    a * activation::silu(gate)
+    a * silu(gate)
 }
 
 /// See [`crate::sigmoid_gate`].
 pub fn sigmoid_gate<const D: usize>(x: Tensor<D>, gate: Tensor<D>) -> Tensor<D> {
-    x * activation::sigmoid(gate)
+    x * sigmoid(gate)
 }
 
 /// See [`crate::lookup_sum`].
@@ -146,9 +154,28 @@ pub(crate) fn along_rows<const D: usize>(values: Tensor<1>, like: &Tensor<D>) ->
 
 /// `x W + b`.
 pub(crate) fn mapped(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
-    let product = x.matmul(weight);
+    let product = product(x, weight);
     let bias = along_rows(bias, &product);
     product + bias
+}
+
+/// `x W` for `x [rows, inputs]` and `W [inputs, outputs]`, Burn's own on the processor; on other devices the gradient of the weight is
+/// added up in parts of the rows.
+pub fn product(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+    if is_host(&x.device()) {
+        x.matmul(weight)
+    } else {
+        wide::product(x, weight)
+    }
+}
+
+/// `1 / (1 + exp(-x))`, Burn's own on the processor; on other devices in the precision of `x`.
+pub fn sigmoid<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    if is_host(&x.device()) {
+        activation::sigmoid(x)
+    } else {
+        wide::sigmoid(x)
+    }
 }
 
 /// `[choices, rows]`: 1 at the row that was chosen, 0 elsewhere, on the device and in the type of `like`.
@@ -260,7 +287,7 @@ pub fn gated_residual(
     gates: Tensor<2>,
     groups: &RowChoice,
 ) -> Tensor<2> {
-    x + y * chosen_rows(activation::sigmoid(gates), groups)
+    x + y * chosen_rows(sigmoid(gates), groups)
 }
 
 /// See [`crate::dropout`].
@@ -336,7 +363,7 @@ pub fn conv3d(x: Tensor<5>, weight: Tensor<5>, bias: Tensor<1>, kind: Conv3d) ->
 
 /// See [`crate::banded_radial`].
 pub fn banded_radial(bands: &Bands, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
-    let product = dense(bands, &weight.device(), weight.dtype()).matmul(weight);
+    let product = product(dense(bands, &weight.device(), weight.dtype()), weight);
     let bias = along_rows(bias, &product);
     product + bias
 }
@@ -349,8 +376,17 @@ fn dense(bands: &Bands, device: &Device, dtype: DType) -> Tensor<2> {
         .flat_map(|&start| (0..width as i64).map(move |k| i64::from(start) + k))
         .collect();
     let columns = Tensor::<2, Int>::from_data(TensorData::new(columns, [rows, width]), device);
-    let zeros = Tensor::zeros([rows, bands.basis()], (device, dtype));
-    zeros.scatter(1, columns, bands.values.clone(), IndexingUpdateOp::Add)
+    // Other devices add atomically, and not in 16 bits.
+    let adds_in = if is_host(device) || dtype == DType::F64 {
+        dtype
+    } else {
+        DType::F32
+    };
+    let zeros = Tensor::zeros([rows, bands.basis()], (device, adds_in));
+    let values = bands.values.clone().cast(adds_in);
+    zeros
+        .scatter(1, columns, values, IndexingUpdateOp::Add)
+        .cast(dtype)
 }
 
 fn int_tensor(values: &[u32], device: &Device) -> Tensor<1, Int> {

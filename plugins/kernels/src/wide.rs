@@ -5,7 +5,10 @@
 //! a few hundred threads. Here such sums are taken in stages of at most [`STAGE`] terms, always in the same order, so that
 //! results repeat to the last bit.
 
+mod activation;
 mod conv3d;
+mod function;
+mod product;
 
 use std::sync::{Arc, OnceLock};
 
@@ -17,7 +20,7 @@ use burn::backend::{
     Autodiff, Backend, BackendTensor, DispatchTensor, DispatchTensorKind, Flex, Slice,
     TensorMetadata,
 };
-use burn::tensor::{DType, Device, Int, Shape, Tensor, TensorData, activation};
+use burn::tensor::{DType, Device, Int, Shape, Tensor, TensorData};
 
 use crate::gather::ByRow;
 use crate::{Dropout, RowChoice, RowIndex, Segments};
@@ -25,7 +28,9 @@ use crate::{Dropout, RowChoice, RowIndex, Segments};
 /// Terms of one stage of a sum.
 const STAGE: usize = 64;
 
+pub(crate) use activation::{gelu, sigmoid, silu};
 pub(crate) use conv3d::conv3d;
+pub(crate) use product::product;
 
 /// Whether a device is the processor, for which fused kernels exist.
 pub fn is_host(device: &Device) -> bool {
@@ -86,7 +91,7 @@ pub(crate) fn group_norm_silu(
     let normal = centred * repeat(root.recip(), count);
     let [scale, shift] = [scale, shift].map(|values| of_voxels(values, batch, voxels));
     let normal = normal.reshape([batch * channels, voxels, 1]);
-    let output = activation::silu(normal * scale + shift).reshape(shape);
+    let output = silu(normal * scale + shift).reshape(shape);
     match dropout.filter(Dropout::acts) {
         Some(dropout) => self::dropout(output, dropout),
         None => output,

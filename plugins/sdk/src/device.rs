@@ -27,6 +27,13 @@ pub fn parse_device(name: &str) -> PluginResult<Device> {
     }
 }
 
+/// Whether the user lets CUDA round f32 matrix products to TF32, by `EQUIVBENCH_CUDA_ALLOW=tf32`
+/// (see `third_party/cubecl-cuda/README.md`).
+pub(crate) fn rounds_to_tf32() -> bool {
+    std::env::var("EQUIVBENCH_CUDA_ALLOW")
+        .is_ok_and(|allowed| allowed.split(',').any(|name| name.trim() == "tf32"))
+}
+
 #[cfg(feature = "cuda")]
 fn cuda(name: &str, index: &str) -> PluginResult<Device> {
     use burn::tensor::DeviceType;

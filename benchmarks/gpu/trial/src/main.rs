@@ -461,7 +461,7 @@ fn parity(library: &Library, given: &Given, device: &str) -> Result<(), Failure>
     let batch = made(&reference.model, given.extent(2, 24)?)?;
     let fresh = Trial::open(library, given, "cpu", "f32")?.parameters(&batch)?;
     let oracle = Oracle::of(reference, &batch, given.number("steps", 2)?)?;
-    for precision in given.text("precisions", "f64,f32+f32").split(',') {
+    for precision in given.text("precisions", "f64,f32").split(',') {
         let clock = Instant::now();
         let report = |what: &str, value: f64| {
             let (name, seconds) = (
@@ -523,6 +523,15 @@ fn time(library: &Library, given: &Given, device: &str) -> Result<(), Failure> {
     };
     report("parameters", trial.scalars() as f64);
     report("open, s", clock.elapsed().as_secs_f64());
+    if given.number("training", 10)? > 0 {
+        trial.step(&batch)?;
+    }
+    if given.number("prediction", 10)? > 0 {
+        trial.predict(&batch)?;
+    }
+    trial.synchronise(&batch)?;
+    report("first of each, s", clock.elapsed().as_secs_f64());
+    wait_at_gate()?;
     for what in ["training step", "prediction"] {
         let count = given.number(what.split(' ').next().unwrap_or(what), 10)?;
         if count == 0 {
@@ -537,9 +546,7 @@ fn time(library: &Library, given: &Given, device: &str) -> Result<(), Failure> {
                 trial.step(&batch)?;
             }
             trial.synchronise(&batch)?;
-            if number == 0 {
-                report(&format!("first {what}, s"), clock.elapsed().as_secs_f64());
-            } else {
+            if number > 0 {
                 seconds.push(clock.elapsed().as_secs_f64());
             }
         }
@@ -549,6 +556,19 @@ fn time(library: &Library, given: &Given, device: &str) -> Result<(), Failure> {
             seconds[count / 2],
         );
         report(&format!("{what}, s (least)"), seconds[0]);
+    }
+    Ok(())
+}
+
+/// Says by `GATE.ready` that everything is compiled, and waits for the file that the variable `GATE` names: so that programs may compile at
+/// the same time and be timed one by one.
+fn wait_at_gate() -> Result<(), Failure> {
+    let Some(gate) = std::env::var_os("GATE").map(PathBuf::from) else {
+        return Ok(());
+    };
+    std::fs::write(gate.with_added_extension("ready"), "")?;
+    while !gate.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
     }
     Ok(())
 }

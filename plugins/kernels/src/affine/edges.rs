@@ -212,9 +212,11 @@ fn composed_attributes(
     let ([wide, inputs], outputs) = ([embedding.dims()[1], source.dims()[1]], bias.dims()[0]);
     let rows =
         |first: usize, count: usize| weight.clone().slice([first..first + count, 0..outputs]);
-    let embedded =
-        activated(plain::gather_rows(embedding, pairs), dropouts[0]).matmul(rows(0, wide));
-    let source = source.matmul(rows(wide, inputs));
+    let embedded = plain::product(
+        activated(plain::gather_rows(embedding, pairs), dropouts[0]),
+        rows(0, wide),
+    );
+    let source = plain::product(source, rows(wide, inputs));
     let target = plain::mapped(target, rows(wide + inputs, inputs), bias);
     let sum = embedded
         + plain::gather_rows(source, &ends.senders)

@@ -4,114 +4,45 @@
 //! each. Here every tap of the weight is a product of matrices for each plane of each grid, and the planes are added up in
 //! stages.
 
-use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::NoCheckpointing};
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
-use burn::backend::tensor::FloatTensor;
-use burn::backend::{
-    Autodiff, BackendTensor, DispatchAutodiffContext, DispatchTensor, DispatchTensorKind, Flex,
-};
+use burn::backend::DispatchTensor;
 use burn::tensor::ops::{ConvOptions, ConvTransposeOptions};
-use burn::tensor::{Slice, Tensor, module};
+use burn::tensor::{Int, Slice, Tensor, TensorData, module};
 
-use super::{Reachable, collapse};
+use super::collapse;
+use super::function::{Function, apply};
 use crate::Conv3d;
+
+/// Numbers of the columns that are made at a time: 4 GB in f32.
+const COLUMNS: usize = 1 << 30;
 
 /// The convolution without its bias.
 pub(crate) fn conv3d(x: Tensor<5>, weight: Tensor<5>, kind: Conv3d) -> Tensor<5> {
-    let [x, weight] = [x, weight].map(Tensor::into_dispatch);
-    let autodiff = x.autodiff.merge(weight.autodiff);
-    let kinds = [x.kind, weight.kind];
-    let kind = match kinds.each_ref().map(innermost) {
-        [DispatchTensorKind::Flex(_), _] => on_backend::<Flex>(kind, kinds, &autodiff),
-        #[cfg(feature = "cuda")]
-        [DispatchTensorKind::Cube(_), _] => {
-            on_backend::<burn::backend::Cube>(kind, kinds, &autodiff)
-        }
-        [other, _] => unreachable!("a float tensor was expected, not {other:?}"),
-    };
-    Tensor::from_dispatch(DispatchTensor { kind, autodiff })
-}
-
-fn innermost(kind: &DispatchTensorKind) -> &DispatchTensorKind {
-    match kind {
-        DispatchTensorKind::Autodiff(inner) => innermost(inner),
-        kind => kind,
-    }
-}
-
-fn on_backend<B: Reachable>(
-    kind: Conv3d,
-    inputs: [DispatchTensorKind; 2],
-    autodiff: &DispatchAutodiffContext,
-) -> DispatchTensorKind {
-    if matches!(autodiff, DispatchAutodiffContext::Disabled) {
-        let [x, weight] = inputs.map(|input| tensor::<B>(B::reach(input).float()));
-        return B::wrap(BackendTensor::Float(primitive::<B>(forward(
-            kind, x, weight,
-        ))));
-    }
-    let mut nodes = Vec::with_capacity(2);
-    let saved = inputs.map(|input| {
-        let (values, node) = tracked::<B>(input).into_parts();
-        nodes.push(node);
-        values
-    });
-    let Ok(nodes) = nodes.try_into() else {
-        unreachable!("one node for each of two inputs")
-    };
-    let [x, weight] = saved.clone().map(tensor::<B>);
-    let output = primitive::<B>(forward(kind, x, weight));
-    // The strategy matters only for operations that ask to be recomputed; these never do.
-    let prepared = Backward::<B, 2>::prepare::<NoCheckpointing>(Convolution(kind), nodes);
-    let output = match prepared.compute_bound().stateful() {
-        OpsKind::Tracked(preparation) => preparation.finish(saved, output),
-        OpsKind::UnTracked(preparation) => preparation.finish(output),
-    };
-    DispatchTensorKind::Autodiff(Box::new(B::wrap(BackendTensor::Autodiff(output))))
-}
-
-/// The tensor as autodiff sees it; one that autodiff does not know becomes a constant.
-fn tracked<B: Reachable>(kind: DispatchTensorKind) -> FloatTensor<Autodiff<B>> {
-    match kind {
-        DispatchTensorKind::Autodiff(inner) => tracked::<B>(*inner),
-        kind => match B::reach(kind) {
-            BackendTensor::Autodiff(tensor) => tensor,
-            constant => FloatTensor::<Autodiff<B>>::new(constant.float()),
-        },
-    }
-}
-
-fn tensor<B: Reachable>(values: FloatTensor<B>) -> Tensor<5> {
-    Tensor::from_dispatch(DispatchTensor {
-        kind: B::wrap(BackendTensor::Float(values)),
-        autodiff: DispatchAutodiffContext::Disabled,
-    })
-}
-
-fn primitive<B: Reachable>(values: Tensor<5>) -> FloatTensor<B> {
-    B::reach(values.into_dispatch().kind).float()
+    let inputs = [x, weight].map(Tensor::into_dispatch);
+    Tensor::from_dispatch(apply(Convolution(kind), inputs))
 }
 
 #[derive(Debug)]
 struct Convolution(Conv3d);
 
-impl<B: Reachable> Backward<B, 2> for Convolution {
-    /// The input and the weight.
-    type State = [FloatTensor<B>; 2];
+impl Function<2> for Convolution {
+    fn forward(&self, inputs: [DispatchTensor; 2]) -> DispatchTensor {
+        let [x, weight] = inputs.map(Tensor::<5>::from_dispatch);
+        forward(self.0, x, weight).into_dispatch()
+    }
 
-    fn backward(self, ops: Ops<Self::State, 2>, gradients: &mut Gradients, _: &mut Checkpointer) {
-        let gradient = tensor::<B>(gradients.consume::<B>(&ops.node));
-        let [x, weight] = ops.state.map(tensor::<B>);
-        let [of_x, of_weight] = ops.parents;
-        if let Some(parent) = of_weight {
-            let found = weight_gradient(self.0, x.clone(), gradient.clone(), weight.dims());
-            gradients.register::<B>(parent.id, primitive::<B>(found));
-        }
-        if let Some(parent) = of_x {
-            let found = input_gradient(self.0, weight, gradient);
-            gradients.register::<B>(parent.id, primitive::<B>(found));
-        }
+    fn backward(
+        &self,
+        inputs: [DispatchTensor; 2],
+        gradient: DispatchTensor,
+        [of_x, of_weight]: [bool; 2],
+    ) -> [Option<DispatchTensor>; 2] {
+        let [x, weight] = inputs.map(Tensor::<5>::from_dispatch);
+        let gradient = Tensor::<5>::from_dispatch(gradient);
+        let dims = weight.dims();
+        let for_weight =
+            of_weight.then(|| weight_gradient(self.0, x, gradient.clone(), dims).into_dispatch());
+        let for_x = of_x.then(|| input_gradient(self.0, weight, gradient).into_dispatch());
+        [for_x, for_weight]
     }
 }
 
@@ -134,10 +65,11 @@ fn transposed(stride: usize, padding: usize, out: usize) -> ConvTransposeOptions
 
 fn forward(kind: Conv3d, x: Tensor<5>, weight: Tensor<5>) -> Tensor<5> {
     let [stride, padding] = shape(kind);
-    if kind == Conv3d::Up4 {
-        module::conv_transpose3d(x, weight, None, transposed(stride, padding, 0))
-    } else {
-        module::conv3d(x, weight, None, straight(stride, padding))
+    match kind {
+        Conv3d::Same3 => same(x, weight),
+        Conv3d::Point => point(x, weight),
+        Conv3d::Down3 => module::conv3d(x, weight, None, straight(stride, padding)),
+        Conv3d::Up4 => module::conv_transpose3d(x, weight, None, transposed(stride, padding, 0)),
     }
 }
 
@@ -145,16 +77,76 @@ fn input_gradient(kind: Conv3d, weight: Tensor<5>, gradient: Tensor<5>) -> Tenso
     let [stride, padding] = shape(kind);
     match kind {
         // The convolution with the weight turned around, its channels exchanged.
-        Conv3d::Same3 | Conv3d::Point => {
-            let turned = weight.swap_dims(0, 1).flip([2, 3, 4]);
-            module::conv3d(gradient, turned, None, straight(stride, padding))
-        }
+        Conv3d::Same3 => same(gradient, weight.swap_dims(0, 1).flip([2, 3, 4])),
+        Conv3d::Point => point(gradient, weight.swap_dims(0, 1)),
         // An even side ends with one voxel that no step reached.
         Conv3d::Down3 => {
             module::conv_transpose3d(gradient, weight, None, transposed(stride, padding, 1))
         }
         Conv3d::Up4 => module::conv3d(gradient, weight, None, straight(stride, padding)),
     }
+}
+
+/// A product of the weight with all voxels.
+fn point(x: Tensor<5>, weight: Tensor<5>) -> Tensor<5> {
+    let ([batch, channels, a, b, c], outputs) = (x.dims(), weight.dims()[0]);
+    let weight = weight.reshape([1, outputs, channels]);
+    let y = weight.matmul(x.reshape([batch, channels, a * b * c]));
+    y.reshape([batch, outputs, a, b, c])
+}
+
+/// A product of the weight with columns that hold the 27 neighbours of every voxel, some grids at a time.
+fn same(x: Tensor<5>, weight: Tensor<5>) -> Tensor<5> {
+    let ([batch, channels, side, ..], outputs) = (x.dims(), weight.dims()[0]);
+    let voxels = side.pow(3);
+    let neighbours = Tensor::<1, Int>::from_data(
+        TensorData::new(neighbours(side), [27 * voxels]),
+        &x.device(),
+    );
+    let weight = weight.reshape([1, outputs, 27 * channels]);
+    let each = (COLUMNS / (27 * channels * voxels)).clamp(1, batch);
+    let parts = (0..batch).step_by(each).map(|first| {
+        let count = each.min(batch - first);
+        let own = x.clone().narrow(0, first, count);
+        let own = own.reshape([count * channels, voxels]);
+        // What lies outside of a grid is the voxel behind its last one.
+        let nothing = Tensor::zeros([count * channels, 1], (&own.device(), own.dtype()));
+        let columns = Tensor::cat(vec![own, nothing], 1).select(1, neighbours.clone());
+        let columns = columns.reshape([count, channels * 27, voxels]);
+        let y = weight.clone().matmul(columns);
+        y.reshape([count, outputs, side, side, side])
+    });
+    let mut parts: Vec<_> = parts.collect();
+    if parts.len() == 1 {
+        parts.remove(0)
+    } else {
+        Tensor::cat(parts, 0)
+    }
+}
+
+/// `[27, voxels]`: the numbers of the neighbours of every voxel, that of no voxel for those outside.
+fn neighbours(side: usize) -> Vec<i32> {
+    let outside = side.pow(3);
+    let mut numbers = Vec::with_capacity(27 * outside);
+    // One more than where it lies; 0 and those above the side are outside.
+    let moved = |place: usize, tap: usize| place + tap;
+    for tap in 0..27 {
+        let taps = [tap / 9, tap / 3 % 3, tap % 3];
+        for a in 0..side {
+            for b in 0..side {
+                for c in 0..side {
+                    let place = [moved(a, taps[0]), moved(b, taps[1]), moved(c, taps[2])];
+                    let number = if place.iter().all(|p| (1..=side).contains(p)) {
+                        ((place[0] - 1) * side + place[1] - 1) * side + place[2] - 1
+                    } else {
+                        outside
+                    };
+                    numbers.push(number as i32);
+                }
+            }
+        }
+    }
+    numbers
 }
 
 fn weight_gradient(kind: Conv3d, x: Tensor<5>, gradient: Tensor<5>, dims: [usize; 5]) -> Tensor<5> {

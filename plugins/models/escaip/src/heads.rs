@@ -6,7 +6,7 @@ use crate::{
     pass::{NoteRows, Pass},
 };
 use burn::{module::Module, tensor::Tensor};
-use equivbench_kernels::segment_sum;
+use equivbench_kernels::{product, segment_sum};
 
 /// A feed-forward network with a skip and a last linear map without bias.
 #[derive(Module, Debug)]
@@ -32,7 +32,7 @@ impl OutputLayer {
     }
 
     fn forward(&self, x: Tensor<2>, pass: &Pass<'_, '_>) -> Tensor<2> {
-        self.hidden(x, pass).matmul(self.final_output.weight.val())
+        product(self.hidden(x, pass), self.final_output.weight.val())
     }
 }
 
@@ -56,7 +56,7 @@ impl ForceHead {
     fn factors(&self, latent: States, pass: &Pass<'_, '_>) -> ForceFactors {
         let hidden = self.force_direction_layer.hidden(latent.edge, pass);
         pass.note(NoteRows::Edges, || "head.h".into(), &hidden);
-        let direction = hidden.matmul(self.force_direction_layer.final_output.weight.val());
+        let direction = product(hidden, self.force_direction_layer.final_output.weight.val());
         let magnitude = self.force_magnitude_layer.forward(latent.node, pass);
         pass.note(NoteRows::Edges, || "head.a".into(), &direction);
         pass.note(NoteRows::Atoms, || "head.magnitude".into(), &magnitude);

@@ -2,11 +2,9 @@
 
 use burn::{
     module::{Module, Param},
-    tensor::{
-        DType, Device, Distribution, Tensor, TensorData, activation::sigmoid, module::linear,
-    },
+    tensor::{DType, Device, Distribution, Tensor, TensorData, module::linear},
 };
-use equivbench_kernels::{affine, is_host, layer_norm, swiglu};
+use equivbench_kernels::{affine, is_host, layer_norm, product, sigmoid, swiglu};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
@@ -184,7 +182,7 @@ pub(crate) struct Linear {
 
 impl Linear {
     pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        x.matmul(self.weight.val())
+        product(x, self.weight.val())
     }
 
     /// The rows `from..to` of the weight: the part that multiplies these columns of the input.

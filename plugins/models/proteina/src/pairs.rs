@@ -15,7 +15,7 @@ use burn::{
     tensor::{Tensor, TensorData},
 };
 use equivbench_kernels::{
-    RowChoice, RowIndex, adaptive_layer_norm, gather_rows, layer_norm, lookup_sum,
+    RowChoice, RowIndex, adaptive_layer_norm, affine, gather_rows, is_host, layer_norm, lookup_sum,
 };
 
 /// The pair representation at one place of the trunk.
@@ -61,7 +61,13 @@ impl Pairs {
     /// every pair are 540 MB, for every kind at one flow time 3 MB, and picking rows is half a percent of a training step of `60M`.
     pub(crate) fn biases(&self, maps: &[&BiasMap]) -> Vec<Self> {
         let (weights, shifts): (Vec<_>, Vec<_>) = maps.iter().map(|map| map.folded()).unzip();
-        let stacked = self.rows().clone().matmul(Tensor::cat(weights, 1)) + Tensor::cat(shifts, 1);
+        let (rows, weight) = (self.rows().clone(), Tensor::cat(weights, 1));
+        let shift = Tensor::cat(shifts, 1);
+        let stacked = if is_host(&rows.device()) {
+            rows.matmul(weight) + shift
+        } else {
+            affine(rows, (weight, shift.squeeze_dim(0)))
+        };
         let heads = stacked.dims()[1] / maps.len();
         (0..maps.len())
             .map(|layer| self.with(stacked.clone().narrow(1, layer * heads, heads)))

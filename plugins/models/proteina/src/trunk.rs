@@ -8,12 +8,9 @@ use crate::{
     notes::{NoteRows, Notes},
     pairs::BiasMap,
 };
-use burn::{
-    module::Module,
-    tensor::{Tensor, activation::sigmoid},
-};
+use burn::{module::Module, tensor::Tensor};
 use equivbench_kernels::{
-    adaptive_layer_norm, gated_residual, lookup_sum, pair_biased_attention, sigmoid_gate,
+    adaptive_layer_norm, gated_residual, lookup_sum, pair_biased_attention, sigmoid, sigmoid_gate,
 };
 
 /// Attention among the tokens of a chain.
