@@ -22,22 +22,36 @@ const TIMING_S: f64 = 10e-3;
 ///
 /// # Panics
 /// With no pairs.
-pub fn interleaved(pairs: usize, mut first: impl FnMut(), mut second: impl FnMut()) -> Ratio {
+pub fn interleaved(pairs: usize, first: impl FnMut(), second: impl FnMut()) -> Ratio {
+    let start = Instant::now();
+    timed_by(&|| start.elapsed().as_secs_f64(), pairs, first, second)
+}
+
+/// The same by any clock of seconds.
+fn timed_by(
+    clock: &impl Fn() -> f64,
+    pairs: usize,
+    mut first: impl FnMut(),
+    mut second: impl FnMut(),
+) -> Ratio {
     assert!(pairs > 0, "a ratio needs a pair");
     // A single pair is a trial of the code, not a measurement.
     let timings = if pairs == 1 {
         [Timing::ONCE; 2]
     } else {
-        [Timing::of(&mut first), Timing::of(&mut second)]
+        [
+            Timing::of(clock, &mut first),
+            Timing::of(clock, &mut second),
+        ]
     };
     let mut seconds = [Vec::new(), Vec::new()];
     for pair in 0..pairs {
         if pair % 2 == 0 {
-            seconds[0].push(timings[0].run(&mut first));
-            seconds[1].push(timings[1].run(&mut second));
+            seconds[0].push(timings[0].run(clock, &mut first));
+            seconds[1].push(timings[1].run(clock, &mut second));
         } else {
-            seconds[1].push(timings[1].run(&mut second));
-            seconds[0].push(timings[0].run(&mut first));
+            seconds[1].push(timings[1].run(clock, &mut second));
+            seconds[0].push(timings[0].run(clock, &mut first));
         }
     }
     let mut ratios: Vec<f64> = seconds[0]
@@ -69,10 +83,10 @@ impl Timing {
     };
 
     /// That of some work; warms up on the way.
-    fn of(work: &mut impl FnMut()) -> Self {
+    fn of(clock: &impl Fn() -> f64, work: &mut impl FnMut()) -> Self {
         let mut calls = 1;
         loop {
-            let stretch_s = f64::from(calls) * seconds_of_a_call(calls, work);
+            let stretch_s = f64::from(calls) * seconds_of_a_call(clock, calls, work);
             if stretch_s >= STRETCH_S {
                 return Self {
                     calls,
@@ -86,19 +100,19 @@ impl Timing {
     }
 
     /// Seconds of one call in the best stretch.
-    fn run(self, work: &mut impl FnMut()) -> f64 {
+    fn run(self, clock: &impl Fn() -> f64, work: &mut impl FnMut()) -> f64 {
         (0..self.stretches)
-            .map(|_| seconds_of_a_call(self.calls, work))
+            .map(|_| seconds_of_a_call(clock, self.calls, work))
             .fold(f64::INFINITY, f64::min)
     }
 }
 
-fn seconds_of_a_call(calls: u32, work: &mut impl FnMut()) -> f64 {
-    let start = Instant::now();
+fn seconds_of_a_call(clock: &impl Fn() -> f64, calls: u32, work: &mut impl FnMut()) -> f64 {
+    let start = clock();
     for _ in 0..calls {
         work();
     }
-    start.elapsed().as_secs_f64() / f64::from(calls)
+    (clock() - start) / f64::from(calls)
 }
 
 fn quantile(values: &mut [f64], q: f64) -> f64 {
@@ -129,34 +143,62 @@ impl fmt::Display for Ratio {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{cell::Cell, thread::sleep, time::Duration};
+    use std::cell::Cell;
+
+    /// A clock that only work moves.
+    #[derive(Default)]
+    struct Worked(Cell<f64>);
+
+    impl Worked {
+        fn now(&self) -> f64 {
+            self.0.get()
+        }
+
+        /// Work that lasts so many seconds.
+        fn of(&self, seconds: f64) -> impl FnMut() {
+            move || self.0.set(self.0.get() + seconds)
+        }
+    }
+
+    /// Differences of sums of some thousand terms of one second at most.
+    fn assert_close(a: f64, b: f64) {
+        assert!((a - b).abs() <= 1e-9 * b, "{a} is not {b}");
+    }
 
     #[test]
-    fn the_ratio_of_two_waits_is_that_of_their_lengths() {
-        let wait = |ms| move || sleep(Duration::from_millis(ms));
-        let ratio = interleaved(5, wait(20), wait(5));
-        // A wait is never shorter than asked for, and some milliseconds longer on a busy machine.
-        assert!(
-            ratio.medians_s[0] >= 0.020 && ratio.medians_s[1] >= 0.005,
-            "{ratio}"
-        );
-        assert!(
-            ratio.quartiles[0] <= ratio.quartiles[1] && ratio.quartiles[1] <= ratio.quartiles[2]
-        );
-        assert!(ratio.quartiles[2] > 1.0, "{ratio}");
+    fn the_ratio_of_two_works_is_that_of_their_lengths() {
+        let clock = Worked::default();
+        let ratio = timed_by(&|| clock.now(), 5, clock.of(0.020), clock.of(0.005));
+        assert_close(ratio.medians_s[0], 0.020);
+        assert_close(ratio.medians_s[1], 0.005);
+        ratio.quartiles.iter().for_each(|q| assert_close(*q, 4.0));
+        assert_eq!(ratio.pairs, 5);
+    }
+
+    #[test]
+    fn what_disturbs_one_stretch_or_one_pair_moves_no_median() {
+        let clock = Worked::default();
+        let calls = Cell::new(0);
+        let disturbed = || {
+            calls.set(calls.get() + 1);
+            // A neighbour that takes a second every now and then.
+            clock.of(if calls.get() % 100 == 0 { 1.0 } else { 1e-4 })();
+        };
+        let ratio = timed_by(&|| clock.now(), 5, disturbed, clock.of(1e-4));
+        assert!(calls.get() > 400, "it was disturbed some times");
+        assert_close(ratio.medians_s[0], 1e-4);
+        assert_close(ratio.quartiles[1], 1.0);
     }
 
     #[test]
     fn short_work_is_repeated_and_its_time_is_that_of_one_call() {
-        let wait = |us| move || sleep(Duration::from_micros(us));
-        let ratio = interleaved(3, wait(100), wait(4000));
-        // A sleep of 100 us that took 4 ms would be no time of one call.
-        assert!(
-            ratio.medians_s[0] >= 1e-4 && ratio.medians_s[0] < 4e-3,
-            "{ratio}"
-        );
-        assert!(Timing::of(&mut wait(100)).calls > 1);
-        assert_eq!(Timing::of(&mut wait(11_000)), Timing::ONCE);
+        let clock = Worked::default();
+        let ratio = timed_by(&|| clock.now(), 3, clock.of(1e-4), clock.of(4e-3));
+        assert_close(ratio.medians_s[0], 1e-4);
+        assert_close(ratio.quartiles[1], 0.025);
+        assert!(Timing::of(&|| clock.now(), &mut clock.of(1e-4)).calls > 1);
+        let long = Timing::of(&|| clock.now(), &mut clock.of(0.011));
+        assert_eq!(long, Timing::ONCE);
     }
 
     #[test]
