@@ -2,7 +2,10 @@
 
 use equivbench_host::HostError;
 use equivbench_report::ReportError;
-use equivbench_runner::{RunnerError, pool::CONFLICT_EXIT_CODE};
+use equivbench_runner::{
+    RunnerError,
+    pool::{CONFLICT_EXIT_CODE, STOPPED_EXIT_CODE},
+};
 use std::process::ExitCode;
 
 /// Some runs or checks failed.
@@ -16,7 +19,7 @@ const DEVICE: u8 = 5;
 /// Files could not be read or written.
 const FILES: u8 = 7;
 /// Stopped on request.
-pub(crate) const STOPPED: u8 = 130;
+pub(crate) const STOPPED: u8 = STOPPED_EXIT_CODE;
 
 /// The exit code of an error.
 pub(crate) fn code_of(error: &anyhow::Error) -> ExitCode {

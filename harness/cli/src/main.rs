@@ -7,15 +7,24 @@ mod listing;
 mod logging;
 mod progress;
 mod run;
+mod signals;
 
 use args::{Cli, Command, Format};
 use clap::{CommandFactory, Parser};
+use signals::Signals;
 use std::{path::Path, process::ExitCode};
 
 fn main() -> ExitCode {
+    let signals = match Signals::install() {
+        Ok(signals) => signals,
+        Err(error) => {
+            eprintln!("equivbench: signal handlers cannot be installed: {error}");
+            return ExitCode::from(exit::FAILED);
+        }
+    };
     let cli = Cli::parse();
     logging::start(cli.verbose, cli.quiet);
-    match dispatch(&cli) {
+    match dispatch(&cli, &signals) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("equivbench: {error}");
@@ -24,16 +33,16 @@ fn main() -> ExitCode {
     }
 }
 
-fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
+fn dispatch(cli: &Cli, signals: &Signals) -> anyhow::Result<ExitCode> {
     match &cli.command {
-        Command::Run(run) => run::run(run, cli.quiet),
+        Command::Run(run) => run::run(run, cli.quiet, signals),
         Command::List(list) => listing::list(list),
         Command::Columns { format } => {
             print_columns(*format)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Check(check) => check::check(check),
-        Command::Worker { dir } => run::worker(dir),
+        Command::Worker { dir } => run::worker(dir, signals),
         Command::DescribePlugin { file } => Ok(equivbench_host::describe_main(Path::new(file))),
         Command::Completions { shell } => {
             clap_complete::generate(

@@ -1,6 +1,6 @@
 //! `equivbench run` and `equivbench worker`.
 
-use crate::{args::RunArgs, exit, listing, progress::Display};
+use crate::{args::RunArgs, exit, listing, progress::Display, signals::Signals};
 use equivbench_report::{dip_summary, final_summary};
 use equivbench_runner::{
     RunnerError,
@@ -15,7 +15,6 @@ use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::{Arc, atomic::AtomicBool},
 };
 
 /// The commit the program was built from, where the build says so.
@@ -25,7 +24,7 @@ const COMMIT: &str = match option_env!("EQUIVBENCH_COMMIT") {
 };
 
 /// `equivbench run`.
-pub(crate) fn run(args: &RunArgs, quiet: bool) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: &RunArgs, quiet: bool, signals: &Signals) -> anyhow::Result<ExitCode> {
     let suite = Suite::load(&args.suite)?;
     let specs = specs(args, &suite)?;
     let out = args
@@ -33,13 +32,13 @@ pub(crate) fn run(args: &RunArgs, quiet: bool) -> anyhow::Result<ExitCode> {
         .clone()
         .unwrap_or_else(|| PathBuf::from("results").join(&suite.name));
     let jobs = args.jobs.unwrap_or_else(|| default_jobs(&specs));
+    // A folder that is begun is set up whole, so that whatever stops it later can be resumed.
+    let stop = signals.as_flag();
     let experiment = Experiment::open(&out, &suite.name, specs, args.resume)?;
-    let stop = Arc::new(AtomicBool::new(false));
-    stop_on_signals(&stop)?;
     let pool = Pool {
         program: std::env::current_exe()?,
         jobs,
-        stop: &stop,
+        stop,
     };
     let mut display = Display::new(quiet);
     pool.execute(&experiment.run_dirs(), |event| display.tell(event))?;
@@ -150,22 +149,9 @@ fn verdict(experiment: &Experiment) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// The first signal asks for a checkpoint and an end, the second ends at once.
-fn stop_on_signals(stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
-    use signal_hook::consts::{SIGINT, SIGTERM};
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(
-            signal,
-            i32::from(exit::STOPPED),
-            Arc::clone(stop),
-        )?;
-        signal_hook::flag::register(signal, Arc::clone(stop))?;
-    }
-    Ok(())
-}
-
 /// `equivbench worker DIR`.
-pub(crate) fn worker(dir: &Path) -> anyhow::Result<ExitCode> {
+pub(crate) fn worker(dir: &Path, signals: &Signals) -> anyhow::Result<ExitCode> {
+    let stop = signals.as_flag();
     if !dir.join("run.toml").is_file() {
         return Err(RunnerError::Config(format!(
             "{} is no run directory: it has no run.toml",
@@ -173,9 +159,7 @@ pub(crate) fn worker(dir: &Path) -> anyhow::Result<ExitCode> {
         ))
         .into());
     }
-    let stop = Arc::new(AtomicBool::new(false));
-    stop_on_signals(&stop)?;
-    Ok(match work(&RunDir::at(dir), &stop)? {
+    Ok(match work(&RunDir::at(dir), stop)? {
         State::Finished => ExitCode::SUCCESS,
         State::Interrupted => ExitCode::from(exit::STOPPED),
         _ => ExitCode::from(exit::FAILED),
