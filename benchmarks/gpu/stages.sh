@@ -34,7 +34,13 @@ stage_machine() {
 }
 # All models and precisions at once: compilation of kernels, on one thread each, takes most of the time.
 stage_parity() {
-    local model precision jobs=() code=0
+    local model precision jobs=() code=0 curves=
+    if [ "${OVERLAP:-}" ]; then
+        queue_escaip
+        queue_peers
+        stage_curves &
+        curves=$!
+    fi
     for model in escaip proteina voxmol; do
         for precision in f64 f32; do
             limit 120 "parity-$model-$precision" "$trial" parity "$(library $model)" "$device" precisions=$precision samples=2 \
@@ -43,6 +49,8 @@ stage_parity() {
         done
     done
     for job in "${jobs[@]}"; do wait "$job" || code=1; done
+    say "parity done"
+    [ -z "$curves" ] || wait "$curves"
     cat "$out"/parity-*.csv
     return $code
 }
@@ -56,9 +64,13 @@ turn() {
     turn_pids+=($!) turn_gates+=("$gate") turn_names+=("$log: ${*:1}")
 }
 turns() {
-    local i code all=0 at
+    local i code all=0 at from=$SECONDS
     for i in "${!turn_pids[@]}"; do
-        while [ ! -e "${turn_gates[i]}.ready" ] && kill -0 "${turn_pids[i]}" 2> /dev/null; do sleep 0.1; done
+        while [ ! -e "${turn_gates[i]}.ready" ] && kill -0 "${turn_pids[i]}" 2> /dev/null; do
+            # Who is late would disturb the others.
+            ((SECONDS - from < ${PATIENCE:-50})) || { say "late: ${turn_names[i]}"; kill "${turn_pids[i]}"; break; }
+            sleep 0.1
+        done
     done
     say "ready: ${#turn_pids[@]}"
     [ "$device" = cpu ] || nvidia-smi --query-compute-apps=pid,used_memory --format=csv,noheader >> "$out/log/memory.txt"
@@ -90,11 +102,11 @@ extent() {
     if [ "${QUICK:-}" ]; then
         case $1 in escaip) echo 1M 2 12 ;; proteina) echo nano 2 12 ;; voxmol) echo nano 2 16 ;; esac
     else
-        case $1 in escaip) echo 6M 64 40 ;; proteina) echo 60M 24 256 ;; voxmol) echo 111M 4 64 ;; esac
+        case $1 in escaip) echo 6M 64 40 ;; proteina) echo 60M 12 256 ;; voxmol) echo 111M 4 64 ;; esac
     fi
 }
-# Peers and our own programs compile beside the parity programs, and are timed after them.
-stage_escaip() {
+# They compile beside the parity programs.
+queue_escaip() {
     local e
     e=$(extent escaip)
     batch escaip $e
@@ -102,9 +114,23 @@ stage_escaip() {
     ours escaip $e bf16 prediction=0
     with_tf32 ours escaip $e f32 prediction=0
     peer escaip ${e%% *}
-    peer escaip ${e%% *} --compile
-    peer escaip ${e%% *} --compile --tf32
-    [ "${1:-}" ] || turns
+    [ "${QUICK:-}" ] && return
+    peer escaip ${e%% *} --compile --predictions 0
+    peer escaip ${e%% *} --compile --tf32 --predictions 0
+}
+queue_peers() {
+    [ "${QUICK:-}" ] && return
+    batch proteina $(extent proteina)
+    batch voxmol $(extent voxmol)
+    peer proteina 60M
+    peer proteina 60M --compile --predictions 0
+    peer proteina 60M --compile --bf16 --predictions 0
+    peer voxmol 111M
+    peer voxmol 111M --tf32 --predictions 0
+}
+stage_escaip() {
+    ((${#turn_pids[@]})) || { queue_escaip; queue_peers; }
+    turns
 }
 stage_proteina() {
     local e
@@ -112,11 +138,6 @@ stage_proteina() {
     ours proteina $e f32
     ours proteina $e bf16 prediction=0
     with_tf32 ours proteina $e f32 prediction=0
-    if [ ! "${QUICK:-}" ]; then
-        batch proteina $e
-        peer proteina ${e%% *} --compile
-        peer proteina ${e%% *} --compile --bf16
-    fi
     turns
 }
 stage_voxmol() {
@@ -124,11 +145,6 @@ stage_voxmol() {
     e=$(extent voxmol)
     ours voxmol $e f32 training=3 prediction=3
     ours voxmol $e bf16 training=3 prediction=0
-    if [ ! "${QUICK:-}" ]; then
-        batch voxmol $e
-        peer voxmol ${e%% *}
-        peer voxmol ${e%% *} --tf32
-    fi
     turns
 }
 stage_profile() { for model in escaip voxmol proteina; do profile $model $(extent $model) f32; done; }
@@ -142,7 +158,7 @@ stage_curves() {
     local steps=40 samples=8
     [ "${QUICK:-}" ] && steps=4 samples=2
     for model in escaip proteina voxmol; do
-        for place in "$device" cpu; do
+        for place in ${PLACES:-$device cpu}; do
             name=$model-${place//:/}
             timeout -k 5 90 "$program" -q run --plugin-dir "$pack/plugins" --plugins $model --device "$place" --set model.size=nano \
                 --set train.steps=$steps --set measure.samples=$samples --set 'measure.weights=["raw"]' --set measure.points_per_decade=4 \

@@ -52,6 +52,8 @@ mod allocator;
 mod attention;
 mod choice;
 mod conv3d;
+#[cfg(feature = "cuda")]
+mod cube;
 mod dispatch;
 mod dropout;
 mod error;

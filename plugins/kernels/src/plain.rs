@@ -250,12 +250,12 @@ pub fn slot_attention(qkv: Tensor<3>, options: SlotAttention) -> Tensor<3> {
         .mul_scalar(1.0 / (dim as f64).sqrt());
     let mut weights = masked_softmax(scores, bias, bias_scale, key_mask);
     if let Some(dropout) = dropout {
-        let mask = if is_host(&qkv.device()) {
-            mask(dropout, n * heads * slots, slots, &qkv).reshape([n, heads, slots, slots])
+        weights = if is_host(&qkv.device()) {
+            weights
+                * mask(dropout, n * heads * slots, slots, &qkv).reshape([n, heads, slots, slots])
         } else {
-            wide::mask(dropout, n * heads * slots, slots, &qkv).reshape([n, heads, slots, slots])
+            wide::dropped(weights, dropout, slots)
         };
-        weights = weights * mask;
     }
     weights
         .matmul(part(2))

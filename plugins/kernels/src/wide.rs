@@ -115,10 +115,57 @@ pub(crate) fn add_to_channels(x: Tensor<5>, values: Tensor<1>) -> Tensor<5> {
 
 /// See [`crate::dropout`].
 pub(crate) fn dropout<const D: usize>(x: Tensor<D>, dropout: Dropout) -> Tensor<D> {
-    let elements = x.shape().num_elements();
-    let rows = elements.div_ceil(Dropout::COLUMNS);
-    let mask = mask(dropout, rows, Dropout::COLUMNS, &x).reshape([rows * Dropout::COLUMNS]);
-    x.clone() * mask.slice(0..elements).reshape(x.dims())
+    dropped(x, dropout, Dropout::COLUMNS)
+}
+
+/// The product with a mask of rows of this many columns, in row-major order.
+pub(crate) fn dropped<const D: usize>(x: Tensor<D>, dropout: Dropout, columns: usize) -> Tensor<D> {
+    let drop = Dropping::<D> { dropout, columns };
+    Tensor::from_dispatch(function::apply(drop, [x.into_dispatch()]))
+}
+
+/// Forward and backward pass are the same product.
+#[derive(Debug)]
+struct Dropping<const D: usize> {
+    dropout: Dropout,
+    columns: usize,
+}
+
+impl<const D: usize> Dropping<D> {
+    fn of(&self, x: DispatchTensor) -> DispatchTensor {
+        let x = Tensor::<D>::from_dispatch(x);
+        let elements = x.shape().num_elements();
+        let rows = elements.div_ceil(self.columns);
+        #[cfg(feature = "cuda")]
+        {
+            let keys = (0..rows as u64).flat_map(|row| self.dropout.row_key(row));
+            let keys = TensorData::new(keys.collect::<Vec<u32>>(), [2 * rows]);
+            let keys = Tensor::<1, Int>::from_data(keys, (&x.device(), DType::U32));
+            let x = x.clone().into_dispatch();
+            if let Some(y) =
+                crate::cube::dropped(self.dropout, self.columns, keys.into_dispatch(), &x)
+            {
+                return y;
+            }
+        }
+        let mask = mask(self.dropout, rows, self.columns, &x).reshape([rows * self.columns]);
+        (x.clone() * mask.slice(0..elements).reshape(x.dims())).into_dispatch()
+    }
+}
+
+impl<const D: usize> function::Function<1> for Dropping<D> {
+    fn forward(&self, [x]: [DispatchTensor; 1]) -> DispatchTensor {
+        self.of(x)
+    }
+
+    fn backward(
+        &self,
+        _: [DispatchTensor; 1],
+        gradient: DispatchTensor,
+        _: [bool; 1],
+    ) -> [Option<DispatchTensor>; 1] {
+        [Some(self.of(gradient))]
+    }
 }
 
 /// A mask `[rows, columns]` of 0 and the inverse chance of survival, made on the device and in the type of `like`: the numbers of

@@ -518,8 +518,17 @@ fn time(library: &Library, given: &Given, device: &str) -> Result<(), Failure> {
         batch.write(Path::new(folder))?;
     }
     let name = library.descriptor.models[0].name.clone();
+    let allowed = std::env::var("EQUIVBENCH_CUDA_ALLOW").unwrap_or_default();
+    let label =
+        [precision.as_str(), allowed.as_str()].join(if allowed.is_empty() { "" } else { "/" });
+    let size = &trial.model.instance().size;
+    let size = format!(
+        "{size} {} x {}",
+        batch.offsets.len() - 1,
+        given.text("points", "32")
+    );
     let report = |what: &str, value: f64| {
-        println!("time,{name},{device},{precision},{what},{value:.6}");
+        println!("time,{name},{size},{device},{label},{what},{value:.6}");
     };
     report("parameters", trial.scalars() as f64);
     report("open, s", clock.elapsed().as_secs_f64());
