@@ -86,9 +86,9 @@ turns() {
     return $all
 }
 # ours MODEL SIZE SAMPLES POINTS PRECISION [KEY=VALUE ...] and peer MODEL SIZE [OPTION ...]: a turn each.
-ours() { turn time 150 "$trial" time "$(library "$1")" "$device" size="$2" samples="$3" points="$4" precision="$5" "${@:6}"; }
+ours() { turn time 200 "$trial" time "$(library "$1")" "$device" size="$2" samples="$3" points="$4" precision="$5" "${@:6}"; }
 with_tf32() { EQUIVBENCH_CUDA_ALLOW=tf32 "$@"; }
-peer() { turn peers 150 python3 "$pack/peer.py" "$1" "$2" "$out/batch/$1" "$device" --steps 10 --predictions 5 "${@:3}"; }
+peer() { turn peers 200 python3 "$pack/peer.py" "$1" "$2" "$out/batch/$1" "$device" --steps 10 --predictions 5 "${@:3}"; }
 batch() { "$trial" time "$(library "$1")" cpu size="$2" samples="$3" points="$4" training=0 prediction=0 batch="$out/batch/$1" > /dev/null; }
 # profile MODEL SIZE SAMPLES POINTS PRECISION: what every kernel of a step took, by events of the device.
 profile() {
