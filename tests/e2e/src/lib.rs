@@ -1,5 +1,8 @@
 //! How the end-to-end tests run the program and read its tables. The tests themselves are in `tests/`.
 
+#[cfg(target_os = "linux")]
+pub mod process;
+
 use assert_cmd::Command;
 use std::path::{Path, PathBuf};
 
@@ -53,9 +56,16 @@ pub fn library(stem: &str) -> PathBuf {
 /// A command of the program with nothing of the user's environment in the way.
 #[must_use]
 pub fn equivbench(arguments: &[&str]) -> Command {
-    let mut command = Command::new(program());
+    let mut command = Command::from_std(equivbench_command());
+    command.args(arguments);
     command
-        .args(arguments)
+}
+
+/// The same for whoever waits for its end himself.
+#[must_use]
+pub fn equivbench_command() -> std::process::Command {
+    let mut command = std::process::Command::new(program());
+    command
         .env_remove("EQUIVBENCH_PLUGIN_PATH")
         .env("EQUIVBENCH_NO_CACHE", "1");
     command
