@@ -154,13 +154,13 @@ mod tests {
 
     #[test]
     fn every_way_to_end_has_a_sentence() {
-        assert!(shell("echo out; echo err >&2", 10_000).ending.is_success());
+        assert!(shell("echo out; echo err >&2", 600_000).ending.is_success());
         assert_eq!(
-            shell("exit 3", 10_000).ending.to_string(),
+            shell("exit 3", 600_000).ending.to_string(),
             "exited with status 3"
         );
         assert_eq!(
-            shell("kill -11 $$", 10_000).ending.to_string(),
+            shell("kill -11 $$", 600_000).ending.to_string(),
             "died of signal 11 (segmentation fault)"
         );
         assert_eq!(
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn output_is_kept_apart() {
-        let report = shell("echo out; echo err >&2; exit 1", 10_000);
+        let report = shell("echo out; echo err >&2; exit 1", 600_000);
         assert_eq!(
             (report.stdout.as_str(), report.stderr.as_str()),
             ("out\n", "err\n")

@@ -30,6 +30,7 @@ pub struct Progress {
     total: u64,
     done: AtomicU64,
     path: Option<PathBuf>,
+    every: Duration,
     told: Mutex<Option<Instant>>,
 }
 
@@ -41,15 +42,17 @@ impl Progress {
             std::env::var_os(PROGRESS_VARIABLE).map(Into::into),
             what,
             total,
+            EVERY,
         )
     }
 
-    fn into_file(path: Option<PathBuf>, what: &str, total: u64) -> Self {
+    fn into_file(path: Option<PathBuf>, what: &str, total: u64, every: Duration) -> Self {
         let progress = Self {
             what: what.into(),
             total,
             done: AtomicU64::new(0),
             path,
+            every,
             told: Mutex::new(None),
         };
         progress.add(0);
@@ -64,7 +67,7 @@ impl Progress {
         let Ok(mut told) = self.told.try_lock() else {
             return;
         };
-        if told.is_some_and(|t| t.elapsed() < EVERY) {
+        if told.is_some_and(|t| t.elapsed() < self.every) {
             return;
         }
         *told = Some(Instant::now());
@@ -92,31 +95,43 @@ fn replace(path: &Path, work: &LongWork) -> std::io::Result<()> {
 mod tests {
     use super::*;
 
+    fn file(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("equivbench-{name}-{}.json", std::process::id()))
+    }
+
+    fn read(path: &Path) -> LongWork {
+        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    }
+
     #[test]
     fn the_file_says_how_far_the_work_is_and_beats() {
-        let path =
-            std::env::temp_dir().join(format!("equivbench-progress-{}.json", std::process::id()));
-        let read = || serde_json::from_slice::<LongWork>(&std::fs::read(&path).unwrap()).unwrap();
-        let progress = Progress::into_file(Some(path.clone()), "reading", 7);
-        let first = read();
+        let path = file("progress");
+        let progress = Progress::into_file(Some(path.clone()), "reading", 7, Duration::ZERO);
+        let first = read(&path);
         assert_eq!(
             (first.what.as_str(), first.done, first.total),
             ("reading", 0, 7)
         );
-        // At once: too soon to tell again.
-        progress.add(1);
-        assert_eq!(read(), first);
-        std::thread::sleep(EVERY);
-        progress.add(1);
-        let second = read();
+        progress.add(2);
+        let second = read(&path);
         assert_eq!(second.done, 2);
         assert!(second.beat > first.beat);
         std::fs::remove_file(&path).unwrap();
     }
 
     #[test]
+    fn nothing_is_told_again_too_soon() {
+        let path = file("progress-too-soon");
+        let progress = Progress::into_file(Some(path.clone()), "reading", 7, Duration::MAX);
+        let first = read(&path);
+        progress.add(1);
+        assert_eq!(read(&path), first);
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
     fn nobody_who_asks_means_nothing_is_written() {
-        let progress = Progress::into_file(None, "reading", 7);
+        let progress = Progress::into_file(None, "reading", 7, Duration::ZERO);
         progress.add(3);
         assert_eq!(*progress.told.lock().unwrap(), None);
     }

@@ -3,7 +3,11 @@
 use equivbench_e2e::{equivbench, library};
 
 fn outcomes(plugin: &str, extra: &[&str]) -> serde_json::Value {
+    // A limit that no busy machine meets; the check of a model that hangs gives its own.
     let mut arguments = vec!["check", plugin, "--format", "json"];
+    if !extra.contains(&"--limit-s") {
+        arguments.extend(["--limit-s", "1800"]);
+    }
     arguments.extend(extra);
     let output = equivbench(&arguments).output().unwrap();
     serde_json::from_slice(&output.stdout)
@@ -51,6 +55,8 @@ fn a_check_that_crashes_or_hangs_fails_alone() {
         &["--target", "hangs", "--only", "learning", "--limit-s", "2"],
     );
     assert_eq!(hang["checks"][0]["outcome"], "failed", "{hang}");
+    let why = hang["checks"][0]["why"].as_str().unwrap();
+    assert!(why.contains("was still running after 2 s"), "{why}");
     let good = outcomes(&plugin, &["--target", "good"]);
     assert!(
         good["checks"]
