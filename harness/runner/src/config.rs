@@ -160,7 +160,7 @@ pub struct ExecutionConfig {
     /// `cpu`, `cuda:N`; `auto` is resolved when the run is planned.
     pub device: String,
     /// `f32`, `f64` or `bf16` (training steps in 16 bits, weights and evaluation in f32); `f32+f64` and `bf16+f64` evaluate in f64, as CUDA
-    /// does in any case.
+    /// does in any case where it may round to TF32.
     pub precision: String,
     /// Threads of the model; 0 for all.
     pub threads: u64,
