@@ -11,7 +11,6 @@
 # The pack may have 64 MiB at most; a larger one is an error. A first CUDA build takes about half an hour on two cores.
 set -euo pipefail
 
-readonly limit=$((64 * 1024 * 1024))
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
 device=cuda:0 where=local host="" out="" steps=60 quick=""
@@ -39,22 +38,11 @@ target=${CARGO_TARGET_DIR:-$root/target}
 work=$target/gpu
 out=${out:-$work/results}
 pack=$work/equivbench-gpu
-features=()
-[[ $device == cpu ]] || features=(--features cuda)
+without=()
+[[ $device != cpu ]] || without=(--cpu)
 
-echo "== build (${features[*]-no CUDA})" >&2
-(cd "$root" && cargo build --release --workspace ${features[@]+"${features[@]}"})
-
-echo "== pack" >&2
-rm -rf "$pack" && mkdir -p "$pack/bin" "$pack/plugins"
-cp "$target/release/equivbench" "$pack/bin/"
-for plugin in escaip proteina voxmol spice pdb geom; do cp "$target/release/libequivbench_$plugin.so" "$pack/plugins/"; done
-if command -v strip > /dev/null; then strip "$pack"/bin/* "$pack"/plugins/*; fi
-cp "$here/measure.sh" "$pack/"
-tar -C "$work" -c equivbench-gpu | xz -T0 -6 > "$pack.tar.xz"
-bytes=$(stat -c %s "$pack.tar.xz")
-echo "   $pack.tar.xz: $((bytes / 1024 / 1024)) MiB" >&2
-((bytes <= limit)) || fail "the pack has $bytes bytes, $limit are allowed"
+echo "== build and pack" >&2
+(cd "$root" && cargo xtask cuda ${without[@]+"${without[@]}"} >&2) || fail "cargo xtask cuda failed"
 
 case $where in
     pack) exit ;;

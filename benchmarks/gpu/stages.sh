@@ -48,6 +48,12 @@ stage_parity() {
             jobs+=($!)
         done
     done
+    for model in escaip proteina voxmol; do
+        # The kernels of our own that are off by default.
+        EQUIVBENCH_CUDA_KERNELS=1 limit 120 "parity-$model-kernels" "$trial" parity "$(library $model)" "$device" precisions=f32 samples=2 \
+            points=$([ $model = voxmol ] && echo 16 || echo 24) &
+        jobs+=($!)
+    done
     for job in "${jobs[@]}"; do wait "$job" || code=1; done
     say "parity done"
     [ -z "$curves" ] || wait "$curves"
@@ -88,6 +94,7 @@ turns() {
 # ours MODEL SIZE SAMPLES POINTS PRECISION [KEY=VALUE ...] and peer MODEL SIZE [OPTION ...]: a turn each.
 ours() { turn time 200 "$trial" time "$(library "$1")" "$device" size="$2" samples="$3" points="$4" precision="$5" "${@:6}"; }
 with_tf32() { EQUIVBENCH_CUDA_ALLOW=tf32 "$@"; }
+with_kernels() { EQUIVBENCH_CUDA_KERNELS=1 "$@"; }
 peer() { turn peers 200 python3 "$pack/peer.py" "$1" "$2" "$out/batch/$1" "$device" --steps 10 --predictions 5 "${@:3}"; }
 batch() { "$trial" time "$(library "$1")" cpu size="$2" samples="$3" points="$4" training=0 prediction=0 batch="$out/batch/$1" > /dev/null; }
 # profile MODEL SIZE SAMPLES POINTS PRECISION: what every kernel of a step took, by events of the device.
@@ -113,6 +120,7 @@ queue_escaip() {
     ours escaip $e f32
     ours escaip $e bf16 prediction=0
     with_tf32 ours escaip $e f32 prediction=0
+    with_kernels ours escaip $e f32
     peer escaip ${e%% *}
     [ "${QUICK:-}" ] && return
     peer escaip ${e%% *} --compile --predictions 0

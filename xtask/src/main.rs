@@ -1,6 +1,7 @@
 //! Builds, runs, tests and checks the project. Depends on nothing of it.
 
 mod bench;
+mod cuda;
 mod layers;
 mod machine;
 mod peers;
@@ -22,6 +23,7 @@ cargo xtask docs           write the generated pages
 cargo xtask install [DIR]  install program and plugins into DIR/bin and DIR/lib/equivbench/plugins [default: ~/.local]
 cargo xtask bench [--save] [PART-OF-NAME]
                            hot paths beside their floors, compared with benchmarks/micro/baseline.csv (or written to it)
+cargo xtask cuda [--cpu]   one file for a GPU machine: program and plugins with CUDA, scripts, PyTorch peers
 cargo xtask peers ...      steps, predictions and kernels beside PyTorch, interleaved (--help tells how)
 cargo xtask profile [PART-OF-NAME]
                            where the time of a training step goes, in percent (needs perf)";
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         "docs" => test::write_pages(),
         "install" => install(rest),
         "bench" => bench::run(rest),
+        "cuda" => cuda::run(rest),
         "peers" => peers::run(rest),
         "profile" => profile::run(rest),
         _ => {

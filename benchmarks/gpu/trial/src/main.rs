@@ -518,9 +518,15 @@ fn time(library: &Library, given: &Given, device: &str) -> Result<(), Failure> {
         batch.write(Path::new(folder))?;
     }
     let name = library.descriptor.models[0].name.clone();
-    let allowed = std::env::var("EQUIVBENCH_CUDA_ALLOW").unwrap_or_default();
-    let label =
-        [precision.as_str(), allowed.as_str()].join(if allowed.is_empty() { "" } else { "/" });
+    let mut label = precision.clone();
+    for (variable, word) in [
+        ("EQUIVBENCH_CUDA_ALLOW", ""),
+        ("EQUIVBENCH_CUDA_KERNELS", "kernels="),
+    ] {
+        if let Ok(value) = std::env::var(variable) {
+            label += &format!("/{word}{value}");
+        }
+    }
     let size = &trial.model.instance().size;
     let size = format!(
         "{size} {} x {}",
