@@ -549,30 +549,35 @@ fn time(library: &Library, given: &Given, device: &str) -> Result<(), Failure> {
     wait_at_gate()?;
     for what in ["training step", "prediction"] {
         let count = given.number(what.split(' ').next().unwrap_or(what), 10)?;
-        if count == 0 {
-            continue;
+        if count > 0 {
+            let seconds = timed(&mut trial, &batch, what, count)?;
+            report(
+                &format!("{what}, s (median of {count})"),
+                seconds[count / 2],
+            );
+            report(&format!("{what}, s (least)"), seconds[0]);
         }
-        let mut seconds = Vec::new();
-        for number in 0..=count {
-            let clock = Instant::now();
-            if what == "prediction" {
-                trial.predict(&batch)?;
-            } else {
-                trial.step(&batch)?;
-            }
-            trial.synchronise(&batch)?;
-            if number > 0 {
-                seconds.push(clock.elapsed().as_secs_f64());
-            }
-        }
-        seconds.sort_by(f64::total_cmp);
-        report(
-            &format!("{what}, s (median of {count})"),
-            seconds[count / 2],
-        );
-        report(&format!("{what}, s (least)"), seconds[0]);
     }
     Ok(())
+}
+
+/// Seconds of `count` steps or predictions after one that is not timed, in ascending order.
+fn timed(trial: &mut Trial, batch: &Made, what: &str, count: usize) -> Result<Vec<f64>, Failure> {
+    let mut seconds = Vec::with_capacity(count);
+    for number in 0..=count {
+        let clock = Instant::now();
+        if what == "prediction" {
+            trial.predict(batch)?;
+        } else {
+            trial.step(batch)?;
+        }
+        trial.synchronise(batch)?;
+        if number > 0 {
+            seconds.push(clock.elapsed().as_secs_f64());
+        }
+    }
+    seconds.sort_by(f64::total_cmp);
+    Ok(seconds)
 }
 
 /// Says by `GATE.ready` that everything is compiled, and waits for the file that the variable `GATE` names: so that programs may compile at
