@@ -112,15 +112,11 @@ pub(crate) mod testing {
         (conformers, result)
     }
 
-    /// A file of the shared data, or `None` with a line that says what was skipped.
-    pub(crate) fn shared(file: &str) -> Option<PathBuf> {
-        let path = equivbench_testkit::shared_dir()
-            .map(|d| d.join("data").join(file))
-            .filter(|p| p.exists());
-        if path.is_none() {
-            equivbench_testkit::skip(&format!("shared data {file} are not here"));
-        }
-        path
+    /// A file of tests/fixtures.
+    pub(crate) fn fixture(name: &str) -> PathBuf {
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/fixtures")
+            .join(name)
     }
 
     /// An archive with these entries.

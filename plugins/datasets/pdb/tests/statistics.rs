@@ -192,13 +192,7 @@ fn measured(chains: &[Chain]) -> Measured {
 
 /// The traces of real chains of 40 to 256 residues, or `None` with a line that says so.
 fn real_traces() -> Option<Vec<Vec<[f64; 3]>>> {
-    let path = equivbench_testkit::shared_dir()
-        .map(|d| d.join("data/real/proteins_ca_reference.npz"))
-        .filter(|p| p.exists());
-    let Some(path) = path else {
-        equivbench_testkit::skip("shared data real/proteins_ca_reference.npz are not here");
-        return None;
-    };
+    let [path] = equivbench_testkit::shared_data(["real/proteins_ca_reference.npz"])?;
     let mut file = ndarray_npy::NpzReader::new(std::fs::File::open(path).unwrap()).unwrap();
     let atoms: ndarray::Array2<f32> = file.by_name("ca_angstrom").unwrap();
     let starts: ndarray::Array1<i64> = file.by_name("ptr").unwrap();

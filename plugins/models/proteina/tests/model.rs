@@ -453,18 +453,9 @@ fn unknown_losses_and_impossible_configurations_are_refused_before_anything_is_b
     assert!(error.to_string().contains("velocity-mse"));
 }
 
-/// Fresh weights against the reference's own, parameter by parameter.
+/// Fresh weights against those of our PyTorch, and of the reference where its fixtures are there, parameter by parameter.
 #[test]
 fn fresh_weights_have_the_moments_of_the_reference() {
-    let Some(shared) = equivbench_testkit::shared_dir() else {
-        return equivbench_testkit::skip("no shared data with the moments of fresh weights");
-    };
-    let path = shared.join("parity/proteina/init_stats.json");
-    let Ok(text) = std::fs::read_to_string(&path) else {
-        return equivbench_testkit::skip("no shared data with the moments of fresh weights");
-    };
-    let about: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let rows = about["rows"].as_array().unwrap();
     let config = ProteinaConfig::new(512, 8, 2).with_update_every(2);
     let trainer = trainer(&config, "f32", "", 9);
     let ours: Vec<(String, Vec<f64>)> = trainer
@@ -473,16 +464,32 @@ fn fresh_weights_have_the_moments_of_the_reference() {
         .map(|p| p.name.clone())
         .zip(doubles(&trainer))
         .collect();
-    for row in rows {
-        let name = row[0].as_str().unwrap();
-        let theirs = Moments::read(&(2..6).map(|k| row[k].as_f64().unwrap()).collect::<Vec<_>>());
-        let Some((_, values)) = ours.iter().find(|(own, _)| own == name) else {
-            panic!("{name} is not there")
-        };
-        Moments::of(values).check(&theirs, name, values.len() as f64);
+    let files: Vec<_> = equivbench_testkit::parity_dirs("proteina")
+        .iter()
+        .map(|dir| dir.join("init_stats.json"))
+        .filter(|path| path.exists())
+        .collect();
+    assert!(!files.is_empty());
+    for path in files {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let about: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let rows = about["rows"].as_array().unwrap();
+        for row in rows {
+            compare_moments(&ours, row);
+        }
+        // The file leaves out the second layer, which is like the first.
+        assert!(rows.len() > 100);
     }
-    // The file leaves out the second layer, which is like the first.
-    assert!(rows.len() > 100);
+}
+
+/// A row: name, shape, mean, standard deviation, least and largest value.
+fn compare_moments(ours: &[(String, Vec<f64>)], row: &serde_json::Value) {
+    let name = row[0].as_str().unwrap();
+    let theirs = Moments::read(&(2..6).map(|k| row[k].as_f64().unwrap()).collect::<Vec<_>>());
+    let Some((_, values)) = ours.iter().find(|(own, _)| own == name) else {
+        panic!("{name} is not there")
+    };
+    Moments::of(values).check(&theirs, name, values.len() as f64);
 }
 
 #[derive(Debug)]

@@ -1,6 +1,7 @@
 use super::*;
-use crate::archive::testing::{collect, fixture_conformers, flipped, largest_difference, shared};
-use std::collections::HashSet;
+use crate::archive::testing::{collect, fixture, fixture_conformers, flipped, largest_difference};
+use equivbench_testkit::{more_data, shared_data};
+use std::{collections::HashSet, path::Path};
 
 const CRUDE: &[u8] = include_bytes!("../../tests/fixtures/crude.msgpack");
 
@@ -201,7 +202,7 @@ fn an_error_of_the_taker_ends_the_reading() {
 
 #[test]
 fn the_real_entry_agrees_with_its_json() {
-    let Some(path) = shared("formats_samples/geom/geom_tutorial_real.msgpack") else {
+    let Some([path]) = shared_data(["formats_samples/geom/geom_tutorial_real.msgpack"]) else {
         return;
     };
     let (conformers, result) = collect(|sink| read(input::open(&path).unwrap(), "real", sink));
@@ -223,28 +224,31 @@ fn the_real_entry_agrees_with_its_json() {
     assert!(largest_difference(&conformers, &[expected]) < 1e-14);
 }
 
+/// Files, flat arrays with the same molecules, and numbers of molecules, conformers and atoms, counted with msgpack-python.
 #[test]
-fn the_sample_agrees_with_the_flat_arrays_of_the_same_molecules() {
-    let sample = shared("formats_samples/geom/drugs_crude.msgpack")
-        .zip(shared("geomlike/geomlike_drugs.npz"));
-    let Some((crude, npz)) = sample else { return };
-    let (mut conformers, result) =
-        collect(|sink| read(input::open(&crude).unwrap(), "crude", sink));
+fn files_agree_with_the_flat_arrays_of_the_same_molecules() {
+    let small = (fixture("small.msgpack.gz"), fixture("small.npz"));
+    compare_with_flat_arrays(&small.0, &small.1, (13, 50, 1960));
+    let sample = more_data("formats_samples/geom/drugs_crude.msgpack")
+        .zip(more_data("geomlike/geomlike_drugs.npz"));
+    if let Some((crude, npz)) = sample {
+        compare_with_flat_arrays(&crude, &npz, (24, 78, 3073));
+    }
+}
+
+fn compare_with_flat_arrays(crude: &Path, npz: &Path, counts: (usize, usize, usize)) {
+    let (mut conformers, result) = collect(|sink| read(input::open(crude).unwrap(), "crude", sink));
     result.unwrap();
-    let (flat, result) = collect(|sink| crate::npz::read(&npz, "npz", sink));
+    let (flat, result) = collect(|sink| crate::npz::read(npz, "npz", sink));
     result.unwrap();
     let molecules: HashSet<String> = conformers.iter().map(|c| c.molecule.clone()).collect();
-    // Counted with msgpack-python.
-    assert_eq!((molecules.len(), conformers.len()), (24, 78));
-    assert_eq!(
-        conformers.iter().map(|c| c.numbers.len()).sum::<usize>(),
-        3073
-    );
+    let atoms = conformers.iter().map(|c| c.numbers.len()).sum::<usize>();
+    assert_eq!((molecules.len(), conformers.len(), atoms), counts);
     let mut same: Vec<Conformer> = flat
         .into_iter()
         .filter(|c| molecules.contains(&c.molecule))
         .collect();
-    // The sample deals the molecules out to two maps; the order of a molecule's conformers stays.
+    // A file may deal the molecules out to two maps; the order of a molecule's conformers stays.
     conformers.sort_by(|a, b| a.molecule.cmp(&b.molecule));
     same.sort_by(|a, b| a.molecule.cmp(&b.molecule));
     assert!(
@@ -253,6 +257,6 @@ fn the_sample_agrees_with_the_flat_arrays_of_the_same_molecules() {
             .zip(&same)
             .all(|(a, b)| a.molecule == b.molecule)
     );
-    // The sample was written from text with 4 decimals; f32 adds at most 1e-6 at 16 Å.
+    // Written from text with 4 decimals; f32 adds at most 1e-6 at 16 Å.
     assert!(largest_difference(&conformers, &same) < 0.5e-4 + 1e-6);
 }

@@ -1,7 +1,8 @@
 use super::*;
 use crate::archive::testing::{
-    collect, fixture_conformers, flipped, largest_difference, open_bytes, shared, zip,
+    collect, fixture, fixture_conformers, flipped, largest_difference, open_bytes, zip,
 };
+use equivbench_testkit::{more_data, shared_data};
 
 const FLAT: &[u8] = include_bytes!("../../tests/fixtures/flat.npz");
 const FLAT_TEXT: &[u8] = include_bytes!("../../tests/fixtures/flat_text.npz");
@@ -299,8 +300,10 @@ fn real_and_sample_frames_have_the_counts_and_sums_of_numpy() {
             936029.1102828714,
         ),
     ];
-    for (file, frames, atoms, sum) in oracles {
-        let Some(path) = shared(file) else { continue };
+    let Some(paths) = shared_data(oracles.map(|(file, ..)| file)) else {
+        return;
+    };
+    for ((file, frames, atoms, sum), path) in oracles.into_iter().zip(paths) {
         let (conformers, result) = collect(|sink| read(&path, file, sink));
         result.unwrap();
         assert_eq!(conformers.len(), frames);
@@ -322,27 +325,29 @@ fn real_and_sample_frames_have_the_counts_and_sums_of_numpy() {
 
 #[test]
 fn the_flat_arrays_agree_with_the_sdf_of_the_same_run() {
-    let Some((npz, sdf)) =
-        shared("geomlike/geomlike_drugs.npz").zip(shared("geomlike/geomlike_drugs.sdf.gz"))
-    else {
-        return;
-    };
-    let (conformers, result) = collect(|sink| read(&npz, "geomlike_drugs.npz", sink));
-    result.unwrap();
-    let mut text = String::new();
-    flate2::read::GzDecoder::new(File::open(sdf).unwrap())
-        .read_to_string(&mut text)
-        .unwrap();
-    let expected: Vec<Conformer> = text.split_terminator("$$$$\n").map(sdf_record).collect();
-    assert_eq!(conformers.len(), 6365);
-    assert!(
-        conformers
-            .iter()
-            .zip(&expected)
-            .all(|(a, b)| a.molecule == b.molecule)
-    );
-    // The SDF has 4 decimals; f32 adds at most 1e-6 at 16 Å.
-    assert!(largest_difference(&conformers, &expected) < 0.5e-4 + 1e-6);
+    let mut sets = vec![(fixture("small.npz"), fixture("small.sdf.gz"), 50)];
+    sets.extend(more_data("geomlike").map(|folder| {
+        let file = |ending| folder.join(format!("geomlike_drugs.{ending}"));
+        (file("npz"), file("sdf.gz"), 6365)
+    }));
+    for (npz, sdf, count) in sets {
+        let (conformers, result) = collect(|sink| read(&npz, "npz", sink));
+        result.unwrap();
+        let mut text = String::new();
+        flate2::read::GzDecoder::new(File::open(sdf).unwrap())
+            .read_to_string(&mut text)
+            .unwrap();
+        let expected: Vec<Conformer> = text.split_terminator("$$$$\n").map(sdf_record).collect();
+        assert_eq!(conformers.len(), count);
+        assert!(
+            conformers
+                .iter()
+                .zip(&expected)
+                .all(|(a, b)| a.molecule == b.molecule)
+        );
+        // The SDF has 4 decimals; f32 adds at most 1e-6 at 16 Å.
+        assert!(largest_difference(&conformers, &expected) < 0.5e-4 + 1e-6);
+    }
 }
 
 /// The atoms of a V2000 record by its columns, and its SMILES.

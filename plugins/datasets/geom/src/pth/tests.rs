@@ -1,7 +1,9 @@
 use super::*;
 use crate::archive::testing::{
-    collect, fixture_conformers, flipped, largest_difference, open_bytes, shared, zip,
+    collect, fixture, fixture_conformers, flipped, largest_difference, open_bytes, zip,
 };
+use equivbench_testkit::more_data;
+use std::{collections::HashSet, path::Path};
 
 /// f32 and i32, protocol 2, a storage per tensor.
 const NARROW: &[u8] = include_bytes!("../../tests/fixtures/voxmol.pth");
@@ -570,26 +572,26 @@ fn flipped_bits_of_a_pickle_never_panic() {
     assert!(refused > 15_000, "{refused}");
 }
 
+/// Files, flat arrays that begin with the same molecules, and numbers of molecules, conformers and atoms, counted with Python.
 #[test]
-fn the_sample_agrees_with_the_flat_arrays_of_the_same_molecules() {
-    let sample = shared("formats_samples/geom/voxmol_train_data.pth")
-        .zip(shared("geomlike/geomlike_drugs.npz"));
-    let Some((pth, npz)) = sample else { return };
-    let (conformers, result) = collect(|sink| read(&pth, "pth", sink));
+fn files_agree_with_the_flat_arrays_of_the_same_molecules() {
+    let small = (fixture("small.pth"), fixture("small.npz"));
+    compare_with_flat_arrays(&small.0, &small.1, (12, 46, 1800));
+    let sample = more_data("formats_samples/geom/voxmol_train_data.pth")
+        .zip(more_data("geomlike/geomlike_drugs.npz"));
+    if let Some((pth, npz)) = sample {
+        compare_with_flat_arrays(&pth, &npz, (24, 78, 3073));
+    }
+}
+
+fn compare_with_flat_arrays(pth: &Path, npz: &Path, counts: (usize, usize, usize)) {
+    let (conformers, result) = collect(|sink| read(pth, "pth", sink));
     result.unwrap();
-    let (flat, result) = collect(|sink| crate::npz::read(&npz, "npz", sink));
+    let (flat, result) = collect(|sink| crate::npz::read(npz, "npz", sink));
     result.unwrap();
-    // Counted with Python.
-    assert_eq!(
-        (
-            conformers.len(),
-            conformers.iter().map(|c| c.numbers.len()).sum::<usize>()
-        ),
-        (78, 3073)
-    );
-    let molecules: std::collections::HashSet<&str> =
-        conformers.iter().map(|c| &c.molecule[..]).collect();
-    assert_eq!(molecules.len(), 24);
+    let molecules: HashSet<&str> = conformers.iter().map(|c| &c.molecule[..]).collect();
+    let atoms = conformers.iter().map(|c| c.numbers.len()).sum::<usize>();
+    assert_eq!((molecules.len(), conformers.len(), atoms), counts);
     // VoxMol reads the coordinates back from an SDF with 4 decimals; f32 adds at most 1e-6 at 16 Å on both sides.
-    assert!(largest_difference(&conformers, &flat[..78]) < 0.5e-4 + 2e-6);
+    assert!(largest_difference(&conformers, &flat[..conformers.len()]) < 0.5e-4 + 2e-6);
 }

@@ -191,7 +191,7 @@ fn opening_and_reading_are_fast() {
         "geomlike/geomlike_drugs.sdf.gz",
         "geomlike/geomlike_drugs.npz",
     ] {
-        paths.extend(crate::shared(name).map(|p| (name.to_owned(), Some(p))));
+        paths.extend(equivbench_testkit::more_data(name).map(|p| (name.to_owned(), Some(p))));
     }
     paths.extend(
         std::env::var_os("EQUIVBENCH_GEOM_PATH").map(|p| ("the path given".into(), Some(p.into()))),

@@ -1,6 +1,6 @@
 //! Files that were cut off or changed: an error with the name and how far reading came, never a panic.
 
-use crate::{make, refused, says, shared, try_open, written};
+use crate::{fixture, make, refused, says, try_open, written};
 
 #[test]
 fn a_cut_gzip_file_says_how_many_conformers_were_read() {
@@ -48,7 +48,7 @@ fn a_cut_or_lying_sdf_file_names_the_line() {
     );
 }
 
-/// Pseudorandom changes of real files in every format; most are seen, and none is a panic.
+/// Pseudorandom changes of files in every format; most are seen, and none is a panic.
 #[test]
 fn changed_bytes_never_panic() {
     let text = make::molecules(20, 2);
@@ -56,10 +56,8 @@ fn changed_bytes_never_panic() {
         ("a.sdf".to_owned(), text.clone().into_bytes()),
         ("a.sdf.gz".into(), make::gzip(text.as_bytes())),
     ];
-    for name in ["drugs_crude.msgpack", "voxmol_train_data.pth"] {
-        if let Some(path) = shared(&format!("formats_samples/geom/{name}")) {
-            files.push((name.into(), std::fs::read(path).unwrap()));
-        }
+    for name in ["small.msgpack.gz", "small.pth", "small.npz"] {
+        files.push((name.into(), std::fs::read(fixture(name)).unwrap()));
     }
     let mut state = 7_u64;
     let mut random = |below: usize| {

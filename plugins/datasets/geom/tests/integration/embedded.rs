@@ -1,8 +1,9 @@
 //! The embedded sample against what it was made from.
 
-use crate::{conformers, open, samples, shared};
+use crate::{conformers, open, samples};
 use equivbench_geom::{Geom, Options, embedded};
 use equivbench_plugin::DatasetPlugin;
+use equivbench_testkit::shared_data;
 use std::collections::{BTreeMap, BTreeSet};
 
 fn sample() -> Geom {
@@ -67,7 +68,7 @@ const SQUARES: f64 = 1_247_662.707_9;
 /// The source agrees in every digit that it has: four decimals.
 #[test]
 fn the_sample_is_a_part_of_its_source() {
-    let Some(path) = shared("geomlike/geomlike_drugs.sdf.gz") else {
+    let Some([path]) = shared_data(["geomlike/geomlike_drugs.sdf.gz"]) else {
         return;
     };
     let source = conformers(&open(&path, |_| ()));
@@ -90,7 +91,7 @@ fn the_sample_is_a_part_of_its_source() {
 
 #[test]
 fn the_sample_can_be_made_again() {
-    let Some(path) = shared("geomlike/geomlike_drugs.sdf.gz") else {
+    let Some([path]) = shared_data(["geomlike/geomlike_drugs.sdf.gz"]) else {
         return;
     };
     let unpacked = |bytes: &[u8]| {

@@ -1,62 +1,100 @@
 //! One set in several formats: the same molecules and, to the digits that each format keeps, the same coordinates.
 
-use crate::{conformers, left_out, make, open, samples, shared, written};
+use crate::{NamedConformer, conformers, fixture, left_out, make, open, samples, written};
 use equivbench_plugin::DatasetPlugin;
-use std::fmt::Write;
+use equivbench_testkit::more_data;
+use std::{fmt::Write, path::PathBuf};
 
-/// Counts taken with numpy from the npz: 6,365 conformers of 1,957 molecules, 6,018 of them of the eight elements.
+/// Files with their numbers of conformers and molecules, of all elements and of the eight, and of atoms, counted with numpy.
+struct Counted {
+    sdf: PathBuf,
+    npz: PathBuf,
+    conformers: [u64; 2],
+    molecules: u64,
+    atoms: f64,
+}
+
+fn sets() -> Vec<Counted> {
+    let small = Counted {
+        sdf: fixture("small.sdf.gz"),
+        npz: fixture("small.npz"),
+        conformers: [50, 46],
+        molecules: 13,
+        atoms: 1960.0,
+    };
+    let whole = more_data("geomlike").map(|folder| Counted {
+        sdf: folder.join("geomlike_drugs.sdf.gz"),
+        npz: folder.join("geomlike_drugs.npz"),
+        conformers: [6365, 6018],
+        molecules: 1957,
+        atoms: 241_676.0,
+    });
+    std::iter::once(small).chain(whole).collect()
+}
+
 #[test]
-fn the_generated_set_has_the_counts_of_numpy() {
-    for name in [
-        "geomlike/geomlike_drugs.sdf.gz",
-        "geomlike/geomlike_drugs.npz",
-    ] {
-        let Some(path) = shared(name) else { return };
-        let data = open(&path, |_| ());
-        assert_eq!(
-            (
-                samples(&data)[0].1,
-                left_out(&data.describe(), "another element")
-            ),
-            (6018, 347.0),
-            "{name}"
-        );
-        let all = open(&path, |o| {
-            o.elements.extend(["Si", "P", "I"].map(Into::into))
-        })
-        .describe();
-        assert_eq!(
-            (
-                all.splits[0].samples,
-                all.splits[0].groups,
-                crate::check(&all, "atoms")
-            ),
-            (6365, 1957, 241_676.0),
-            "{name}"
-        );
+fn sets_have_the_counts_of_numpy() {
+    for set in sets() {
+        let [conformers, of_the_eight] = set.conformers;
+        for path in [&set.sdf, &set.npz] {
+            let data = open(path, |_| ());
+            let left_out = left_out(&data.describe(), "another element");
+            assert_eq!(
+                (samples(&data)[0].1, left_out),
+                (of_the_eight, (conformers - of_the_eight) as f64),
+                "{}",
+                path.display()
+            );
+            let all = open(path, |o| {
+                o.elements.extend(["Si", "P", "I"].map(Into::into))
+            })
+            .describe();
+            assert_eq!(
+                (
+                    all.splits[0].samples,
+                    all.splits[0].groups,
+                    crate::check(&all, "atoms")
+                ),
+                (conformers, set.molecules, set.atoms),
+                "{}",
+                path.display()
+            );
+        }
     }
 }
 
 #[test]
 fn sdf_agrees_with_npz_to_four_decimals() {
-    let (Some(sdf), Some(npz)) = (
-        shared("geomlike/geomlike_drugs.sdf.gz"),
-        shared("geomlike/geomlike_drugs.npz"),
-    ) else {
-        return;
-    };
-    let (sdf, npz) = (
-        conformers(&open(&sdf, |_| ())),
-        conformers(&open(&npz, |_| ())),
-    );
-    assert_eq!(sdf.len(), npz.len());
-    for (a, b) in sdf.iter().zip(&npz) {
+    for set in sets() {
+        let [sdf, npz] = [&set.sdf, &set.npz].map(|path| conformers(&open(path, |_| ())));
+        assert_same_to_four_decimals(&sdf, &npz);
+    }
+}
+
+fn assert_same_to_four_decimals(a: &[NamedConformer], b: &[NamedConformer]) {
+    assert_eq!(a.len(), b.len());
+    for (a, b) in a.iter().zip(b) {
         assert_eq!((&a.0, &a.1), (&b.0, &b.1));
         for (x, y) in a.2.as_flattened().iter().zip(b.2.as_flattened()) {
             // Half a unit of the fourth decimal, and f32 of numbers up to 32.
             assert!((x - y).abs() <= 5.0e-5 + 4e-6, "{x} {y}");
         }
     }
+}
+
+/// GEOM's crude file and VoxMol's list hold the same conformers, written from the SDF.
+#[test]
+fn layouts_of_geom_and_voxmol_are_read_as_the_sdf_they_were_made_from() {
+    let read = |name: &str| conformers(&open(&fixture(name), |_| ()));
+    let (sdf, crude, torch) = (
+        read("small.sdf.gz"),
+        read("small.msgpack.gz"),
+        read("small.pth"),
+    );
+    assert_same_to_four_decimals(&sdf, &read("small.npz"));
+    assert_eq!(crude, sdf);
+    assert_eq!(torch, sdf);
+    check_samples();
 }
 
 /// What the file says in plain numbers is what is served.
@@ -97,10 +135,9 @@ fn xyz_plain_and_extended_is_sdf_with_other_words() {
     assert_eq!(plain[0].0, "CH4O");
 }
 
-/// The layouts of GEOM and VoxMol hold conformers of the same 24 molecules, 78 in all.
-#[test]
-fn layouts_of_geom_and_voxmol_are_read_through_the_same_door() {
-    let Some(folder) = shared("formats_samples/geom") else {
+/// Larger samples of both hold conformers of the same 24 molecules, 78 in all.
+fn check_samples() {
+    let Some(folder) = more_data("formats_samples/geom") else {
         return;
     };
     let crude = open(&folder.join("drugs_crude.msgpack"), |_| ()).describe();

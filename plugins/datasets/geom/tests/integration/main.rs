@@ -13,15 +13,11 @@ use equivbench_geom::{Geom, Options};
 use equivbench_plugin::{DatasetDescriptor, DatasetPlugin};
 use std::path::{Path, PathBuf};
 
-/// A file or folder of the shared data, or `None` with a line that says what was skipped.
-fn shared(name: &str) -> Option<PathBuf> {
-    let path = equivbench_testkit::shared_dir()
-        .map(|d| d.join("data").join(name))
-        .filter(|p| p.exists());
-    if path.is_none() {
-        equivbench_testkit::skip(&format!("shared data {name} are not here"));
-    }
-    path
+/// A file of tests/fixtures, whose script says what it holds.
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures")
+        .join(name)
 }
 
 /// A file with this content in a folder of its own.
@@ -79,8 +75,11 @@ fn samples(data: &Geom) -> Vec<(String, u64)> {
         .collect()
 }
 
-/// Molecule, numbers and positions of all samples, sorted, so that two datasets can be compared.
-fn conformers(data: &Geom) -> Vec<(String, Vec<u8>, Vec<[f32; 3]>)> {
+/// Molecule, numbers and positions.
+type NamedConformer = (String, Vec<u8>, Vec<[f32; 3]>);
+
+/// All samples, sorted, so that two datasets can be compared.
+fn conformers(data: &Geom) -> Vec<NamedConformer> {
     let places = samples(data)
         .into_iter()
         .flat_map(|(split, n)| (0..n).map(move |i| (split.clone(), i)));

@@ -1,11 +1,12 @@
 //! Real files of many programs: each gives conformers or a clear refusal, and none a panic.
 
-use crate::{check, left_out, open, refused, says, shared, try_open};
+use crate::{check, left_out, open, refused, says, try_open};
 use equivbench_plugin::DatasetPlugin;
+use equivbench_testkit::shared_data;
 use std::{collections::BTreeMap, path::PathBuf};
 
 fn files() -> Vec<PathBuf> {
-    let Some(root) = shared("real/druglike") else {
+    let Some([root]) = shared_data(["real/druglike"]) else {
         return Vec::new();
     };
     let folders = std::fs::read_dir(root).unwrap().map(|e| e.unwrap().path());
@@ -52,7 +53,11 @@ fn real_files_give_conformers_or_a_refusal() {
 
 #[test]
 fn drawings_and_files_without_hydrogens_are_refused_with_counts() {
-    let Some(zinc) = shared("real/druglike/rdkit/zinc.leads.500.q.sdf.gz") else {
+    let Some([zinc, bzr, polar]) = shared_data([
+        "real/druglike/rdkit/zinc.leads.500.q.sdf.gz",
+        "real/druglike/rdkit/bzr.sdf.gz",
+        "real/druglike/rdkit/actives_5ht3.sdf.gz",
+    ]) else {
         return;
     };
     says(
@@ -62,9 +67,6 @@ fn drawings_and_files_without_hydrogens_are_refused_with_counts() {
             "EmbedMolecule",
         ],
     );
-    let Some(bzr) = shared("real/druglike/rdkit/bzr.sdf.gz") else {
-        return;
-    };
     says(
         &refused(&bzr, |_| ()),
         &[
@@ -73,9 +75,6 @@ fn drawings_and_files_without_hydrogens_are_refused_with_counts() {
         ],
     );
     // Counted with RDKit: 102 of 180 have a hydrogen, 38 one on carbon.
-    let Some(polar) = shared("real/druglike/rdkit/actives_5ht3.sdf.gz") else {
-        return;
-    };
     says(&refused(&polar, |_| ()), &["142 of 180 molecules"]);
     let lenient = open(&bzr, |o| o.allow_missing_hydrogens = true).describe();
     assert_eq!(

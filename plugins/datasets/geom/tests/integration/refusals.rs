@@ -1,6 +1,6 @@
 //! What is refused, and what the message says.
 
-use crate::{check, left_out, make, open, refused, samples, says, shared, written};
+use crate::{check, left_out, make, open, refused, samples, says, written};
 use equivbench_plugin::DatasetPlugin;
 
 #[test]
@@ -76,21 +76,26 @@ fn foreign_content_says_what_it_is() {
 
 #[test]
 fn pickles_of_geom_and_midi_name_the_converter() {
-    let Some(folder) = shared("formats_samples/geom") else {
-        return;
-    };
-    says(
-        &refused(&folder.join("midi_train_data.pickle"), |_| ()),
-        &["rdkit_to_sdf.py"],
+    // `pickle.dumps([])`, and a folder of such files below one with their summary, as GEOM packs them.
+    let (made, pickle) = written("train_data.pickle", b"\x80\x04]\x94.");
+    says(&refused(&pickle, |_| ()), &["rdkit_to_sdf.py"]);
+    let drugs = made.path().join("rdkit_folder/drugs");
+    std::fs::create_dir_all(&drugs).unwrap();
+    std::fs::copy(&pickle, drugs.join("CO.pickle")).unwrap();
+    let folder = made.path().join("rdkit_folder");
+    std::fs::write(folder.join("summary_drugs.json"), "{}").unwrap();
+    let mut folders = vec![(folder.clone(), drugs)];
+    folders.extend(
+        equivbench_testkit::more_data("formats_samples/geom/rdkit_folder")
+            .map(|folder| (folder.clone(), folder.join("drugs"))),
     );
-    says(
-        &refused(&folder.join("rdkit_folder"), |_| ()),
-        &["no file that can be read", "rdkit_to_sdf.py"],
-    );
-    says(
-        &refused(&folder.join("rdkit_folder/drugs"), |_| ()),
-        &["rdkit_to_sdf.py"],
-    );
+    for (folder, drugs) in folders {
+        says(
+            &refused(&folder, |_| ()),
+            &["no file that can be read", "rdkit_to_sdf.py"],
+        );
+        says(&refused(&drugs, |_| ()), &["rdkit_to_sdf.py"]);
+    }
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Molecules stay together; the first conformers of each are kept; copies count once.
 
-use crate::{conformers, left_out, make, open, samples, shared, written};
+use crate::{conformers, fixture, left_out, make, open, samples, written};
 use equivbench_geom::{Geom, Options, Paths};
 use equivbench_plugin::DatasetPlugin;
+use equivbench_testkit::more_data;
 use std::collections::HashSet;
 
 #[test]
@@ -122,14 +123,19 @@ fn the_same_conformers_in_two_files_count_once() {
 /// SDF with bonds and SMILES, npz with SMILES: molecules are the same, and conformers agree to the rounding of the SDF.
 #[test]
 fn sdf_and_npz_of_one_set_are_one_set() {
-    let Some(folder) = shared("geomlike") else {
-        return;
-    };
-    let both = open(&folder, |_| ()).describe();
-    let one = open(&folder.join("geomlike_drugs.npz"), |_| ()).describe();
-    assert_eq!(both.splits, one.splits);
-    assert_eq!(
-        left_out(&both, "equal to one before"),
-        one.splits[0].samples as f64
-    );
+    let small = tempfile::tempdir().unwrap();
+    for name in ["small.sdf.gz", "small.npz"] {
+        std::fs::copy(fixture(name), small.path().join(name)).unwrap();
+    }
+    let mut folders = vec![(small.path().to_owned(), "small.npz")];
+    folders.extend(more_data("geomlike").map(|folder| (folder, "geomlike_drugs.npz")));
+    for (folder, npz) in folders {
+        let both = open(&folder, |_| ()).describe();
+        let one = open(&folder.join(npz), |_| ()).describe();
+        assert_eq!(both.splits, one.splits);
+        assert_eq!(
+            left_out(&both, "equal to one before"),
+            one.splits[0].samples as f64
+        );
+    }
 }

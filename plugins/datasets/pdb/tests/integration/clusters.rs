@@ -1,12 +1,13 @@
 //! Clusters and splits: own clustering, cluster files, real chains.
 
 use crate::{
-    check, left_out,
+    check, everything, left_out,
     make::{chain, cif, folder, write},
-    open, refused, samples, shared,
+    open, refused, samples,
 };
 use equivbench_pdb::{Options, Pdb};
 use equivbench_plugin::DatasetPlugin;
+use equivbench_testkit::{more_data, shared_data};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Sixty families of two chains each: the second of a family is moved, so that it is no copy.
@@ -195,7 +196,7 @@ fn too_few_clusters_cannot_be_divided() {
 /// Rough clusters of another method come with the collection; both call the same sequence the same, and find about as many.
 #[test]
 fn real_chains_form_about_as_many_clusters_as_another_method_finds() {
-    let (Some(folder), Some(table)) = (shared("proteins"), shared("chains_distinct.csv")) else {
+    let Some([folder, table]) = shared_data(["real/proteins", "real/chains_distinct.csv"]) else {
         return;
     };
     let text = std::fs::read_to_string(table).unwrap();
@@ -233,16 +234,18 @@ fn real_chains_form_about_as_many_clusters_as_another_method_finds() {
 }
 
 #[test]
-fn real_splits_share_no_cluster() {
-    let Some(folder) = shared("proteins") else {
-        return;
-    };
-    let default = Options {
+fn splits_share_no_cluster_whatever_the_seed() {
+    let families = families();
+    let mut made = everything(families.path());
+    default_splits(&mut made);
+    let real = more_data("real/proteins").map(|folder| Options {
         path: Some(folder.to_str().unwrap().into()),
         cache: Some("none".into()),
         ..Options::default()
-    };
-    for seed in 0..3 {
-        assert_disjoint(&mut Pdb::open(default.clone(), seed).unwrap());
+    });
+    for options in std::iter::once(made).chain(real) {
+        for seed in 0..3 {
+            assert_disjoint(&mut Pdb::open(options.clone(), seed).unwrap());
+        }
     }
 }

@@ -13,18 +13,7 @@ mod rules;
 
 use equivbench_pdb::{Chain, Options, Pdb};
 use equivbench_plugin::{DatasetDescriptor, DatasetPlugin};
-use std::path::{Path, PathBuf};
-
-/// A file or folder of the shared data, or `None` with a line that says what was skipped.
-fn shared(name: &str) -> Option<PathBuf> {
-    let path = equivbench_testkit::shared_dir()
-        .map(|d| d.join("data/real").join(name))
-        .filter(|p| p.exists());
-    if path.is_none() {
-        equivbench_testkit::skip(&format!("shared data {name} are not here"));
-    }
-    path
-}
+use std::path::Path;
 
 /// Options that take everything and write no cache.
 fn everything(path: &Path) -> Options {

@@ -1,8 +1,9 @@
 //! Real files against the traces that another reader (gemmi) makes of them, and counts of the whole collection.
 
-use crate::{chains, check, everything, open, samples, shared};
+use crate::{chains, check, everything, open, samples};
 use equivbench_pdb::{Chain, Options, Pdb};
 use equivbench_plugin::DatasetPlugin;
+use equivbench_testkit::shared_data;
 use std::{collections::BTreeMap, fs::File, path::Path, time::Instant};
 
 /// Traces of the reference: 555 distinct chains of at least 50 residues.
@@ -78,7 +79,7 @@ fn without_histidines_of_force_fields(chain: &Chain, file: &str) -> Vec<([f64; 3
 
 #[test]
 fn every_trace_equals_the_reference() {
-    let (Some(reference), Some(_)) = (shared("proteins_ca_reference.npz"), shared("proteins"))
+    let Some([reference, _]) = shared_data(["real/proteins_ca_reference.npz", "real/proteins"])
     else {
         return;
     };
@@ -120,7 +121,7 @@ fn every_trace_equals_the_reference() {
 /// An entry in three formats is one set of chains, bit for bit.
 #[test]
 fn formats_of_one_entry_agree() {
-    let Some(folder) = shared("proteins/biotite") else {
+    let Some([folder]) = shared_data(["real/proteins/biotite"]) else {
         return;
     };
     let mut compared = 0;
@@ -145,7 +146,7 @@ fn formats_of_one_entry_agree() {
 /// The numbers of chains are those of another reader (762 of 643 files in mmCIF and PDB) and of 34 BinaryCIF files (72).
 #[test]
 fn the_whole_collection_is_read_and_filtered() {
-    let Some(folder) = shared("proteins") else {
+    let Some([folder]) = shared_data(["real/proteins"]) else {
         return;
     };
     let defaults = Options {

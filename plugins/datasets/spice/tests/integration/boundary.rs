@@ -142,7 +142,7 @@ fn errors_cross_with_a_code_and_a_remedy() {
 #[test]
 fn opening_and_reading_are_fast() {
     let mut paths = vec![(String::new(), "embedded sample".to_owned())];
-    if let Some(path) = crate::shared("xtb/des_monomers_gfn2.hdf5") {
+    if let Some(path) = equivbench_testkit::more_data("xtb/des_monomers_gfn2.hdf5") {
         paths.push((path.display().to_string(), "des_monomers_gfn2.hdf5".into()));
     }
     if let Ok(path) = std::env::var("EQUIVBENCH_SPICE_FILE") {

@@ -1,7 +1,8 @@
 //! The unlabelled conformation files: refused as training data, read as conformations, bonds checked.
 
-use crate::{fixture, refused, shared};
+use crate::{fixture, refused};
 use equivbench_spice::conformations::{BondReport, check_bonds, for_each_group};
+use equivbench_testkit::{more_data, shared_data};
 
 #[test]
 fn conformations_without_labels_are_no_training_set() {
@@ -20,10 +21,9 @@ fn conformations_without_labels_are_no_training_set() {
         "solvated-amino-acids",
         "amino-acid-ligand-test",
     ] {
-        let Some(path) = shared(&format!("real/spice/conformations/{file}.hdf5")) else {
-            continue;
-        };
-        assert!(refused(&path, |_| ()).contains("label it first"));
+        if let Some(path) = more_data(&format!("real/spice/conformations/{file}.hdf5")) {
+            assert!(refused(&path, |_| ()).contains("label it first"));
+        }
     }
 }
 
@@ -65,13 +65,16 @@ fn exchanged_rows_are_found() {
 /// 167 of 2,000 conformations in 37 of 200 groups, and none elsewhere: the figures of an independent check with RDKit.
 #[test]
 fn the_known_defect_of_the_amino_acid_ligand_test_set_is_found() {
-    for (file, groups, conformations, bad_groups, bad_conformations) in [
-        ("amino-acid-ligand-test", 200, 2000, 37, 167),
-        ("des-monomers", 378, 18_900, 0, 0),
-    ] {
-        let Some(path) = shared(&format!("real/spice/conformations/{file}.hdf5")) else {
-            continue;
-        };
+    let Some([defect, monomers, solvated]) = shared_data([
+        "real/spice/conformations/amino-acid-ligand-test.hdf5",
+        "real/spice/conformations/des-monomers.hdf5",
+        "real/spice/conformations/solvated-amino-acids.hdf5",
+    ]) else {
+        return;
+    };
+    for (path, groups, conformations, bad_groups, bad_conformations) in
+        [(defect, 200, 2000, 37, 167), (monomers, 378, 18_900, 0, 0)]
+    {
         let expected = BondReport {
             groups,
             conformations,
@@ -79,10 +82,7 @@ fn the_known_defect_of_the_amino_acid_ligand_test_set_is_found() {
             bad_groups,
             bad_conformations,
         };
-        assert_eq!(check_bonds(&path).unwrap(), expected, "{file}");
+        assert_eq!(check_bonds(&path).unwrap(), expected, "{}", path.display());
     }
-    let Some(path) = shared("real/spice/conformations/solvated-amino-acids.hdf5") else {
-        return;
-    };
-    assert_eq!(check_bonds(&path).unwrap().bad_conformations, 0);
+    assert_eq!(check_bonds(&solvated).unwrap().bad_conformations, 0);
 }

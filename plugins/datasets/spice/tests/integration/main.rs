@@ -14,17 +14,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A file of the shared data, or `None` with a line that says what was skipped.
-fn shared(file: &str) -> Option<PathBuf> {
-    let path = equivbench_testkit::shared_dir()
-        .map(|d| d.join("data").join(file))
-        .filter(|p| p.exists());
-    if path.is_none() {
-        equivbench_testkit::skip(&format!("shared data {file} are not here"));
-    }
-    path
-}
-
 /// A fixture of this crate, unpacked into a folder of its own.
 fn fixture(name: &str) -> (tempfile::TempDir, PathBuf) {
     let packed = Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -1,7 +1,8 @@
 //! Bad input: each refusal names the file, the place and the remedy.
 
-use crate::{fixture, open, refused, shared, written};
+use crate::{fixture, open, refused, written};
 use equivbench_plugin::DatasetPlugin;
+use equivbench_testkit::{more_data, shared_data};
 
 const HEADER: &str = "Properties=species:S:1:pos:R:3:forces:R:3 energy=-1.0 pbc=\"F F F\"";
 
@@ -148,7 +149,7 @@ fn periodic_frames_are_left_out_unless_asked_for() {
         open(&path, |o| o.ignore_pbc = true).describe().splits.len(),
         3
     );
-    if let Some(path) = shared("real/qm/metatrain/carbon_reduced_100.xyz.gz") {
+    if let Some(path) = more_data("real/qm/metatrain/carbon_reduced_100.xyz.gz") {
         says(
             &refused(&path, |_| ()),
             &["carbon_reduced_100.xyz.gz", "100 periodic frames"],
@@ -197,7 +198,7 @@ fn foreign_files_are_told_by_their_content() {
 
 #[test]
 fn real_files_of_other_kinds_are_refused_with_a_remedy() {
-    for (file, parts) in [
+    let refusals = [
         (
             "real/qm/ani1x_n5.hdf5",
             &["ani1x_n5.hdf5", "not a SPICE file"][..],
@@ -225,10 +226,12 @@ fn real_files_of_other_kinds_are_refused_with_a_remedy() {
             "real/qm/deepmd/water_training.lmdb",
             &["no file that ends in"],
         ),
-    ] {
-        if let Some(path) = shared(file) {
-            says(&refused(&path, |_| ()), parts);
-        }
+    ];
+    let Some(paths) = shared_data(refusals.map(|(file, _)| file)) else {
+        return;
+    };
+    for (path, (_, parts)) in paths.iter().zip(refusals) {
+        says(&refused(path, |_| ()), parts);
     }
 }
 
@@ -256,16 +259,17 @@ fn missing_keys_of_hdf5_list_what_is_there() {
 
 #[test]
 fn a_gradient_taken_for_forces_fails_the_sign_check() {
-    let Some(path) = shared("xtb/des_monomers_gfn2.hdf5") else {
-        return;
-    };
-    let (right, passed) = crate::check(&open(&path, |_| ()).describe(), "correlation");
-    assert!(passed && right < -0.8, "{right}");
-    let (wrong, passed) = crate::check(
-        &open(&path, |o| o.forces_key = Some("dft_total_gradient".into())).describe(),
-        "correlation",
-    );
-    assert!(!passed && (right + wrong).abs() < 1e-12, "{wrong}");
+    let (_folder, fixture) = fixture("release.hdf5");
+    let monomers = more_data("xtb/des_monomers_gfn2.hdf5");
+    for path in std::iter::once(fixture).chain(monomers) {
+        let (right, passed) = crate::check(&open(&path, |_| ()).describe(), "correlation");
+        assert!(passed && right < -0.5, "{right}");
+        let (wrong, passed) = crate::check(
+            &open(&path, |o| o.forces_key = Some("dft_total_gradient".into())).describe(),
+            "correlation",
+        );
+        assert!(!passed && (right + wrong).abs() < 1e-12, "{wrong}");
+    }
 }
 
 #[test]

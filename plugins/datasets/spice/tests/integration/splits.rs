@@ -1,8 +1,9 @@
 //! Splits of real catalogues.
 
-use crate::{fixture, left_out, open, shared};
+use crate::{fixture, left_out, open, written};
 use equivbench_plugin::DatasetPlugin;
 use equivbench_spice::{Options, Spice};
+use equivbench_testkit::more_data;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -111,87 +112,85 @@ fn a_molecule_in_two_subsets_and_two_orders_of_atoms_is_one() {
     }
 }
 
+/// The embedded sample has 694 molecules, the monomers of DES 378.
 #[test]
-fn des_monomers_are_divided_by_molecule() {
-    let Some(path) = shared("xtb/des_monomers_gfn2.hdf5") else {
-        return;
-    };
-    let data = open(&path, |_| ());
-    assert_disjoint(&data);
-    let groups: Vec<u64> = data.describe().splits.iter().map(|s| s.groups).collect();
-    assert_eq!(groups, [340, 19, 19]);
+fn molecules_are_divided_by_the_fractions() {
+    let mut sets = vec![(Spice::open(Options::default(), 7).unwrap(), [624, 35, 35])];
+    sets.extend(
+        more_data("xtb/des_monomers_gfn2.hdf5").map(|path| (open(&path, |_| ()), [340, 19, 19])),
+    );
+    for (data, expected) in sets {
+        assert_disjoint(&data);
+        let groups: Vec<u64> = data.describe().splits.iter().map(|s| s.groups).collect();
+        assert_eq!(groups, expected);
+    }
+}
+
+/// Frames of one molecule of OH, each with another bond length.
+fn trajectory(frames: std::ops::Range<usize>) -> String {
+    let header = "Properties=species:S:1:pos:R:3:forces:R:3 energy=-1.0 pbc=\"F F F\"";
+    frames
+        .map(|i| {
+            let bond = 0.9 + 1e-4 * i as f64;
+            format!("2\n{header}\nO 0 0 0 0.1 0 0\nH 0 0 {bond} -0.1 0 0\n")
+        })
+        .collect()
 }
 
 #[test]
 fn one_trajectory_is_cut_into_blocks_and_says_so() {
-    let Some(path) = shared("real/qm/BOTNet/3BPA_train_300K.xyz.gz") else {
-        return;
-    };
-    let descriptor = open(&path, |_| ()).describe();
-    assert_eq!(
-        descriptor
-            .splits
-            .iter()
-            .map(|s| s.samples)
-            .collect::<Vec<_>>(),
-        [450, 25, 25]
-    );
-    assert!(
-        descriptor
-            .checks
-            .iter()
-            .any(|c| c.about.contains("contiguous blocks"))
-    );
-    assert_eq!(descriptor.name, "3BPA_train_300K");
-    assert!(
-        crate::refused(&path, |o| o.split_by = "molecule".into())
-            .contains("training split is empty")
-    );
+    let (_folder, made) = written("made_300K.xyz", trajectory(0..500).as_bytes());
+    let real = more_data("real/qm/BOTNet/3BPA_train_300K.xyz.gz");
+    let real = real.map(|path| (path, "3BPA_train_300K"));
+    for (path, name) in [(made, "made_300K")].into_iter().chain(real) {
+        let descriptor = open(&path, |_| ()).describe();
+        assert_eq!(
+            descriptor
+                .splits
+                .iter()
+                .map(|s| s.samples)
+                .collect::<Vec<_>>(),
+            [450, 25, 25]
+        );
+        assert!(
+            descriptor
+                .checks
+                .iter()
+                .any(|c| c.about.contains("contiguous blocks"))
+        );
+        assert_eq!(descriptor.name, name);
+        assert!(
+            crate::refused(&path, |o| o.split_by = "molecule".into())
+                .contains("training split is empty")
+        );
+    }
 }
 
 #[test]
 fn several_files_are_one_dataset() {
-    let (Some(a), Some(b)) = (
-        shared("real/qm/BOTNet/ethanol_train.xyz.gz"),
-        shared("real/qm/BOTNet/ethanol_test_MD.xyz.gz"),
-    ) else {
-        return;
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, frames| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, trajectory(frames)).unwrap();
+        path.display().to_string()
     };
-    let both = format!("{}, {}", a.display(), b.display());
-    let data = Spice::open(
-        Options {
-            path: Some(both),
+    let first = file("a_train.xyz", 0..1000);
+    let second = file("b_test.xyz", 1000..2000);
+    file("c_more.xyz", 2000..3000);
+    let opened = |path: String| {
+        let options = Options {
+            path: Some(path),
             ..Options::default()
-        },
-        1,
-    )
-    .unwrap();
-    assert_eq!(
-        data.describe()
-            .splits
-            .iter()
-            .map(|s| s.samples)
-            .sum::<u64>(),
-        2000
-    );
-    assert_eq!(data.describe().source, "ethanol_train.xyz.gz and 1 more");
-    let folder = Spice::open(
-        Options {
-            path: Some(a.parent().unwrap().display().to_string()),
-            ..Options::default()
-        },
-        1,
-    )
-    .unwrap();
-    assert_eq!(
-        folder
-            .describe()
-            .splits
-            .iter()
-            .map(|s| s.samples)
-            .sum::<u64>(),
-        3000
-    );
+        };
+        Spice::open(options, 1).unwrap().describe()
+    };
+    let samples = |descriptor: &equivbench_plugin::DatasetDescriptor| {
+        descriptor.splits.iter().map(|s| s.samples).sum::<u64>()
+    };
+    let both = opened(format!("{first}, {second}"));
+    assert_eq!(samples(&both), 2000);
+    assert_eq!(both.source, "a_train.xyz and 1 more");
+    assert_eq!(samples(&opened(folder.path().display().to_string())), 3000);
 }
 
 #[test]
