@@ -153,10 +153,12 @@ def outputs(case: Case) -> dict[str, Tensor]:
             prefix + "loss_train": case.training_loss(x_sc),
         }
     velocity, logits = case.model(batch)
-    centre = velocity.sum(1, keepdim=True) / batch.mask.sum(1)[:, None, None]
+    x1_pred = proteina.clean_sample(batch.x_t, batch.t, velocity)
+    centre = (x1_pred * batch.mask[..., None]).sum(1, keepdim=True) / batch.mask.sum(1)[:, None, None]
+    to_centred = (x1_pred - centre - batch.x_t) / (1 - batch.t)[:, None, None]
     found |= {
-        "out.x1_pred": proteina.clean_sample(batch.x_t, batch.t, velocity),
-        "out.v_centred": masked(velocity - centre, batch.mask),
+        "out.x1_pred": x1_pred,
+        "out.v_centred": masked(to_centred, batch.mask),
         "out.loss_fm_per_protein": proteina.flow_matching_loss(velocity, target, batch.t, batch.mask),
         "out.loss_aux_per_protein": torch.zeros_like(batch.t),
     }
