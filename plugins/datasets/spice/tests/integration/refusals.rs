@@ -260,10 +260,11 @@ fn missing_keys_of_hdf5_list_what_is_there() {
 #[test]
 fn a_gradient_taken_for_forces_fails_the_sign_check() {
     let (_folder, fixture) = fixture("release.hdf5");
-    let monomers = more_data("xtb/des_monomers_gfn2.hdf5");
-    for path in std::iter::once(fixture).chain(monomers) {
+    // Few bonds of the fixture, many of the monomers.
+    let monomers = more_data("xtb/des_monomers_gfn2.hdf5").map(|path| (path, -0.8));
+    for (path, limit) in std::iter::once((fixture, -0.5)).chain(monomers) {
         let (right, passed) = crate::check(&open(&path, |_| ()).describe(), "correlation");
-        assert!(passed && right < -0.5, "{right}");
+        assert!(passed && right < limit, "{right}");
         let (wrong, passed) = crate::check(
             &open(&path, |o| o.forces_key = Some("dft_total_gradient".into())).describe(),
             "correlation",
