@@ -1,5 +1,6 @@
 //! `cargo xtask cuda`: one file with everything that a GPU machine needs.
 
+use crate::cubecl;
 use anyhow::{Context, Result, bail};
 use std::{
     path::{Path, PathBuf},
@@ -65,7 +66,13 @@ fn build(features: &str) -> Result<()> {
     let names: Vec<String> = names.flat_map(|name| ["-p".to_owned(), name]).collect();
     let mut arguments = vec!["build", "--release", "--features", features];
     arguments.extend(names.iter().map(String::as_str));
-    crate::cargo(&arguments)
+    if features.is_empty() {
+        return crate::cargo(&arguments);
+    }
+    let paths = format!("paths=[\"{}\"]", cubecl::changed_copy()?.display());
+    arguments.extend(["--config", &paths]);
+    // The build says of itself that its f32 products are exact.
+    crate::cargo_with(&[("EQUIVBENCH_EXACT_F32", "1")], &arguments)
 }
 
 /// Puts stripped programs and plugins, scripts and peers into a folder.

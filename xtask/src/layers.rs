@@ -46,7 +46,7 @@ const MAY: &[(&str, &[&str])] = &[
     ),
     (
         "equivbench-device-trial",
-        &["equivbench-core", "equivbench-host"],
+        &["equivbench-abi", "equivbench-core", "equivbench-host"],
     ),
     ("equivbench-micro", &[]),
     (

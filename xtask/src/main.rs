@@ -1,6 +1,8 @@
 //! Builds, runs, tests and checks the project. Depends on nothing of it.
 
 mod bench;
+mod circles;
+mod cubecl;
 mod cuda;
 mod layers;
 mod machine;
@@ -17,8 +19,8 @@ use std::{
 const HELP: &str = "\
 cargo equivbench ARGS...   build program and plugins, then run `equivbench ARGS...`
 cargo xtask test           build everything, run all checks and tests (what CI runs)
-cargo xtask check          formatting, lints, documentation, crate arrows, generated pages
-cargo xtask layers         crate arrows only
+cargo xtask check          formatting, lints, documentation, arrows, generated pages
+cargo xtask layers         arrows between crates, and between files of the harness
 cargo xtask docs           write the generated pages
 cargo xtask install [DIR]  install program and plugins into DIR/bin and DIR/lib/equivbench/plugins [default: ~/.local]
 cargo xtask bench [--save] [PART-OF-NAME]
@@ -37,7 +39,7 @@ fn main() -> ExitCode {
         "equivbench" => return equivbench(rest),
         "test" => test::all(),
         "check" => test::checks(),
-        "layers" => layers::check(),
+        "layers" => layers::check().and_then(|()| circles::check()),
         "docs" => test::write_pages(),
         "install" => install(rest),
         "bench" => bench::run(rest),

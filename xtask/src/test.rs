@@ -1,6 +1,6 @@
 //! `cargo xtask test`: what CI runs. Checks first, then one build, then every test, with skipped ones counted.
 
-use crate::{build, cargo, cargo_with, layers, root, target};
+use crate::{build, cargo, cargo_with, circles, layers, root, target};
 use anyhow::{Context, Result, bail};
 use std::{
     io::{BufRead, BufReader},
@@ -11,6 +11,7 @@ use std::{
 pub(crate) fn all() -> Result<()> {
     cargo(&["fmt", "--all", "--check"])?;
     layers::check()?;
+    circles::check()?;
     build()?;
     check_pages()?;
     lints()?;
@@ -29,6 +30,7 @@ pub(crate) fn all() -> Result<()> {
 pub(crate) fn checks() -> Result<()> {
     cargo(&["fmt", "--all", "--check"])?;
     layers::check()?;
+    circles::check()?;
     lints()?;
     build()?;
     check_pages()

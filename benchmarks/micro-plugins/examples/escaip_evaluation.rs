@@ -6,8 +6,8 @@
 use equivbench_abi::descriptor::ModelRequest;
 use equivbench_core::{
     Batch, Checked, Deviation, Estimator, Field, FieldKind, ForceField, Measurement, Model,
-    PointLoss, RotationPlan, Rows, Scheme, Seed, Supervised, Values, Variant, Weights,
-    measure_shared, measure_variants,
+    PointLoss, Portion, RotationPlan, Rows, Scheme, Seed, Supervised, Values, Weights,
+    measure_stream,
 };
 use equivbench_host::LoadedModel;
 use equivbench_micro::interleaved;
@@ -104,39 +104,34 @@ impl Evaluation {
 
     fn shared(&mut self) -> Deviation {
         let mut deviation = Deviation::default();
-        for (at, (samples, plans)) in self.batches.iter().enumerate() {
+        for at in 0..self.batches.len() {
             // As much as a session checks.
             let checked = (at == 0).then(|| Checked {
-                pass: 3,
+                rotation: 3,
                 samples: vec![2, 5, 7, 11],
             });
-            let done = measure_shared(
-                &mut self.model,
-                &ForceField,
-                samples,
-                plans,
-                self.how,
-                &[Variant::Plain],
-                checked.as_ref(),
-            );
-            let found = black_box(done.unwrap_or_else(|e| panic!("{e}")));
-            deviation.add(found.deviation);
+            deviation.add(self.evaluate(at, true, checked));
         }
         deviation
     }
 
     fn blind(&mut self) {
-        for (samples, plans) in &self.batches {
-            let done = measure_variants(
-                &mut self.model,
-                &ForceField,
-                samples,
-                plans,
-                self.how,
-                &[Variant::Plain],
-            );
-            black_box(done.unwrap_or_else(|e| panic!("{e}")));
-        }
+        (0..self.batches.len()).for_each(|at| {
+            self.evaluate(at, false, None);
+        });
+    }
+
+    fn evaluate(&mut self, at: usize, sharing: bool, checked: Option<Checked>) -> Deviation {
+        let (samples, plans) = &self.batches[at];
+        let portion = Portion {
+            sharing,
+            checked,
+            ..Portion::new(samples.clone(), plans, self.how)
+        };
+        let portions = std::iter::once(Ok(portion));
+        let done = measure_stream(&mut self.model, &ForceField, portions, &mut || Ok(()));
+        let found = black_box(done.unwrap_or_else(|e| panic!("{e}")));
+        found[0].deviation
     }
 
     fn passes(&mut self) {

@@ -13,6 +13,15 @@ Examples:
 
 A list given for a key that holds one value means one run for each of its values.";
 
+const MEASURE_EXAMPLES: &str = "\
+Examples:
+  equivbench run --plugins escaip --set 'run.keep_checkpoints=[500, \"last\"]'
+  equivbench measure results/quick/runs/RUN-ID --at 500
+  equivbench measure results/quick/runs/RUN-ID --at last --protocols final-percent --set measure.scheme=octahedral-x4 --set measure.samples=200
+  equivbench measure results/quick/runs/RUN-ID --at 500 --set run.precision=f64
+
+Tables go to RUN/measured/STEP-HASH; a finished one is never touched again. The tables of the experiment are merged anew.";
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0    done
@@ -43,6 +52,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Train and measure plugins, write tables
     Run(Box<RunArgs>),
+    /// Ask protocols about a kept checkpoint of a run
+    Measure(Box<MeasureArgs>),
     /// Show plugins, models, sizes, datasets and devices, and why a file was refused
     List(ListArgs),
     /// Show every table's columns with units and meaning
@@ -108,6 +119,22 @@ pub(crate) struct RunArgs {
     /// Look for plugins here first; may be repeated
     #[arg(long)]
     pub(crate) plugin_dir: Vec<PathBuf>,
+}
+
+#[derive(Args)]
+#[command(after_help = MEASURE_EXAMPLES)]
+pub(crate) struct MeasureArgs {
+    /// Run directory, RESULTS/runs/RUN-ID
+    pub(crate) run: PathBuf,
+    /// Step of the checkpoint, or last
+    #[arg(long, value_name = "STEP")]
+    pub(crate) at: String,
+    /// Protocols, separated by commas, or all [default: those of the run]
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) protocols: Vec<String>,
+    /// Set a key of measure or protocols, run.precision=f64, run.device or run.threads; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
 }
 
 #[derive(Args)]

@@ -5,6 +5,7 @@ mod check;
 mod exit;
 mod listing;
 mod logging;
+mod measure;
 mod progress;
 mod run;
 mod signals;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
 fn dispatch(cli: &Cli, signals: &Signals) -> anyhow::Result<ExitCode> {
     match &cli.command {
         Command::Run(run) => run::run(run, cli.quiet, signals),
+        Command::Measure(measure) => measure::measure(measure, cli.quiet, signals),
         Command::List(list) => listing::list(list),
         Command::Columns { format } => {
             print_columns(*format)?;

@@ -18,7 +18,7 @@ use std::{
 };
 
 /// The commit the program was built from, where the build says so.
-const COMMIT: &str = match option_env!("EQUIVBENCH_COMMIT") {
+pub(crate) const COMMIT: &str = match option_env!("EQUIVBENCH_COMMIT") {
     Some(commit) => commit,
     None => "",
 };

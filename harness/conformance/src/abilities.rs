@@ -1,10 +1,10 @@
 //! Optional abilities: those that this kit knows are held to what they promise.
 
 use crate::{
-    check::{Stop, Verdict, fail, skip},
     subject::ModelSubject,
     toy::Toy,
     values::{predict, relative_difference},
+    verdict::{Stop, Verdict, fail, skip},
 };
 use equivbench_abi::SHARED_ROTATIONS;
 use equivbench_core::{

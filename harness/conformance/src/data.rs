@@ -1,8 +1,8 @@
 //! Datasets.
 
 use crate::{
-    check::{Stop, Verdict, fail, skip},
     subject::DatasetSubject,
+    verdict::{Stop, Verdict, fail, skip},
 };
 use equivbench_abi::descriptor::DatasetRequest;
 use equivbench_core::{Batch, Dataset, FieldKind, Rows, Values};

@@ -1,10 +1,10 @@
 //! Vector-Jacobian products: against finite differences, linear, and the same for every group.
 
 use crate::{
-    check::{Stop, Verdict, fail},
     subject::ModelSubject,
     toy::{Toy, normal},
     values::{predict, relative_difference, rounding},
+    verdict::{Stop, Verdict, fail},
 };
 use equivbench_core::{Batch, Model, Seed, Stream};
 use equivbench_host::LoadedModel;

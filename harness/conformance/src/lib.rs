@@ -15,6 +15,8 @@ mod subject;
 mod toy;
 mod training;
 mod values;
+mod verdict;
 
-pub use check::{Check, CheckOutcome, Kind, list_checks, run_check};
+pub use check::{Check, list_checks, run_check};
 pub use subject::{Target, targets};
+pub use verdict::{CheckOutcome, Kind};

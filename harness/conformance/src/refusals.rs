@@ -1,10 +1,10 @@
 //! Input that the harness never sends: a plugin must answer it with an error. These checks go round the host's own checks.
 
 use crate::{
-    check::{Stop, Verdict, fail},
     subject::ModelSubject,
     toy::Toy,
     values::predict,
+    verdict::{Stop, Verdict, fail},
 };
 use equivbench_abi::{self as abi, ElementType, ModelBox, Weights, code};
 use equivbench_core::{Batch, Model, Values};

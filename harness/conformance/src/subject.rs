@@ -1,6 +1,6 @@
 //! What is checked, and how it is opened.
 
-use crate::check::{Kind, Stop, fail};
+use crate::verdict::{Kind, Stop, fail};
 use equivbench_abi::descriptor::{DatasetRequest, ModelDescriptor, ModelRequest, PluginDescriptor};
 use equivbench_host::{HostError, Library, LoadedDataset, LoadedModel};
 use serde::{Deserialize, Serialize};

@@ -1,10 +1,10 @@
 //! Training: parameters, checkpoints, learning, and that nothing else touches the state.
 
 use crate::{
-    check::{Stop, Verdict, fail, skip},
     subject::ModelSubject,
     toy::Toy,
     values::predict,
+    verdict::{Stop, Verdict, fail, skip},
 };
 use equivbench_core::{Batch, Model, Weights};
 use equivbench_host::LoadedModel;

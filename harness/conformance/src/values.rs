@@ -1,9 +1,9 @@
 //! Predictions: their shape, that they repeat, and that samples do not disturb each other.
 
 use crate::{
-    check::{Stop, Verdict, fail},
     subject::ModelSubject,
     toy::Toy,
+    verdict::{Stop, Verdict, fail},
 };
 use equivbench_core::{Batch, Model, Rows, Weights};
 use equivbench_host::LoadedModel;

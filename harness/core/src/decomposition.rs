@@ -56,6 +56,27 @@ impl PointLoss {
         }
     }
 
+    /// The derivative of [`sum`](Self::sum) with respect to each component of the prediction. Where a norm has a corner, 0.
+    #[must_use]
+    pub fn slope(self, prediction: &[f64], target: &[f64], width: usize) -> Vec<f64> {
+        let mut differences: Vec<f64> = prediction.iter().zip(target).map(|(p, y)| p - y).collect();
+        match self {
+            Self::Mse => differences.iter_mut().for_each(|d| *d *= 2.0),
+            Self::Mae => differences
+                .iter_mut()
+                .for_each(|d| *d = if *d == 0.0 { 0.0 } else { d.signum() }),
+            Self::L2 => {
+                for row in differences.chunks_mut(width.max(1)) {
+                    let norm = row.iter().map(|d| d * d).sum::<f64>().sqrt();
+                    if norm > 0.0 {
+                        row.iter_mut().for_each(|d| *d /= norm);
+                    }
+                }
+            }
+        }
+        differences
+    }
+
     /// What the sum is divided by.
     #[must_use]
     pub fn denominator(self, components: usize, width: usize) -> f64 {

@@ -45,6 +45,9 @@ pub enum CoreError {
         /// The mean square of the difference over the measured equivariance error.
         of_equiv: f64,
     },
+    /// Somebody asked for an end.
+    #[error("stopped on request")]
+    Stopped,
     /// A name that is not known.
     #[error("{what} \"{name}\" is not known; there are: {known}")]
     Unknown {

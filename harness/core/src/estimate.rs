@@ -58,7 +58,7 @@ pub struct SampleTerms {
 }
 
 impl SampleTerms {
-    /// The same sample with the weight of one component: what [`Balance::Samples`](crate::Balance::Samples) pools.
+    /// The same sample with the weight of one component: what a task that balances samples pools.
     #[must_use]
     pub fn averaged(&self) -> Self {
         Self {

@@ -15,6 +15,8 @@
 mod action;
 mod batch;
 mod bootstrap;
+mod condition;
+mod cotangent;
 mod decomposition;
 mod deviation;
 mod dip;
@@ -28,6 +30,7 @@ mod numbers;
 mod rotation;
 mod scheme;
 mod seed;
+mod split;
 mod table;
 mod task;
 mod traits;
@@ -37,6 +40,8 @@ mod voxels;
 pub use action::{act, act_inverse_on_rows};
 pub use batch::{Batch, Field, FieldKind, Rows, Values};
 pub use bootstrap::{Interval, studentised_interval};
+pub use condition::{Axis, AxisRole, AxisValue, Condition, parse_axis};
+pub use cotangent::{GradientSum, LossPart, add_gradient};
 pub use decomposition::{LossDecomposition, PointLoss};
 pub use deviation::Deviation;
 pub use dip::{Crossing, DipTracker, Evaluation, THRESHOLDS};
@@ -44,19 +49,18 @@ pub use error::CoreError;
 pub use estimate::{Estimate, Estimator, SampleTerms, pool};
 pub use grid::GridRotation;
 pub use group::{FiniteGroup, cube16_a, cube16_b};
-pub use measure::{
-    Checked, Found, Measurement, Portion, measure, measure_portions, measure_shared,
-    measure_variants,
-};
+pub use measure::{Checked, Measured, Measurement, Portion, Reading, measure, measure_stream};
 pub use numbers::{Precision, first_that, map_into};
 pub use rotation::Rotation;
 pub use scheme::{RotationPlan, Scheme};
 pub use seed::{Seed, Stream};
-pub use table::{Cell, Column, Table};
+pub use split::{MeasuredSample, Split};
+pub use table::{Cell, Column, ColumnInfo, Sink, Table, TableInfo, within};
 pub use task::{
-    Augmentation, Balance, Condition, FlowMatching, ForceField, Occasion, Preparation, Supervised,
-    Task, TaskRequest, Variant, VoxelDenoising, configure_task, euler_rotation,
+    Augmentation, Balance, FlowMatching, ForceField, Occasion, Preparation, Supervised, Task,
+    TaskRequest, VoxelDenoising, all_axes, condition_columns, conditions_of, configure_task,
+    euler_rotation, task_columns,
 };
-pub use traits::{Clock, Dataset, Model, Sink, StepFigures, Weights};
+pub use traits::{Clock, Dataset, Model, StepFigures, Weights};
 pub use twirl::TwirlAccumulator;
 pub use voxels::{RADIUS_ANGSTROM, RESOLUTION_ANGSTROM, VoxelAtom, voxelise};

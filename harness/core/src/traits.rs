@@ -1,10 +1,12 @@
 //! What the core needs from above: something that predicts and trains, something that yields samples, a clock, a sink.
 
-use crate::{Batch, Cell, CoreError, FieldKind, Precision, Rows, Table, Values};
+use crate::{Batch, CoreError, FieldKind, Precision, Rows, Values};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Which weights a prediction uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Weights {
     /// The weights that the optimiser moves.
     Raw,
@@ -113,6 +115,18 @@ pub trait Model {
         group: &str,
         out: &mut Vec<f64>,
     ) -> Result<(), CoreError>;
+    /// An intermediate quantity of the prediction with the raw weights.
+    ///
+    /// # Errors
+    /// A name that the model does not show, or whatever it reports.
+    fn latent_into(
+        &mut self,
+        name: &str,
+        _batch: &Batch,
+        _out: &mut Vec<f64>,
+    ) -> Result<(), CoreError> {
+        Err(CoreError::Model(format!("it shows no \"{name}\"")))
+    }
     /// Parameters of a group, flattened.
     ///
     /// # Errors
@@ -165,13 +179,4 @@ pub trait Clock {
     }
     /// Peak resident memory of the process in bytes, where it is known.
     fn peak_memory_bytes(&self) -> Option<u64>;
-}
-
-/// Where rows go.
-pub trait Sink {
-    /// Writes one row of a table.
-    ///
-    /// # Errors
-    /// A row that could not be written.
-    fn row(&mut self, table: &'static Table, cells: Vec<Cell>) -> Result<(), CoreError>;
 }

@@ -34,7 +34,7 @@ impl Library {
     /// Checks a file, opens it in this process and reads its description.
     ///
     /// A plugin that crashes takes this process along: describe files of unknown quality in a child first
-    /// ([`describe_in_child`](crate::describe_in_child)).
+    /// (`describe_in_child`).
     ///
     /// # Errors
     /// A file that is not there or is no plugin for this program, or a plugin that cannot describe itself.

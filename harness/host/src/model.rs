@@ -544,6 +544,16 @@ impl Model for LoadedModel {
         Some(self.busy.0.get().as_secs_f64())
     }
 
+    fn latent_into(
+        &mut self,
+        name: &str,
+        batch: &Batch,
+        out: &mut Vec<f64>,
+    ) -> Result<(), CoreError> {
+        *out = self.latent(name, batch).map_err(HostError::of_model)?;
+        Ok(())
+    }
+
     fn parameters_into(&self, group: &str, out: &mut Vec<f64>) -> Result<(), CoreError> {
         let scalars = self.group(group)?.scalars as usize;
         let mut received = Vec::new();

@@ -1,25 +1,36 @@
-//! When to train and when to measure: a file for each protocol, and one slice ([`PROTOCOLS`]) that lists them.
+//! When to train and when to measure: a file for each protocol in one folder, and one slice ([`PROTOCOLS`]) that lists them.
 //!
-//! A [`Session`] trains a model by its recipe and evaluates it on a log-spaced schedule; protocols watch and write rows.
+//! A [`Session`] trains a model by its recipe. A [`Protocol`] says when it is due; it is then given a [`Snapshot`], one moment of
+//! training, to question, and writes rows.
 
-mod dip_timing;
-mod final_percent;
+pub mod columns;
+mod error;
+mod frozen;
+mod observer;
 mod order;
 mod preparer;
 mod protocol;
+mod protocols;
 mod schedule;
 mod session;
-mod throughput;
-mod train_and_measure;
+mod settings;
+mod snapshot;
+mod source;
+mod splits;
 
+pub use error::SessionError;
+pub use frozen::{BatchKey, Frozen, InputKey, Inputs};
+pub use observer::{Observer, Outcome, Progress, SessionState};
 pub use order::BatchOrder;
 pub use protocol::{
-    About, Measured, PROTOCOLS, Protocol, ProtocolInfo, Step, Totals, protocol_by_name,
+    Ending, NoSettings, Protocol, ProtocolInfo, Running, Schedule, Step, from_bytes, to_bytes,
 };
+pub use protocols::{PROTOCOLS, protocol_by_name, tables, tables_of};
 pub use schedule::evaluation_steps;
-pub use session::{
-    Observer, Outcome, Progress, Session, SessionConfig, SessionError, SessionState,
-};
+pub use session::{Session, measure_once};
+pub use settings::{About, Measuring, SessionConfig, Training};
+pub use snapshot::{Moment, Snapshot};
+pub use source::Source;
 
 /// Version of the protocols: rows of different versions are never compared silently. 2: conditions (flow time, variant).
 pub const PROTOCOL_VERSION: u64 = 2;

@@ -1,8 +1,8 @@
 //! From samples to batches: loaded, augmented and made noisy on another thread, so that the model does not wait for them.
 
-use crate::BatchOrder;
+use crate::{BatchOrder, source::Samples};
 use equivbench_core::{
-    Batch, CoreError, Dataset, Occasion, Precision, Preparation, Seed, Supervised, Task,
+    Batch, Condition, CoreError, Occasion, Precision, Preparation, Seed, Supervised, Task,
 };
 use std::{
     any::Any,
@@ -39,14 +39,14 @@ impl Preparer {
     pub(crate) fn ahead<'scope, 'env>(
         mut self,
         scope: &'scope Scope<'scope, 'env>,
-        dataset: &'env mut (dyn Dataset + Send),
+        source: &'env dyn Samples,
         steps: Range<u64>,
     ) -> Receiver<Prepared> {
         let (batches, listener) = sync_channel(AHEAD);
         scope.spawn(move || {
             yield_to_the_model();
             for step in steps {
-                let prepared = catch_unwind(AssertUnwindSafe(|| self.training(dataset, step)));
+                let prepared = catch_unwind(AssertUnwindSafe(|| self.training(source, step)));
                 let prepared = prepared.unwrap_or_else(|panic| {
                     Err(CoreError::Dataset(format!(
                         "panicked: {}",
@@ -62,8 +62,12 @@ impl Preparer {
         listener
     }
 
-    fn training(&mut self, dataset: &mut dyn Dataset, step: u64) -> Prepared {
-        let raw = dataset.load("train", &self.order.batch(step))?;
+    /// The batch of a step (0 for the first), as it is trained on.
+    ///
+    /// # Errors
+    /// What dataset or task refuse.
+    pub(crate) fn training(&mut self, source: &dyn Samples, step: u64) -> Prepared {
+        let raw = source.load("train", &self.order.batch(step))?;
         let stream = |sample: usize| {
             self.seed
                 .indexed_stream(&format!("task/train/{step}"), sample as u64)
@@ -78,7 +82,7 @@ impl Preparer {
         Ok(batch)
     }
 
-    /// Measured samples at a flow time. Their noise and placement are the same at every step and every flow time.
+    /// Measured samples under a condition. Their noise and placement are the same at every step and under every condition.
     ///
     /// # Errors
     /// What the task refuses.
@@ -86,12 +90,11 @@ impl Preparer {
         &self,
         raw: Batch,
         samples: &[u64],
-        flow_time: Option<f64>,
+        condition: &Condition,
     ) -> Result<Supervised, CoreError> {
         let stream = |sample: usize| self.seed.indexed_stream("task/measured", samples[sample]);
-        let occasion = Occasion::Measurement { flow_time };
         let how = Preparation {
-            occasion,
+            occasion: Occasion::Measurement(condition),
             normaliser: &|field| self.normalisers.get(field).copied(),
             stream: &stream,
         };
@@ -129,7 +132,8 @@ fn message(panic: &(dyn Any + Send)) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use equivbench_core::{Field, FieldKind, ForceField, Rows, Values};
+    use crate::Source;
+    use equivbench_core::{Dataset, Field, FieldKind, ForceField, Rows, Values};
 
     /// One atom a sample; sample 3 is damaged, sample 5 makes it panic.
     struct Atoms;
@@ -182,8 +186,9 @@ mod tests {
             precision: Precision::Single,
         };
         let mut atoms = Atoms;
+        let source = Source::new(&mut atoms);
         std::thread::scope(|scope| {
-            let batches = preparer.ahead(scope, &mut atoms, steps);
+            let batches = preparer.ahead(scope, &source, steps);
             let target = |batch: Batch| batch.field("target").unwrap().reals().unwrap().to_vec();
             batches
                 .iter()
@@ -226,7 +231,8 @@ mod tests {
             precision: Precision::Single,
         };
         let mut atoms = Atoms;
+        let source = Source::new(&mut atoms);
         // The scope waits for the thread: a test that returns is one whose thread has ended.
-        std::thread::scope(|scope| drop(preparer.ahead(scope, &mut atoms, 0..u64::MAX)));
+        std::thread::scope(|scope| drop(preparer.ahead(scope, &source, 0..u64::MAX)));
     }
 }

@@ -1,36 +1,30 @@
-//! What a protocol is: it is told of steps and evaluations, and writes rows.
+//! What a protocol is: it says when it is due, asks a snapshot, and writes rows.
 
-use crate::{
-    dip_timing::DipTiming, final_percent::FinalPercent, throughput::Throughput,
-    train_and_measure::TrainAndMeasure,
-};
-use equivbench_core::{
-    Condition, CoreError, Deviation, Estimate, Evaluation, Sink, StepFigures, Table, Weights,
-};
+use crate::{About, Snapshot};
+use equivbench_core::{CoreError, Sink, StepFigures, TableInfo};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
+use std::sync::Arc;
 
-/// What stays the same during a run.
-#[derive(Clone, Debug, Default)]
-pub struct About {
-    /// Device as a person would name it.
-    pub device: String,
-    /// Whether training time counts as GPU time.
-    pub is_gpu: bool,
-    /// `f32` or `f64`.
-    pub precision: String,
-    /// Threads that the model may use; 0 for all.
-    pub threads: u64,
-    /// Trained parameters.
-    pub parameters: u64,
-    /// Samples in a batch.
-    pub batch_size: u64,
-    /// Rotation scheme.
-    pub scheme: String,
-    /// Rotations of each sample.
-    pub rotations: u64,
-    /// `unbiased`, `plug-in` or `exact`.
-    pub estimator: String,
-    /// Loss that is split.
-    pub loss: String,
+/// The settings of a protocol that has none.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct NoSettings {}
+
+/// When a run is evaluated.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Schedule {
+    /// Steps of the log-spaced schedule, the first and the last step among them.
+    pub steps: Vec<u64>,
+    /// Optimiser steps of the run.
+    pub total: u64,
+}
+
+impl Schedule {
+    /// Whether the schedule holds a step.
+    #[must_use]
+    pub fn holds(&self, step: u64) -> bool {
+        self.steps.binary_search(&step).is_ok()
+    }
 }
 
 /// One optimiser step.
@@ -46,30 +40,17 @@ pub struct Step {
     pub figures: StepFigures,
 }
 
-/// One evaluation.
-#[derive(Clone, Copy, Debug)]
-pub struct Measured {
-    /// Where in training, and the percents.
-    pub evaluation: Evaluation,
-    /// Which weights.
-    pub weights: Weights,
-    /// At which flow time, and how the prediction came about.
-    pub condition: Condition,
-    /// Factor from the losses to those of the clean-sample prediction, for squared errors of tasks that have one.
-    pub clean_sample_factor: Option<f64>,
-    /// The split of the loss.
-    pub estimate: Estimate,
-    /// The last optimiser step, if there was one.
-    pub last_step: Option<StepFigures>,
-    /// How far predictions from shared work were from blind ones, where that was compared.
-    pub deviation: Deviation,
-    /// Seconds spent evaluating so far.
-    pub evaluation_s: f64,
-}
-
 /// What a complete run took.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Totals {
+#[derive(Clone, Debug, Default)]
+pub struct Ending {
+    /// What stayed the same.
+    pub about: Arc<About>,
+    /// Training seconds.
+    pub train_s: f64,
+    /// GPU-hours of training; `None` on a CPU.
+    pub gpu_h: Option<f64>,
+    /// Seconds spent measuring.
+    pub evaluation_s: f64,
     /// Seconds of the run: training, evaluation, rows, checkpoints.
     pub run_s: f64,
     /// Seconds of these inside calls into the model, where they are known.
@@ -78,40 +59,42 @@ pub struct Totals {
     pub peak_memory_bytes: Option<u64>,
 }
 
-/// Watches a run and writes rows.
-pub trait Protocol {
-    /// An optimiser step was done.
+/// Asks questions of a run and writes rows.
+pub trait Protocol: Sized + 'static {
+    /// Name on the command line and in suites.
+    const NAME: &'static str;
+    /// What it measures.
+    const ABOUT: &'static str;
+    /// Whether it follows a run from its beginning, so that one moment alone tells it nothing.
+    const FOLLOWS_A_RUN: bool = false;
+    /// Its table of a suite, `[protocols.NAME]`; the default stands for what a suite leaves out.
+    type Settings: Default + Serialize + DeserializeOwned;
+
+    /// The tables that it writes.
+    fn tables() -> Vec<TableInfo>;
+    /// Starts it for one run.
+    fn start(settings: Self::Settings, schedule: Arc<Schedule>) -> Self;
+    /// Whether it has questions after this many optimiser steps.
+    fn due(&self, step: u64) -> bool;
+    /// Asks its questions and writes rows.
     ///
     /// # Errors
-    /// A row that could not be written.
-    fn on_step(&mut self, _step: &Step) -> Result<(), CoreError> {
-        Ok(())
-    }
-    /// An evaluation was done.
-    ///
-    /// # Errors
-    /// A row that could not be written.
-    fn on_evaluation(
+    /// What the snapshot cannot answer, or a row that could not be written.
+    fn measure(
         &mut self,
-        _about: &About,
-        _measured: &Measured,
-        _sink: &mut dyn Sink,
-    ) -> Result<(), CoreError> {
-        Ok(())
-    }
+        snapshot: &mut Snapshot<'_>,
+        sink: &mut dyn Sink,
+    ) -> Result<(), CoreError>;
+    /// An optimiser step was done.
+    fn trained(&mut self, _step: &Step) {}
     /// The run is complete.
     ///
     /// # Errors
     /// A row that could not be written.
-    fn on_finish(
-        &mut self,
-        _about: &About,
-        _totals: &Totals,
-        _sink: &mut dyn Sink,
-    ) -> Result<(), CoreError> {
+    fn finish(&mut self, _ending: &Ending, _sink: &mut dyn Sink) -> Result<(), CoreError> {
         Ok(())
     }
-    /// What a checkpoint keeps, as CBOR, which keeps every bit of a number.
+    /// What a checkpoint keeps, as CBOR, which keeps every bit of a number (see [`to_bytes`]).
     ///
     /// # Errors
     /// A state that could not be written.
@@ -127,34 +110,122 @@ pub trait Protocol {
     }
 }
 
+/// A protocol at work, whatever its settings.
+pub trait Running {
+    /// See [`Protocol::due`].
+    fn due(&self, step: u64) -> bool;
+    /// See [`Protocol::measure`].
+    ///
+    /// # Errors
+    /// As there.
+    fn measure(
+        &mut self,
+        snapshot: &mut Snapshot<'_>,
+        sink: &mut dyn Sink,
+    ) -> Result<(), CoreError>;
+    /// See [`Protocol::trained`].
+    fn trained(&mut self, step: &Step);
+    /// See [`Protocol::finish`].
+    ///
+    /// # Errors
+    /// As there.
+    fn finish(&mut self, ending: &Ending, sink: &mut dyn Sink) -> Result<(), CoreError>;
+    /// See [`Protocol::save`].
+    ///
+    /// # Errors
+    /// As there.
+    fn save(&self) -> Result<Vec<u8>, CoreError>;
+    /// See [`Protocol::load`].
+    ///
+    /// # Errors
+    /// As there.
+    fn load(&mut self, state: &[u8]) -> Result<(), CoreError>;
+}
+
+impl<P: Protocol> Running for P {
+    fn due(&self, step: u64) -> bool {
+        Protocol::due(self, step)
+    }
+    fn measure(
+        &mut self,
+        snapshot: &mut Snapshot<'_>,
+        sink: &mut dyn Sink,
+    ) -> Result<(), CoreError> {
+        Protocol::measure(self, snapshot, sink)
+    }
+    fn trained(&mut self, step: &Step) {
+        Protocol::trained(self, step);
+    }
+    fn finish(&mut self, ending: &Ending, sink: &mut dyn Sink) -> Result<(), CoreError> {
+        Protocol::finish(self, ending, sink)
+    }
+    fn save(&self) -> Result<Vec<u8>, CoreError> {
+        Protocol::save(self)
+    }
+    fn load(&mut self, state: &[u8]) -> Result<(), CoreError> {
+        Protocol::load(self, state)
+    }
+}
+
+/// Starts a protocol with its settings.
+type Start = fn(Map<String, Value>, Arc<Schedule>) -> Result<Box<dyn Running>, CoreError>;
+
 /// A protocol in the list.
+#[derive(Clone, Copy)]
 pub struct ProtocolInfo {
-    /// Name on the command line.
+    /// Name on the command line and in suites.
     pub name: &'static str,
     /// What it measures.
     pub about: &'static str,
+    /// Whether it follows a run from its beginning, so that one moment alone tells it nothing.
+    pub follows_a_run: bool,
     /// Tables it writes.
-    pub tables: &'static [&'static Table],
-    /// Starts it.
-    pub start: fn() -> Box<dyn Protocol>,
+    pub tables: fn() -> Vec<TableInfo>,
+    /// Its settings with their defaults.
+    pub settings: fn() -> Map<String, Value>,
+    /// Starts it, or says which setting is wrong.
+    pub start: Start,
 }
 
-/// All protocols, in the order in which they are told of events.
-pub const PROTOCOLS: &[ProtocolInfo] = &[
-    TrainAndMeasure::INFO,
-    DipTiming::INFO,
-    FinalPercent::INFO,
-    Throughput::INFO,
-];
+impl ProtocolInfo {
+    /// The entry of a protocol.
+    #[must_use]
+    pub const fn of<P: Protocol>() -> Self {
+        Self {
+            name: P::NAME,
+            about: P::ABOUT,
+            follows_a_run: P::FOLLOWS_A_RUN,
+            tables: P::tables,
+            settings: defaults::<P>,
+            start: start::<P>,
+        }
+    }
+}
 
-/// The protocol of a name.
-#[must_use]
-pub fn protocol_by_name(name: &str) -> Option<&'static ProtocolInfo> {
-    PROTOCOLS.iter().find(|p| p.name == name)
+fn defaults<P: Protocol>() -> Map<String, Value> {
+    match serde_json::to_value(P::Settings::default()) {
+        Ok(Value::Object(settings)) => settings,
+        _ => Map::new(),
+    }
+}
+
+/// The settings of a suite over the defaults.
+fn start<P: Protocol>(
+    settings: Map<String, Value>,
+    schedule: Arc<Schedule>,
+) -> Result<Box<dyn Running>, CoreError> {
+    let mut all = defaults::<P>();
+    all.extend(settings);
+    let settings = serde_json::from_value(Value::Object(all))
+        .map_err(|e| CoreError::Shape(format!("protocols.{}: {e}", P::NAME)))?;
+    Ok(Box::new(P::start(settings, schedule)))
 }
 
 /// A protocol's state as bytes.
-pub(crate) fn to_bytes<T: serde::Serialize>(state: &T) -> Result<Vec<u8>, CoreError> {
+///
+/// # Errors
+/// A state that cannot be written.
+pub fn to_bytes<T: Serialize>(state: &T) -> Result<Vec<u8>, CoreError> {
     let mut bytes = Vec::new();
     ciborium::into_writer(state, &mut bytes)
         .map_err(|e| CoreError::Sink(format!("protocol state: {e}")))?;
@@ -162,6 +233,9 @@ pub(crate) fn to_bytes<T: serde::Serialize>(state: &T) -> Result<Vec<u8>, CoreEr
 }
 
 /// A protocol's state from bytes.
-pub(crate) fn from_bytes<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, CoreError> {
+///
+/// # Errors
+/// Bytes of another version.
+pub fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CoreError> {
     ciborium::from_reader(bytes).map_err(|e| CoreError::Sink(format!("protocol state: {e}")))
 }

@@ -1,7 +1,8 @@
 //! The columns as a person or a script reads them; `docs/columns.md` is generated from here.
 
-use crate::{KEY_COLUMNS, tables};
-use equivbench_core::Column;
+use crate::{MEASUREMENT, key_columns};
+use equivbench_core::ColumnInfo;
+use equivbench_protocols::tables;
 use std::fmt::Write;
 
 /// Every table's columns as a Markdown page.
@@ -12,15 +13,21 @@ pub fn columns_markdown() -> String {
          Columns marked with a clock depend on time or machine: two runs of one seed differ in them and in nothing else.\n\n\
          ## Key columns of every table\n\n",
     );
-    section(&mut page, KEY_COLUMNS.iter());
+    section(&mut page, &all_keys());
     for table in tables() {
         let _ = write!(page, "\n## `{}.csv`\n\n{}.\n\n", table.name, table.about);
-        section(&mut page, table.columns());
+        section(&mut page, &table.columns);
     }
     page
 }
 
-fn section<'a>(page: &mut String, columns: impl Iterator<Item = &'a Column>) {
+fn all_keys() -> Vec<ColumnInfo> {
+    let mut keys = key_columns();
+    keys.push(MEASUREMENT);
+    keys
+}
+
+fn section(page: &mut String, columns: &[ColumnInfo]) {
     page.push_str("| column | unit | meaning |\n|---|---|---|\n");
     for column in columns {
         let clock = if column.timing { " ⏱" } else { "" };
@@ -37,16 +44,13 @@ fn section<'a>(page: &mut String, columns: impl Iterator<Item = &'a Column>) {
 /// Every table's columns as JSON.
 #[must_use]
 pub fn columns_json() -> serde_json::Value {
-    let describe = |c: &Column| serde_json::json!({"name": c.name, "unit": c.unit, "about": c.about, "timing": c.timing});
-    let keys: Vec<_> = KEY_COLUMNS.iter().map(describe).collect();
+    let describe = |c: &ColumnInfo| serde_json::json!({"name": c.name, "unit": c.unit, "about": c.about, "timing": c.timing});
+    let keys: Vec<_> = all_keys().iter().map(describe).collect();
     let tables: Vec<_> = tables()
         .iter()
         .map(|t| {
-            let columns: Vec<_> = keys
-                .iter()
-                .cloned()
-                .chain(t.columns().map(describe))
-                .collect();
+            let own = t.columns.iter().map(describe);
+            let columns: Vec<_> = keys.iter().cloned().chain(own).collect();
             serde_json::json!({"table": t.name, "about": t.about, "columns": columns})
         })
         .collect();

@@ -1,25 +1,8 @@
 //! The key columns that open every row: which run it is of.
 
-use equivbench_core::{Cell, Column};
+use equivbench_core::{Column, ColumnInfo};
 use serde::{Deserialize, Serialize};
-
-/// Declared once, in front of every table.
-pub const KEY_COLUMNS: &[Column] = &[
-    Column::new(
-        "run",
-        "",
-        "run id: a hash of everything that can change a number",
-    ),
-    Column::new("model", "", "model family, the name its plugin declares"),
-    Column::new("size", "", "named size of the model"),
-    Column::new(
-        "dataset",
-        "",
-        "data with their level of theory, the name the dataset plugin declares",
-    ),
-    Column::new("train_samples", "samples", "training samples used"),
-    Column::new("seed", "", "seed of the run"),
-];
+use std::sync::LazyLock;
 
 /// The key cells of one run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,17 +21,57 @@ pub struct RunKeys {
     pub seed: u64,
 }
 
+/// Declared once, in front of every table.
+static KEY_COLUMNS: LazyLock<Vec<Column<RunKeys>>> = LazyLock::new(|| {
+    vec![
+        Column::new(
+            "run",
+            "",
+            "run id: a hash of everything that can change a number",
+            |k: &RunKeys| k.run.clone(),
+        ),
+        Column::new(
+            "model",
+            "",
+            "model family, the name its plugin declares",
+            |k: &RunKeys| k.model.clone(),
+        ),
+        Column::new("size", "", "named size of the model", |k: &RunKeys| {
+            k.size.clone()
+        }),
+        Column::new(
+            "dataset",
+            "",
+            "data with their level of theory, the name the dataset plugin declares",
+            |k: &RunKeys| k.dataset.clone(),
+        ),
+        Column::new(
+            "train_samples",
+            "samples",
+            "training samples used",
+            |k: &RunKeys| k.train_samples,
+        ),
+        Column::new("seed", "", "seed of the run", |k: &RunKeys| k.seed),
+    ]
+});
+
+/// The column that merged tables have after those of the keys.
+pub const MEASUREMENT: ColumnInfo = ColumnInfo {
+    name: "measurement",
+    unit: "",
+    about: "merged tables only: empty for rows that the run wrote while it trained, STEP-HASH for those that `equivbench measure` added",
+    timing: false,
+};
+
+/// What the key columns of a run's tables say of themselves.
+#[must_use]
+pub fn key_columns() -> Vec<ColumnInfo> {
+    KEY_COLUMNS.iter().map(|c| c.info).collect()
+}
+
 impl RunKeys {
-    /// The cells of [`KEY_COLUMNS`].
-    #[must_use]
-    pub fn cells(&self) -> Vec<Cell> {
-        vec![
-            self.run.as_str().into(),
-            self.model.as_str().into(),
-            self.size.as_str().into(),
-            self.dataset.as_str().into(),
-            self.train_samples.into(),
-            self.seed.into(),
-        ]
+    /// The texts of the key columns.
+    pub(crate) fn texts(&self) -> Vec<String> {
+        KEY_COLUMNS.iter().map(|c| c.read(self).text()).collect()
     }
 }

@@ -1,6 +1,5 @@
 //! Columns, tables, manifests and summaries: how numbers reach a reader. Nothing is computed here.
 
-mod catalogue;
 mod docs;
 mod error;
 mod keys;
@@ -9,11 +8,12 @@ mod merge;
 mod summary;
 mod writer;
 
-pub use catalogue::tables;
 pub use docs::{columns_json, columns_markdown};
 pub use error::ReportError;
-pub use keys::{KEY_COLUMNS, RunKeys};
+pub use keys::{MEASUREMENT, RunKeys, key_columns};
 pub use manifest::{DataFacts, Manifest, NOT_PASSED, PluginFacts, RunManifest};
-pub use merge::{MergedTable, merge_tables, write_atomically, write_parts_atomically};
+pub use merge::{
+    MergedTable, Row, TableSource, merge_tables, write_atomically, write_parts_atomically,
+};
 pub use summary::{dip_summary, final_summary};
-pub use writer::{TableSync, TableWriter, header};
+pub use writer::{Extent, TableSync, TableWriter, header};

@@ -1,11 +1,23 @@
 //! Tables of all runs of an experiment, one under the other in a fixed order, and the atomic replacement of files.
 
-use crate::{ReportError, writer::header};
-use equivbench_core::Table;
+use crate::{Extent, MEASUREMENT, ReportError, key_columns, writer::header};
+use equivbench_core::{Cell, TableInfo};
 use std::{
+    collections::BTreeMap,
     io::Write,
     path::{Path, PathBuf},
 };
+
+/// A folder with tables: of a run, or of one measurement of a kept checkpoint of it.
+#[derive(Clone, Debug, Default)]
+pub struct TableSource {
+    /// The folder.
+    pub folder: PathBuf,
+    /// What stands in the column `measurement`.
+    pub measurement: String,
+    /// What was written into each table, where the writing is finished.
+    pub finished: Option<BTreeMap<String, Extent>>,
+}
 
 /// One merged table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,15 +26,81 @@ pub struct MergedTable {
     pub name: &'static str,
     /// Column names.
     pub header: Vec<String>,
-    /// Rows of all runs.
-    pub rows: Vec<Vec<String>>,
+    rows: Vec<Vec<String>>,
+}
+
+/// A row of a table, its cells by name and as what they are.
+#[derive(Clone, Copy)]
+pub struct Row<'a> {
+    header: &'a [String],
+    cells: &'a [String],
+}
+
+impl<'a> Row<'a> {
+    /// The text of a cell; empty for one that was not measured.
+    ///
+    /// # Panics
+    /// A column that the table does not have: a fault of whoever asks.
+    #[must_use]
+    pub fn text(&self, column: &str) -> &'a str {
+        let at = self.header.iter().position(|c| c == column);
+        let at = at.unwrap_or_else(|| panic!("the table has no column {column}"));
+        &self.cells[at]
+    }
+
+    /// The cell as what it is.
+    #[must_use]
+    pub fn cell(&self, column: &str) -> Cell {
+        Cell::parse(self.text(column))
+    }
+
+    /// A number; `None` where it was not measured.
+    #[must_use]
+    pub fn real(&self, column: &str) -> Option<f64> {
+        self.cell(column).real()
+    }
+
+    /// A count; `None` where it was not measured.
+    #[must_use]
+    pub fn count(&self, column: &str) -> Option<u64> {
+        match self.cell(column) {
+            Cell::Count(n) => Some(n),
+            _ => None,
+        }
+    }
+
+    /// Yes or no; `None` where it was not measured.
+    #[must_use]
+    pub fn flag(&self, column: &str) -> Option<bool> {
+        self.cell(column).flag()
+    }
 }
 
 impl MergedTable {
-    /// Index of a column.
+    fn new(table: &TableInfo) -> Self {
+        let mut header: Vec<String> = header(table).into_iter().map(Into::into).collect();
+        header.insert(key_columns().len(), MEASUREMENT.name.into());
+        Self {
+            name: table.name,
+            header,
+            rows: Vec::new(),
+        }
+    }
+
+    /// A table of these rows.
     #[must_use]
-    pub fn column(&self, name: &str) -> Option<usize> {
-        self.header.iter().position(|c| c == name)
+    pub fn of(name: &'static str, header: &[&str], rows: Vec<Vec<String>>) -> Self {
+        Self {
+            name,
+            header: header.iter().map(|c| (*c).to_owned()).collect(),
+            rows,
+        }
+    }
+
+    /// Rows of all runs.
+    pub fn rows(&self) -> impl DoubleEndedIterator<Item = Row<'_>> {
+        let header = &self.header;
+        self.rows.iter().map(move |cells| Row { header, cells })
     }
 
     fn to_csv(&self) -> std::io::Result<Vec<u8>> {
@@ -36,27 +114,20 @@ impl MergedTable {
     }
 }
 
-/// Merges the tables of the runs, in the order given, and writes `<out>/<table>.csv`. A run without a table adds no rows.
+/// Merges tables, in the order of their sources, and writes `<out>/<table>.csv`. A source without a table adds no rows.
 ///
 /// # Errors
-/// A file that cannot be read or written, or one with other columns.
+/// A file that cannot be read or written, one with other columns, or one that was changed after it was finished.
 pub fn merge_tables(
     out: &Path,
-    runs: &[PathBuf],
-    tables: &[&'static Table],
+    sources: &[TableSource],
+    tables: &[TableInfo],
 ) -> Result<Vec<MergedTable>, ReportError> {
     let mut merged = Vec::new();
     for table in tables {
-        let mut whole = MergedTable {
-            name: table.name,
-            header: header(table).into_iter().map(Into::into).collect(),
-            rows: Vec::new(),
-        };
-        for run in runs {
-            let path = run.join(format!("{}.csv", table.name));
-            if path.exists() {
-                whole.rows.extend(read(&path, &whole.header)?);
-            }
+        let mut whole = MergedTable::new(table);
+        for source in sources {
+            whole.rows.extend(read(source, table)?);
         }
         let path = out.join(format!("{}.csv", table.name));
         write_atomically(&path, &whole.to_csv().map_err(ReportError::io(&path))?)?;
@@ -65,10 +136,26 @@ pub fn merge_tables(
     Ok(merged)
 }
 
-fn read(path: &Path, expected: &[String]) -> Result<Vec<Vec<String>>, ReportError> {
+fn read(source: &TableSource, table: &TableInfo) -> Result<Vec<Vec<String>>, ReportError> {
+    let path = &source.folder.join(format!("{}.csv", table.name));
+    let finished = source.finished.as_ref().and_then(|t| t.get(table.name));
+    if !path.exists() && finished.is_none() {
+        return Ok(Vec::new());
+    }
+    if source.finished.is_some() && finished.is_none() {
+        let what = "status.toml beside it does not know this table: one of the two was changed since; restore it, or delete the folder that it lies in to measure it anew";
+        return Err(ReportError::content(path, what));
+    }
     let damaged =
         |e: csv::Error| ReportError::content(path, format!("not a table of this program: {e}"));
     let mut text = std::fs::read(path).map_err(ReportError::io(path))?;
+    if let Some(extent) = finished {
+        extent.check(path, &text)?;
+        if extent.bytes < text.len() as u64 {
+            let what = "rows were added after it was finished; remove them, or delete the folder that it lies in to measure it anew";
+            return Err(ReportError::content(path, what));
+        }
+    }
     // A run that died while it wrote may leave a torn last line; a row counts once its line has an end.
     text.truncate(
         text.iter()
@@ -79,21 +166,19 @@ fn read(path: &Path, expected: &[String]) -> Result<Vec<Vec<String>>, ReportErro
         return Ok(Vec::new());
     }
     let mut reader = csv::Reader::from_reader(text.as_slice());
-    if reader
-        .headers()
-        .map_err(damaged)?
-        .iter()
-        .ne(expected.iter().map(String::as_str))
-    {
-        let what = "its columns are those of another version; keep it apart, or delete the run's folder to measure it anew";
+    if reader.headers().map_err(damaged)?.iter().ne(header(table)) {
+        let what = "its columns are those of another version; keep it apart, or delete the folder that it lies in to measure it anew";
         return Err(ReportError::content(path, what));
     }
+    let keys = key_columns().len();
+    let row = |record: csv::StringRecord| -> Vec<String> {
+        let mut cells: Vec<String> = record.iter().map(Into::into).collect();
+        cells.insert(keys, source.measurement.clone());
+        cells
+    };
     reader
         .records()
-        .map(|r| {
-            r.map(|r| r.iter().map(Into::into).collect())
-                .map_err(damaged)
-        })
+        .map(|r| r.map(row).map_err(damaged))
         .collect()
 }
 

@@ -1,13 +1,14 @@
 //! The tables a person sees at the end of an experiment.
 
-use crate::MergedTable;
+use crate::{MEASUREMENT, MergedTable, Row};
 use comfy_table::{ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY};
+use equivbench_core::{Axis, AxisRole, all_axes};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Where each run ended: percent with its interval, losses, skill; plain predictions only.
+/// Where each run ended: percent with its interval, losses, skill; of conditions that share inputs, the first reading only.
 #[must_use]
 pub fn final_summary(table: &MergedTable) -> String {
-    let header = [
+    let mut header = vec![
         "model",
         "size",
         "dataset",
@@ -15,149 +16,144 @@ pub fn final_summary(table: &MergedTable) -> String {
         "seed",
         "weights",
         "step",
-        "flow time",
-        "percent [95%]",
-        "loss",
-        "relative %",
-        "skill",
     ];
-    render(
-        &header,
-        |row| {
-            let get = |name: &str| cell(table, row, name).to_owned();
-            let interval = match (
-                number(&get("equiv_percent_lower")),
-                number(&get("equiv_percent_upper")),
-            ) {
-                (Some(low), Some(high)) => format!(" [{}, {}]", short(low), short(high)),
-                _ => String::new(),
-            };
-            vec![
-                get("model"),
-                get("size"),
-                get("dataset"),
-                get("train_samples"),
-                get("seed"),
-                get("weights"),
-                get("step"),
-                get("flow_time"),
-                format!("{}{interval}", pretty(&get("equiv_percent"))),
-                pretty(&get("loss_total")),
-                pretty(&get("relative_equiv_percent")),
-                pretty(&get("skill")),
-            ]
-        },
-        table.rows.iter().filter(|row| is_plain(table, row)),
-    )
+    header.extend(input_axes().map(|axis| axis.heading));
+    header.extend(["percent [95%]", "loss", "relative %", "skill"]);
+    let cells = |row: Row<'_>| {
+        let mut cells: Vec<String> = [
+            "model",
+            "size",
+            "dataset",
+            "train_samples",
+            "seed",
+            "weights",
+            "step",
+        ]
+        .map(|c| row.text(c).to_owned())
+        .into();
+        cells.extend(input_axes().map(|axis| row.text(axis.name).to_owned()));
+        let ends = row
+            .real("equiv_percent_lower")
+            .zip(row.real("equiv_percent_upper"));
+        let interval = ends.map(|(low, high)| format!(" [{}, {}]", short(low), short(high)));
+        cells.extend([
+            format!(
+                "{}{}",
+                pretty(row, "equiv_percent"),
+                interval.unwrap_or_default()
+            ),
+            pretty(row, "loss_total"),
+            pretty(row, "relative_equiv_percent"),
+            pretty(row, "skill"),
+        ]);
+        cells
+    };
+    render(&header, cells, table.rows().filter(is_shown))
 }
 
-/// When each curve dipped, learnt dips told from trivial ones; percent of the loss of plain predictions only. Where there are flow times,
-/// a curve shows the lowest threshold that it reached, else all of them.
+/// When each curve dipped, learnt dips told from trivial ones; percent of the loss only, of conditions that share inputs the first
+/// reading only. Where several inputs are measured, a curve shows the lowest threshold that it reached, else all of them.
 #[must_use]
 pub fn dip_summary(table: &MergedTable) -> String {
-    let header = [
-        "model",
-        "size",
-        "train samples",
-        "seed",
-        "weights",
-        "flow time",
+    let mut header = vec!["model", "size", "train samples", "seed", "weights"];
+    header.extend(input_axes().map(|axis| axis.heading));
+    header.extend([
         "below",
         "reached at step",
         "epoch",
         "skill there",
         "dip",
         "minimum",
-    ];
+    ]);
+    let cells = |row: Row<'_>| {
+        let mut cells: Vec<String> = ["model", "size", "train_samples", "seed", "weights"]
+            .map(|c| row.text(c).to_owned())
+            .into();
+        cells.extend(input_axes().map(|axis| row.text(axis.name).to_owned()));
+        let steps = match (row.count("step_reached"), row.count("step_after")) {
+            (None, _) => "not reached".into(),
+            (Some(reached), None) => format!("≤ {reached}"),
+            (Some(reached), Some(after)) => format!("{after} – {reached}"),
+        };
+        let kind = match row.flag("learnt") {
+            Some(true) => "learnt",
+            Some(false) => "trivial: little is predicted yet",
+            None => "",
+        };
+        cells.extend([
+            format!("{}%", row.text("threshold_percent")),
+            steps,
+            pretty(row, "epoch_reached"),
+            pretty(row, "skill_reached"),
+            kind.into(),
+            format!(
+                "{}% at {}",
+                pretty(row, "minimum_percent"),
+                row.text("minimum_step")
+            ),
+        ]);
+        cells
+    };
+    let percent = |row: &Row<'_>| row.text("quantity") == "equiv_percent";
     render(
         &header,
-        |row| {
-            let get = |name: &str| cell(table, row, name).to_owned();
-            let reached = get("reached") == "true";
-            let steps = match (reached, get("step_after")) {
-                (false, _) => "not reached".into(),
-                (true, after) if after.is_empty() => format!("≤ {}", get("step_reached")),
-                (true, after) => format!("{after} – {}", get("step_reached")),
-            };
-            let kind = match get("learnt").as_str() {
-                "true" => "learnt",
-                "false" => "trivial: little is predicted yet",
-                _ => "",
-            };
-            vec![
-                get("model"),
-                get("size"),
-                get("train_samples"),
-                get("seed"),
-                get("weights"),
-                get("flow_time"),
-                format!("{}%", get("threshold_percent")),
-                steps,
-                pretty(&get("epoch_reached")),
-                pretty(&get("skill_reached")),
-                kind.into(),
-                format!(
-                    "{}% at {}",
-                    pretty(&get("minimum_percent")),
-                    get("minimum_step")
-                ),
-            ]
-        },
-        telling(table)
-            .into_iter()
-            .filter(|row| cell(table, row, "quantity") == "equiv_percent" && is_plain(table, row)),
+        cells,
+        telling(table).into_iter().filter(percent).filter(is_shown),
     )
 }
 
-fn is_plain(table: &MergedTable, row: &[String]) -> bool {
-    cell(table, row, "variant") == "plain"
+fn input_axes() -> impl Iterator<Item = &'static Axis> {
+    all_axes()
+        .into_iter()
+        .filter(|axis| axis.role == AxisRole::Input)
 }
 
-/// The rows of dips that tell something: all of a task without flow times; else for each curve the lowest threshold that it reached, or
-/// its highest if it reached none.
-fn telling(table: &MergedTable) -> Vec<&Vec<String>> {
-    let curve = |row: &[String]| {
-        ["run", "weights", "flow_time", "variant", "quantity"]
-            .map(|c| cell(table, row, c).to_owned())
+/// Whether a row is of the run itself and of the first reading of its inputs.
+fn is_shown(row: &Row<'_>) -> bool {
+    let first = |axis: &&Axis| match axis.without {
+        Some(first) if axis.role == AxisRole::Reading => row.text(axis.name) == first,
+        _ => true,
     };
-    let threshold =
-        |row: &[String]| number(cell(table, row, "threshold_percent")).unwrap_or(f64::INFINITY);
-    let reached = |row: &[String]| cell(table, row, "reached") == "true";
+    row.text(MEASUREMENT.name).is_empty() && all_axes().iter().all(first)
+}
+
+/// The rows of dips that tell something: all of a task whose samples are seen in one way; else for each curve the lowest threshold that
+/// it reached, or its highest if it reached none.
+fn telling(table: &MergedTable) -> Vec<Row<'_>> {
+    let curve = |row: &Row<'_>| -> Vec<String> {
+        let axes = all_axes().into_iter().map(|axis| axis.name);
+        let keys = ["run", MEASUREMENT.name, "weights", "quantity"]
+            .into_iter()
+            .chain(axes);
+        keys.map(|c| row.text(c).to_owned()).collect()
+    };
+    let has_inputs = |row: &Row<'_>| input_axes().any(|axis| !row.text(axis.name).is_empty());
+    let threshold = |row: &Row<'_>| row.real("threshold_percent").unwrap_or(f64::INFINITY);
+    let reached = |row: &Row<'_>| row.flag("reached") == Some(true);
     // Reached before not reached; then the lowest of those reached, the highest of those not.
-    let tells_more = |a: &[String], b: &[String]| match (reached(a), reached(b)) {
+    let tells_more = |a: &Row<'_>, b: &Row<'_>| match (reached(a), reached(b)) {
         (true, true) => threshold(a) < threshold(b),
         (false, false) => threshold(a) > threshold(b),
         (a, _) => a,
     };
-    let mut best: BTreeMap<[String; 5], usize> = BTreeMap::new();
-    for (index, row) in table
-        .rows
-        .iter()
-        .enumerate()
-        .filter(|(_, row)| !cell(table, row, "flow_time").is_empty())
-    {
+    let rows: Vec<Row<'_>> = table.rows().collect();
+    let mut best: BTreeMap<Vec<String>, usize> = BTreeMap::new();
+    for (index, row) in rows.iter().enumerate().filter(|(_, row)| has_inputs(row)) {
         let entry = best.entry(curve(row)).or_insert(index);
-        if tells_more(row, &table.rows[*entry]) {
+        if tells_more(row, &rows[*entry]) {
             *entry = index;
         }
     }
     let chosen: BTreeSet<usize> = best.into_values().collect();
-    let keep = |(index, row): &(usize, &Vec<String>)| {
-        cell(table, row, "flow_time").is_empty() || chosen.contains(index)
-    };
-    table
-        .rows
-        .iter()
-        .enumerate()
-        .filter(keep)
-        .map(|(_, row)| row)
-        .collect()
+    let keep = |(index, row): &(usize, Row<'_>)| !has_inputs(row) || chosen.contains(index);
+    let kept = rows.into_iter().enumerate().filter(keep);
+    kept.map(|(_, row)| row).collect()
 }
 
 fn render<'a>(
     header: &[&str],
-    cells: impl Fn(&[String]) -> Vec<String>,
-    rows: impl Iterator<Item = &'a Vec<String>>,
+    cells: impl Fn(Row<'a>) -> Vec<String>,
+    rows: impl Iterator<Item = Row<'a>>,
 ) -> String {
     let mut table = Table::new();
     table
@@ -170,20 +166,9 @@ fn render<'a>(
     table.to_string()
 }
 
-fn cell<'a>(table: &MergedTable, row: &'a [String], column: &str) -> &'a str {
-    table
-        .column(column)
-        .and_then(|i| row.get(i))
-        .map_or("", String::as_str)
-}
-
-fn number(text: &str) -> Option<f64> {
-    text.parse().ok()
-}
-
 /// Three significant digits; an empty cell stays empty.
-fn pretty(text: &str) -> String {
-    number(text).map(short).unwrap_or_default()
+fn pretty(row: Row<'_>, column: &str) -> String {
+    row.real(column).map(short).unwrap_or_default()
 }
 
 fn short(x: f64) -> String {
@@ -202,65 +187,72 @@ fn short(x: f64) -> String {
 mod tests {
     use super::*;
 
+    const HEADER: [&str; 20] = [
+        "run",
+        "model",
+        "size",
+        "train_samples",
+        "seed",
+        "measurement",
+        "weights",
+        "flow_time",
+        "variant",
+        "quantity",
+        "threshold_percent",
+        "reached",
+        "step_after",
+        "step_reached",
+        "epoch_reached",
+        "skill_reached",
+        "learnt",
+        "minimum_percent",
+        "minimum_step",
+        "other",
+    ];
+
     /// Dips of one run: flow time, threshold, reached.
     fn dips(rows: &[(&str, &str, bool)]) -> MergedTable {
-        let header = [
-            "run",
-            "weights",
-            "flow_time",
-            "variant",
-            "quantity",
-            "threshold_percent",
-            "reached",
-        ];
         let row = |(time, threshold, reached): &(&str, &str, bool)| {
-            [
-                "r",
-                "raw",
-                time,
-                "plain",
-                "equiv_percent",
-                threshold,
-                if *reached { "true" } else { "false" },
-            ]
-            .map(String::from)
-            .to_vec()
+            let named = [
+                ("run", "r"),
+                ("weights", "raw"),
+                ("flow_time", time),
+                ("variant", "plain"),
+                ("quantity", "equiv_percent"),
+                ("threshold_percent", threshold),
+                ("reached", if *reached { "true" } else { "false" }),
+            ];
+            let of = |column: &str| {
+                named
+                    .iter()
+                    .find(|(c, _)| *c == column)
+                    .map_or("", |(_, v)| v)
+            };
+            HEADER.map(|c| of(c).to_owned()).to_vec()
         };
-        MergedTable {
-            name: "dip",
-            header: header.map(Into::into).to_vec(),
-            rows: rows.iter().map(row).collect(),
-        }
+        MergedTable::of("dip", &HEADER, rows.iter().map(row).collect())
     }
 
     fn shown(table: &MergedTable) -> Vec<(&str, &str)> {
-        telling(table)
-            .into_iter()
-            .map(|row| {
-                (
-                    cell(table, row, "flow_time"),
-                    cell(table, row, "threshold_percent"),
-                )
-            })
+        let telling = telling(table).into_iter();
+        telling
+            .map(|row| (row.text("flow_time"), row.text("threshold_percent")))
             .collect()
     }
 
     #[test]
     fn a_curve_with_a_flow_time_shows_the_lowest_threshold_that_it_reached_or_the_highest() {
-        let table = dips(&[
+        let mut rows = [
             ("0", "10", true),
             ("0", "5", true),
             ("0", "3", false),
             ("0.9", "10", false),
             ("0.9", "5", false),
-        ]);
-        assert_eq!(shown(&table), [("0", "5"), ("0.9", "10")]);
+        ];
+        assert_eq!(shown(&dips(&rows)), [("0", "5"), ("0.9", "10")]);
         // Whatever the order of the rows.
-        let turned = MergedTable {
-            rows: table.rows.iter().rev().cloned().collect(),
-            ..table
-        };
-        assert_eq!(shown(&turned), [("0.9", "10"), ("0", "5")]);
+        rows.reverse();
+        assert_eq!(shown(&dips(&rows)), [("0.9", "10"), ("0", "5")]);
     }
 
     #[test]

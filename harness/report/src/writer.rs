@@ -1,20 +1,69 @@
-//! One CSV file of a run: a row is written once and flushed; a resumed run cuts back to what its checkpoint covers.
+//! One CSV file of a run: a row is written once and flushed; a resumed run cuts back to what its checkpoint covers. Length and hash of
+//! what was written are kept, so that a row that was deleted or edited since is noticed.
 
-use crate::{KEY_COLUMNS, ReportError, RunKeys};
-use equivbench_core::{Cell, Table};
+use crate::{ReportError, RunKeys, key_columns};
+use equivbench_core::{Cell, TableInfo};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::{
     fs::{File, OpenOptions},
-    io::{Seek, SeekFrom, Write},
+    io::{Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
-/// The header line of a table, without line end.
+/// The header line of a table of a run, without line end.
 #[must_use]
-pub fn header(table: &Table) -> Vec<&'static str> {
-    KEY_COLUMNS
+pub fn header(table: &TableInfo) -> Vec<&'static str> {
+    let keys = key_columns();
+    keys.iter().chain(&table.columns).map(|c| c.name).collect()
+}
+
+/// The beginning of a table: its length and what stands in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extent {
+    /// Bytes.
+    pub bytes: u64,
+    /// SHA-256 of these bytes, in hexadecimal digits; empty for none.
+    pub sha256: String,
+}
+
+impl Extent {
+    /// The extent of a whole content.
+    #[must_use]
+    pub fn of(content: &[u8]) -> Self {
+        Self {
+            bytes: content.len() as u64,
+            sha256: hex(&Sha256::new_with_prefix(content)),
+        }
+    }
+
+    /// Whether a table still begins with what it was.
+    ///
+    /// # Errors
+    /// Names the file and what is wrong with it.
+    pub fn check(&self, path: &Path, content: &[u8]) -> Result<(), ReportError> {
+        let bytes = content.len() as u64;
+        if bytes < self.bytes {
+            let what = format!(
+                "{} bytes of this table were written, the file has {bytes}: rows are gone; delete the folder that it lies in to start it anew",
+                self.bytes
+            );
+            return Err(ReportError::content(path, what));
+        }
+        let own = Self::of(&content[..self.bytes as usize]);
+        if self.bytes > 0 && own.sha256 != self.sha256 {
+            let what = "what was written into this table was changed since; restore it, or delete the folder that it lies in to start it anew";
+            return Err(ReportError::content(path, what));
+        }
+        Ok(())
+    }
+}
+
+fn hex(hash: &Sha256) -> String {
+    hash.clone()
+        .finalize()
         .iter()
-        .chain(table.columns())
-        .map(|c| c.name)
+        .map(|b| format!("{b:02x}"))
         .collect()
 }
 
@@ -39,15 +88,16 @@ pub struct TableWriter {
     path: PathBuf,
     file: File,
     bytes: u64,
+    hash: Sha256,
     columns: usize,
 }
 
 impl TableWriter {
-    /// Opens `<folder>/<table>.csv`, keeps its first `covered` bytes and drops the rest. With nothing to keep, the header is written.
+    /// Opens `<folder>/<table>.csv`, keeps what is covered and drops the rest. With nothing to keep, the header is written.
     ///
     /// # Errors
-    /// A file that cannot be opened or is shorter than what a checkpoint covers.
-    pub fn open(folder: &Path, table: &Table, covered: u64) -> Result<Self, ReportError> {
+    /// A file that cannot be opened, is shorter than what is covered, or was changed since.
+    pub fn open(folder: &Path, table: &TableInfo, covered: &Extent) -> Result<Self, ReportError> {
         let path = folder.join(format!("{}.csv", table.name));
         let io = || ReportError::io(&path);
         let mut file = OpenOptions::new()
@@ -57,24 +107,22 @@ impl TableWriter {
             .write(true)
             .open(&path)
             .map_err(io())?;
-        let length = file.metadata().map_err(io())?.len();
-        if length < covered {
-            let what = format!(
-                "the checkpoint covers {covered} bytes of this table, the file has {length}; delete the run's folder to start it anew"
-            );
-            return Err(ReportError::content(&path, what));
-        }
-        file.set_len(covered).map_err(io())?;
-        file.seek(SeekFrom::Start(covered)).map_err(io())?;
-        let columns = header(table).len();
+        let mut content = Vec::new();
+        let kept = (&mut file).take(covered.bytes).read_to_end(&mut content);
+        kept.map_err(io())?;
+        covered.check(&path, &content)?;
+        file.set_len(covered.bytes).map_err(io())?;
+        file.seek(SeekFrom::Start(covered.bytes)).map_err(io())?;
+        let header = header(table);
         let mut writer = Self {
             path,
             file,
-            bytes: covered,
-            columns,
+            bytes: covered.bytes,
+            hash: Sha256::new_with_prefix(&content),
+            columns: header.len(),
         };
-        if covered == 0 {
-            writer.write(&header(table))?;
+        if covered.bytes == 0 {
+            writer.write(&header)?;
         }
         Ok(writer)
     }
@@ -87,7 +135,8 @@ impl TableWriter {
     /// # Panics
     /// A row with another number of cells than the table has columns: a protocol that breaks its own declaration.
     pub fn row(&mut self, keys: &RunKeys, cells: &[Cell]) -> Result<(), ReportError> {
-        let texts: Vec<String> = keys.cells().iter().chain(cells).map(Cell::text).collect();
+        let mut texts = keys.texts();
+        texts.extend(cells.iter().map(Cell::text));
         assert_eq!(
             texts.len(),
             self.columns,
@@ -109,13 +158,17 @@ impl TableWriter {
             .and_then(|()| self.file.flush())
             .map_err(ReportError::io(&self.path))?;
         self.bytes += text.len() as u64;
+        self.hash.update(&text);
         Ok(())
     }
 
-    /// Bytes written so far: what a checkpoint covers.
+    /// What was written so far: what a checkpoint covers.
     #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.bytes
+    pub fn extent(&self) -> Extent {
+        Extent {
+            bytes: self.bytes,
+            sha256: hex(&self.hash),
+        }
     }
 
     /// What forces the rows written so far to the disk, on any thread.
@@ -142,33 +195,71 @@ impl TableWriter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use equivbench_core::Column;
+    use equivbench_core::ColumnInfo;
 
-    static TABLE: Table = Table {
-        name: "t",
-        about: "",
-        groups: &[&[Column::new("x", "", "")]],
-    };
+    fn table() -> TableInfo {
+        TableInfo {
+            name: "t",
+            about: "",
+            columns: vec![ColumnInfo {
+                name: "x",
+                unit: "",
+                about: "",
+                timing: false,
+            }],
+        }
+    }
+
+    fn keys() -> RunKeys {
+        RunKeys {
+            run: "r".into(),
+            dataset: "a, b".into(),
+            ..RunKeys::default()
+        }
+    }
 
     #[test]
     fn reopening_cuts_back_to_what_is_covered() {
         let folder = tempfile::tempdir().unwrap();
-        let keys = RunKeys {
-            run: "r".into(),
-            dataset: "a, b".into(),
-            ..RunKeys::default()
-        };
-        let mut writer = TableWriter::open(folder.path(), &TABLE, 0).unwrap();
-        writer.row(&keys, &[0.5.into()]).unwrap();
-        let covered = writer.bytes();
-        writer.row(&keys, &[Cell::Missing]).unwrap();
-        let mut writer = TableWriter::open(folder.path(), &TABLE, covered).unwrap();
-        writer.row(&keys, &[7u64.into()]).unwrap();
+        let mut writer = TableWriter::open(folder.path(), &table(), &Extent::default()).unwrap();
+        writer.row(&keys(), &[0.5.into()]).unwrap();
+        let covered = writer.extent();
+        writer.row(&keys(), &[Cell::Missing]).unwrap();
+        let mut writer = TableWriter::open(folder.path(), &table(), &covered).unwrap();
+        writer.row(&keys(), &[7u64.into()]).unwrap();
         let text = std::fs::read_to_string(folder.path().join("t.csv")).unwrap();
         assert_eq!(
             text,
             "run,model,size,dataset,train_samples,seed,x\nr,,,\"a, b\",0,0,0.5\nr,,,\"a, b\",0,0,7\n"
         );
-        assert!(TableWriter::open(folder.path(), &TABLE, 10_000).is_err());
+        assert_eq!(writer.extent(), Extent::of(text.as_bytes()));
+    }
+
+    #[test]
+    fn a_row_that_is_gone_or_edited_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = TableWriter::open(folder.path(), &table(), &Extent::default()).unwrap();
+        writer.row(&keys(), &[0.5.into()]).unwrap();
+        writer.row(&keys(), &[0.25.into()]).unwrap();
+        let (covered, path) = (writer.extent(), folder.path().join("t.csv"));
+        let whole = std::fs::read_to_string(&path).unwrap();
+        let shorter = whole
+            .lines()
+            .take(2)
+            .map(|l| format!("{l}\n"))
+            .collect::<String>();
+        for (text, said) in [
+            (shorter, "rows are gone"),
+            (whole.replace("0.25", "0.35"), "changed"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let error = TableWriter::open(folder.path(), &table(), &covered)
+                .err()
+                .unwrap();
+            assert!(error.to_string().contains(said), "{error}");
+        }
+        // Rows beyond what is covered are those of a run that died: they may be anything.
+        std::fs::write(&path, whole + "torn").unwrap();
+        assert!(TableWriter::open(folder.path(), &table(), &covered).is_ok());
     }
 }

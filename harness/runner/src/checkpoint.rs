@@ -2,17 +2,17 @@
 
 use crate::RunnerError;
 use equivbench_protocols::SessionState;
-use equivbench_report::write_parts_atomically;
+use equivbench_report::{Extent, write_parts_atomically};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
 /// First bytes of a checkpoint file.
 const MAGIC: &[u8; 8] = b"EQVCKPT1";
-/// How many are kept.
+/// How many are kept besides those that stay.
 const KEPT: usize = 2;
 
 /// Everything a run needs to continue.
@@ -24,18 +24,26 @@ pub struct Checkpoint {
     pub data_hash: String,
     /// State of the session.
     pub session: SessionState,
-    /// Bytes of each table that it covers.
-    pub covered: BTreeMap<String, u64>,
+    /// What of each table it covers.
+    pub covered: BTreeMap<String, Extent>,
     /// The model's complete training state.
     #[serde(skip)]
     pub model: Vec<u8>,
 }
 
-/// Writes a checkpoint and removes those beyond the last two.
+fn file_name(step: u64) -> String {
+    format!("step-{step:012}.ckpt")
+}
+
+/// Writes a checkpoint and removes those beyond the last two, but for the steps that stay.
 ///
 /// # Errors
 /// No space, no permission.
-pub fn save(folder: &Path, checkpoint: &Checkpoint) -> Result<(), RunnerError> {
+pub fn save(
+    folder: &Path,
+    checkpoint: &Checkpoint,
+    stay: &BTreeSet<u64>,
+) -> Result<(), RunnerError> {
     std::fs::create_dir_all(folder).map_err(RunnerError::io(folder))?;
     let mut head = Vec::new();
     // CBOR keeps every bit of a number; JSON as it is usually read does not.
@@ -48,13 +56,61 @@ pub fn save(folder: &Path, checkpoint: &Checkpoint) -> Result<(), RunnerError> {
         .iter()
         .fold(Sha256::new(), |hash, part| hash.chain_update(part))
         .finalize();
-    let path = folder.join(format!("step-{:012}.ckpt", checkpoint.session.step));
+    let path = folder.join(file_name(checkpoint.session.step));
     write_parts_atomically(&path, &[body[0], body[1], body[2], body[3], &sum])?;
-    for old in list(folder)?.into_iter().rev().skip(KEPT) {
+    let stays: Vec<PathBuf> = stay
+        .iter()
+        .map(|&step| folder.join(file_name(step)))
+        .collect();
+    for old in list(folder)?
+        .into_iter()
+        .rev()
+        .filter(|path| !stays.contains(path))
+        .skip(KEPT)
+    {
         // A leftover costs space only.
         let _ = std::fs::remove_file(old);
     }
     Ok(())
+}
+
+/// The checkpoint of a step.
+///
+/// # Errors
+/// Names the steps that have one where this has none, or says what is wrong with the file.
+pub fn at(folder: &Path, step: u64) -> Result<Checkpoint, RunnerError> {
+    let path = folder.join(file_name(step));
+    if !path.is_file() {
+        let steps: Vec<String> = list(folder)?
+            .iter()
+            .filter_map(|p| {
+                p.file_stem()?
+                    .to_str()?
+                    .strip_prefix("step-")?
+                    .parse::<u64>()
+                    .ok()
+            })
+            .map(|step| step.to_string())
+            .collect();
+        let there = if steps.is_empty() {
+            "none".into()
+        } else {
+            steps.join(", ")
+        };
+        return Err(RunnerError::Config(format!(
+            "{} has no checkpoint of step {step}; it has: {there}. Keep those that you want to measure with run.keep_checkpoints = [{step}, \"last\"]",
+            folder.display()
+        )));
+    }
+    let told = |what: String| RunnerError::Conflict(format!("{}: {what}", path.display()));
+    let found = read(&path).map_err(told)?;
+    if found.session.step != step {
+        return Err(told(format!(
+            "it is of step {}; the file was renamed",
+            found.session.step
+        )));
+    }
+    Ok(found)
 }
 
 /// Damaged checkpoint files, each with what is wrong with it.
@@ -110,7 +166,7 @@ fn read(path: &Path) -> Result<Checkpoint, String> {
 mod tests {
     use super::*;
 
-    fn at(step: u64) -> Checkpoint {
+    fn state(step: u64) -> Checkpoint {
         Checkpoint {
             run: "r".into(),
             data_hash: "h".into(),
@@ -119,7 +175,7 @@ mod tests {
                 train_s: 0.1 + step as f64,
                 ..SessionState::default()
             },
-            covered: BTreeMap::from([("curve".into(), 17)]),
+            covered: BTreeMap::from([("curve".into(), Extent::of(b"17"))]),
             model: vec![1, 2, 3, step as u8],
         }
     }
@@ -128,19 +184,30 @@ mod tests {
     fn the_last_two_are_kept_and_a_damaged_one_falls_back_to_the_older() {
         let folder = tempfile::tempdir().unwrap();
         for step in [5, 10, 15] {
-            save(folder.path(), &at(step)).unwrap();
+            save(folder.path(), &state(step), &BTreeSet::new()).unwrap();
         }
         assert_eq!(list(folder.path()).unwrap().len(), 2);
-        assert_eq!(newest(folder.path()).unwrap(), (Some(at(15)), vec![]));
+        assert_eq!(newest(folder.path()).unwrap(), (Some(state(15)), vec![]));
         let last = list(folder.path()).unwrap().pop().unwrap();
         let mut bytes = std::fs::read(&last).unwrap();
         for cut in [0, 7, bytes.len() / 2, bytes.len() - 1] {
             std::fs::write(&last, &bytes[..cut]).unwrap();
             let (found, damaged) = newest(folder.path()).unwrap();
-            assert_eq!((found, damaged.len()), (Some(at(10)), 1));
+            assert_eq!((found, damaged.len()), (Some(state(10)), 1));
         }
         bytes[40] ^= 1;
         std::fs::write(&last, &bytes).unwrap();
-        assert_eq!(newest(folder.path()).unwrap().0, Some(at(10)));
+        assert_eq!(newest(folder.path()).unwrap().0, Some(state(10)));
+    }
+
+    #[test]
+    fn steps_that_stay_are_not_removed_and_can_be_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        for step in [5, 10, 15, 20] {
+            save(folder.path(), &state(step), &BTreeSet::from([5])).unwrap();
+        }
+        assert_eq!(super::at(folder.path(), 5).unwrap(), state(5));
+        let error = super::at(folder.path(), 10).unwrap_err().to_string();
+        assert!(error.contains("it has: 5, 15, 20"), "{error}");
     }
 }

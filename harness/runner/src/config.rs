@@ -1,10 +1,12 @@
 //! The configuration of one run: every key, its default and its meaning, in one place.
 
+use equivbench_core::all_axes;
+use equivbench_protocols::{PROTOCOLS, ProtocolInfo};
 use serde::{Deserialize, Serialize};
-use toml::Table;
+use toml::{Table, Value};
 
-/// Everything about one run. Unknown keys are refused before this type is read (see [`suite`](crate::suite)).
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// Everything about one run. Unknown keys are refused before this type is read (see `suite`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RunConfig {
     /// Which model.
@@ -17,8 +19,34 @@ pub struct RunConfig {
     pub train: TrainConfig,
     /// How it is measured.
     pub measure: MeasureConfig,
+    /// Settings of protocols, a table for each.
+    pub protocols: Table,
     /// How the run is carried out.
     pub run: ExecutionConfig,
+}
+
+impl Default for RunConfig {
+    fn default() -> Self {
+        Self {
+            model: ModelConfig::default(),
+            dataset: DatasetConfig::default(),
+            task: Table::new(),
+            train: TrainConfig::default(),
+            measure: MeasureConfig::default(),
+            protocols: protocol_settings(),
+            run: ExecutionConfig::default(),
+        }
+    }
+}
+
+/// The settings of every protocol that has some, with their defaults.
+fn protocol_settings() -> Table {
+    let settings = |p: &ProtocolInfo| {
+        let own = Value::try_from((p.settings)()).ok()?;
+        let has_some = own.as_table().is_some_and(|t| !t.is_empty());
+        has_some.then(|| (p.name.to_owned(), own))
+    };
+    PROTOCOLS.iter().filter_map(settings).collect()
 }
 
 /// Which model.
@@ -127,15 +155,30 @@ pub struct MeasureConfig {
     /// Whether models that can share work among rotated copies do. Random copies are then measured both ways and the difference is
     /// reported.
     pub sharing: bool,
-    /// Flow times, for tasks that have one; empty for the task's own.
-    pub flow_times: Vec<f64>,
-    /// How predictions come about: `plain`, `self-conditioned`; empty for all that task and model know.
-    pub variants: Vec<String>,
+    /// Values on the axes of conditions, such as `flow_times` and `variants`; an empty list for the task's own.
+    #[serde(flatten)]
+    pub axes: Table,
+}
+
+impl MeasureConfig {
+    /// Every axis is there, so that two ways to say the same are the same.
+    pub(crate) fn complete(&mut self) {
+        for axis in all_axes() {
+            let own = self.axes.entry(axis.setting);
+            own.or_insert_with(|| Value::Array(Vec::new()));
+        }
+    }
+
+    /// The list of an axis' key.
+    #[must_use]
+    pub fn axis(&self, setting: &str) -> Option<serde_json::Value> {
+        serde_json::to_value(self.axes.get(setting)?).ok()
+    }
 }
 
 impl Default for MeasureConfig {
     fn default() -> Self {
-        Self {
+        let mut config = Self {
             split: "valid".into(),
             samples: 64,
             batch_size: 16,
@@ -145,9 +188,10 @@ impl Default for MeasureConfig {
             weights: vec!["raw".into(), "ema".into()],
             points_per_decade: 8,
             sharing: true,
-            flow_times: Vec::new(),
-            variants: Vec::new(),
-        }
+            axes: Table::new(),
+        };
+        config.complete();
+        config
     }
 }
 
@@ -166,6 +210,8 @@ pub struct ExecutionConfig {
     pub threads: u64,
     /// Steps between checkpoints.
     pub checkpoint_every_steps: u64,
+    /// Steps whose checkpoints stay, for `equivbench measure`: numbers, or `last`.
+    pub keep_checkpoints: Vec<KeptStep>,
     /// Seconds after which the run stops with a checkpoint; 0 for no limit.
     pub time_limit_s: u64,
     /// Seconds without a sign of life after which the run is ended; 0 for no limit.
@@ -182,6 +228,7 @@ impl Default for ExecutionConfig {
             precision: "f32".into(),
             threads: 0,
             checkpoint_every_steps: 200,
+            keep_checkpoints: Vec::new(),
             time_limit_s: 0,
             stall_limit_s: 1800,
             clock: "system".into(),
@@ -189,9 +236,51 @@ impl Default for ExecutionConfig {
     }
 }
 
+/// A step whose checkpoint stays.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum KeptStep {
+    /// Optimiser steps done.
+    Step(u64),
+    /// `last`.
+    Named(String),
+}
+
+impl KeptStep {
+    /// The step in a run of this many.
+    ///
+    /// # Errors
+    /// Another name than `last`, or a step beyond the last.
+    pub fn of(&self, total: u64) -> Result<u64, String> {
+        match self {
+            Self::Step(step) if *step <= total => Ok(*step),
+            Self::Step(step) => Err(format!(
+                "run.keep_checkpoints names step {step}, the run ends with step {total}"
+            )),
+            Self::Named(name) if name == "last" => Ok(total),
+            Self::Named(name) => Err(format!(
+                "run.keep_checkpoints: \"{name}\" is neither a step nor \"last\""
+            )),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn kept_steps_are_numbers_or_the_last() {
+        assert_eq!(KeptStep::Step(500).of(1000), Ok(500));
+        assert_eq!(KeptStep::Named("last".into()).of(1000), Ok(1000));
+        assert!(KeptStep::Step(1001).of(1000).unwrap_err().contains("1001"));
+        assert!(
+            KeptStep::Named("first".into())
+                .of(1)
+                .unwrap_err()
+                .contains("first")
+        );
+    }
 
     #[test]
     fn examples_are_all_a_count_or_a_percentage() {

@@ -32,7 +32,7 @@ pub enum RunnerError {
     #[error("{0}")]
     Run(String),
     /// Stopped on request.
-    #[error("stopped on request; continue with --resume")]
+    #[error("stopped on request; the same command begins it again")]
     Stopped,
 }
 

@@ -6,7 +6,7 @@ use crate::{
 };
 use equivbench_protocols::{PROTOCOL_VERSION, PROTOCOLS};
 use equivbench_report::{
-    Manifest, MergedTable, PluginFacts, RunManifest, merge_tables, write_atomically,
+    Manifest, MergedTable, PluginFacts, RunManifest, TableSource, merge_tables, write_atomically,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -78,13 +78,37 @@ impl Experiment {
             let mut unfinished = runs
                 .iter()
                 .filter(|(dir, _)| dir.status().state != State::Finished);
-            unfinished.try_for_each(|(dir, spec)| dir.create(spec))?;
+            unfinished.try_for_each(|(dir, spec)| dir.create(&with_kept_steps(dir, spec)))?;
         }
         Ok(Self {
             out: out.into(),
             suite: suite.into(),
             runs,
         })
+    }
+
+    /// The experiment that a run directory belongs to; `None` for a run directory on its own.
+    ///
+    /// # Errors
+    /// A folder whose marker or runs cannot be read.
+    pub fn of_run(run: &RunDir) -> Result<Option<Self>, RunnerError> {
+        let path = run.path();
+        let path = path.canonicalize().map_err(RunnerError::io(path))?;
+        let Some(out) = path.parent().and_then(Path::parent) else {
+            return Ok(None);
+        };
+        let marker = out.join(MARKER);
+        let Ok(text) = std::fs::read_to_string(&marker) else {
+            return Ok(None);
+        };
+        let marker: Marker = toml::from_str(&text)
+            .map_err(|e| RunnerError::Conflict(format!("{}: {}", marker.display(), e.message())))?;
+        let runs = run_dirs_of(out, &marker).map(|dir| dir.spec().map(|spec| (dir, spec)));
+        Ok(Some(Self {
+            out: out.into(),
+            runs: runs.collect::<Result<_, _>>()?,
+            suite: marker.suite,
+        }))
     }
 
     /// The results directory.
@@ -113,18 +137,20 @@ impl Experiment {
     /// # Errors
     /// A table of another version; no space, no permission.
     pub fn merge(&self, commit: &str) -> Result<Vec<MergedTable>, RunnerError> {
-        let folders: Vec<PathBuf> = self.runs.iter().map(|(dir, _)| dir.path().into()).collect();
+        let sources = self.sources()?;
         let asked = |name: &str| {
-            self.runs
+            let of_runs = self
+                .runs
                 .iter()
-                .any(|(_, spec)| spec.protocols.iter().any(|p| p == name))
+                .any(|(_, s)| s.protocols.iter().any(|p| p == name));
+            of_runs || sources.iter().any(|s| measured_with(s, name))
         };
         let wanted: Vec<_> = PROTOCOLS
             .iter()
             .filter(|p| asked(p.name))
-            .flat_map(|p| p.tables.iter().copied())
+            .flat_map(|p| (p.tables)())
             .collect();
-        let merged = merge_tables(&self.out, &folders, &wanted)?;
+        let merged = merge_tables(&self.out, &sources, &wanted)?;
         let mut manifest = Manifest::new(&self.suite);
         manifest.equivbench_version = env!("CARGO_PKG_VERSION").into();
         manifest.commit = commit.into();
@@ -140,6 +166,14 @@ impl Experiment {
         Ok(merged)
     }
 
+    fn sources(&self) -> Result<Vec<TableSource>, RunnerError> {
+        let mut all = Vec::new();
+        for (dir, _) in &self.runs {
+            all.extend(dir.table_sources()?);
+        }
+        Ok(all)
+    }
+
     fn plugins(&self) -> Vec<PluginFacts> {
         let mut all: Vec<PluginFacts> = Vec::new();
         for plugin in self
@@ -153,6 +187,32 @@ impl Experiment {
         }
         all
     }
+}
+
+/// Whether a measurement of a checkpoint asked a protocol.
+fn measured_with(source: &TableSource, protocol: &str) -> bool {
+    let tables = equivbench_protocols::tables_of(&[protocol.to_owned()]);
+    let finished = source
+        .finished
+        .iter()
+        .filter(|_| !source.measurement.is_empty());
+    finished
+        .flat_map(|f| f.keys())
+        .any(|name| tables.iter().any(|t| t.name == name))
+}
+
+/// The specification with the steps, too, whose checkpoints were to stay before: what is kept is not lost by resuming.
+fn with_kept_steps(dir: &RunDir, spec: &RunSpec) -> RunSpec {
+    let mut spec = spec.clone();
+    if let Ok(before) = dir.spec() {
+        let kept = &mut spec.config.run.keep_checkpoints;
+        for step in before.config.run.keep_checkpoints {
+            if !kept.contains(&step) {
+                kept.push(step);
+            }
+        }
+    }
+    spec
 }
 
 fn run_manifest(dir: &RunDir, spec: &RunSpec) -> RunManifest {
@@ -230,7 +290,12 @@ fn holds_nothing(out: &Path, marker: &Marker) -> bool {
             .map(|e| e.path())
             .any(|p| p.extension().is_some_and(|e| e == "csv") && has_rows(&p))
     };
-    run_dirs_of(out, marker).all(|dir| dir.status().state == State::Failed && !wrote(&dir))
+    let keeps = |dir: &RunDir| {
+        let checkpoints = std::fs::read_dir(dir.checkpoints()).into_iter().flatten();
+        checkpoints.flatten().next().is_some() || dir.measured().exists()
+    };
+    run_dirs_of(out, marker)
+        .all(|dir| dir.status().state == State::Failed && !wrote(&dir) && !keeps(&dir))
 }
 
 fn run_dirs_of<'a>(out: &'a Path, marker: &'a Marker) -> impl Iterator<Item = RunDir> + 'a {

@@ -6,6 +6,7 @@ use crate::{
 };
 use equivbench_report::TableSync;
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     thread::JoinHandle,
 };
@@ -13,15 +14,18 @@ use std::{
 /// Writes checkpoints into a folder, one after the other.
 pub struct Keeper {
     folder: PathBuf,
+    /// Steps whose checkpoints stay.
+    stay: BTreeSet<u64>,
     writing: Option<JoinHandle<Result<(), RunnerError>>>,
 }
 
 impl Keeper {
-    /// A keeper of checkpoints in this folder.
+    /// A keeper of checkpoints in this folder; those of some steps stay.
     #[must_use]
-    pub fn new(folder: &Path) -> Self {
+    pub fn new(folder: &Path, stay: BTreeSet<u64>) -> Self {
         Self {
             folder: folder.to_owned(),
+            stay,
             writing: None,
         }
     }
@@ -36,11 +40,11 @@ impl Keeper {
         tables: Vec<TableSync>,
     ) -> Result<(), RunnerError> {
         self.finish()?;
-        let folder = self.folder.clone();
+        let (folder, stay) = (self.folder.clone(), self.stay.clone());
         self.writing = Some(std::thread::spawn(move || {
             // Rows reach the disk before the checkpoint that covers them.
             tables.iter().try_for_each(TableSync::sync)?;
-            checkpoint::save(&folder, &checkpoint)
+            checkpoint::save(&folder, &checkpoint, &stay)
         }));
         Ok(())
     }
@@ -92,7 +96,7 @@ mod tests {
     #[test]
     fn checkpoints_are_whole_in_order_and_there_when_it_has_finished() {
         let folder = tempfile::tempdir().unwrap();
-        let mut keeper = Keeper::new(folder.path());
+        let mut keeper = Keeper::new(folder.path(), BTreeSet::new());
         for step in 1..=5 {
             keeper.keep(at(step), Vec::new()).unwrap();
         }
@@ -106,7 +110,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         std::fs::write(&file, "in the way").unwrap();
-        let mut keeper = Keeper::new(&file);
+        let mut keeper = Keeper::new(&file, BTreeSet::new());
         keeper.keep(at(1), Vec::new()).unwrap();
         let error = keeper.keep(at(2), Vec::new()).unwrap_err();
         assert!(error.to_string().contains("file"), "{error}");

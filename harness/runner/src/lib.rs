@@ -8,10 +8,14 @@ pub mod config;
 mod error;
 pub mod experiment;
 pub mod keeper;
+mod measuring;
+mod opening;
 pub mod plan;
 pub mod pool;
 pub mod run_dir;
 pub mod suite;
+mod watch;
 pub mod worker;
 
 pub use error::RunnerError;
+pub use measuring::{MeasureRequest, measure_checkpoint};

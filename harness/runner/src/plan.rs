@@ -1,7 +1,9 @@
 //! From a suite and plugins to runs: every combination resolved, checked as far as possible before anything starts.
 
 use crate::{RunnerError, config::RunConfig, run_dir::RunSpec, suite::Suite};
-use equivbench_core::{Estimator, PointLoss, Scheme, Task, TaskRequest, Variant, configure_task};
+use equivbench_core::{
+    Estimator, PointLoss, Scheme, Task, TaskRequest, all_axes, configure_task, parse_axis,
+};
 use equivbench_host::HostError;
 use equivbench_protocols::{PROTOCOL_VERSION, PROTOCOLS, protocol_by_name};
 use equivbench_report::PluginFacts;
@@ -56,6 +58,16 @@ pub struct Request<'a> {
 /// Unknown protocols, sizes or datasets, a device that is not there, a combination that leaves no run.
 pub fn plan(request: &Request<'_>) -> Result<Vec<RunSpec>, RunnerError> {
     let protocols = protocols(request)?;
+    for (key, _) in &request.overrides {
+        let named = key
+            .strip_prefix("protocols.")
+            .and_then(|rest| rest.split('.').next());
+        if let Some(name) = named.filter(|name| protocols.iter().all(|p| p != name)) {
+            return Err(RunnerError::Config(format!(
+                "--set {key}: protocol {name} is not asked; name it with --protocols"
+            )));
+        }
+    }
     let mut specs: Vec<RunSpec> = Vec::new();
     for plugin in &request.models {
         if plugin.descriptor.models.is_empty() {
@@ -92,6 +104,19 @@ fn protocols(request: &Request<'_>) -> Result<Vec<String>, RunnerError> {
     } else {
         &request.protocols
     };
+    resolve_protocols(asked)
+}
+
+/// Protocols by name, in the order of the list; `all` for every one.
+///
+/// # Errors
+/// An unknown name, with the nearest known one.
+pub(crate) fn resolve_protocols(asked: &[String]) -> Result<Vec<String>, RunnerError> {
+    if asked.is_empty() {
+        return Err(RunnerError::Config(
+            "the list of protocols is empty: a run would train and write nothing".into(),
+        ));
+    }
     if asked.iter().any(|p| p == "all") {
         return Ok(PROTOCOLS.iter().map(|p| p.name.into()).collect());
     }
@@ -106,7 +131,7 @@ fn protocols(request: &Request<'_>) -> Result<Vec<String>, RunnerError> {
             known().join(", ")
         )));
     }
-    // Told of events in the order of the list, whatever the order on the command line.
+    // Asked in the order of the list, whatever the order on the command line.
     Ok(known()
         .into_iter()
         .filter(|name| asked.iter().any(|a| a == name))
@@ -122,6 +147,9 @@ fn resolve(
     protocols: &[String],
 ) -> Result<RunSpec, RunnerError> {
     check(&config).map_err(RunnerError::Config)?;
+    config
+        .protocols
+        .retain(|name, _| protocols.iter().any(|p| p == name));
     config.model.size = resolve_size(model, &config.model.size)?;
     let (dataset_file, dataset) = resolve_dataset(request, model, &config.dataset.name)?;
     config.dataset.name = dataset.name.clone();
@@ -180,7 +208,7 @@ pub(crate) fn configure(
 }
 
 /// What can be known to be wrong before anything is opened.
-fn check(config: &RunConfig) -> Result<(), String> {
+pub(crate) fn check(config: &RunConfig) -> Result<(), String> {
     let measure = &config.measure;
     let known = |what: &str, value: &str, all: &[&str]| match all.contains(&value) {
         true => Ok(()),
@@ -195,18 +223,20 @@ fn check(config: &RunConfig) -> Result<(), String> {
         .weights
         .iter()
         .try_for_each(|w| known("measure.weights", w, &["raw", "ema"]))?;
-    measure
-        .variants
-        .iter()
-        .try_for_each(|v| known("measure.variants", v, &Variant::ALL.map(Variant::name)))?;
-    if let Some(t) = measure
-        .flow_times
-        .iter()
-        .find(|t| !(0.0..=1.0).contains(*t))
-    {
-        return Err(format!(
-            "measure.flow_times holds {t}; a flow time lies in [0, 1]"
-        ));
+    for axis in all_axes() {
+        let list = measure.axis(axis.setting);
+        parse_axis(axis, list.as_ref()).map_err(|e| e.to_string())?;
+    }
+    let total = if config.train.steps > 0 {
+        config.train.steps
+    } else {
+        u64::MAX
+    };
+    for kept in &config.run.keep_checkpoints {
+        kept.of(total)?;
+    }
+    for (name, settings) in &config.protocols {
+        check_settings(name, settings)?;
     }
     known("run.clock", &config.run.clock, &["system", "steps"])?;
     known(
@@ -226,6 +256,20 @@ fn check(config: &RunConfig) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+/// Whether a protocol can be started with these settings.
+fn check_settings(name: &str, settings: &toml::Value) -> Result<(), String> {
+    let Some(protocol) = protocol_by_name(name) else {
+        return Ok(());
+    };
+    match serde_json::to_value(settings) {
+        Ok(serde_json::Value::Object(settings)) => {
+            let started = (protocol.start)(settings, Arc::default());
+            started.map(drop).map_err(|e| e.to_string())
+        }
+        _ => Err(format!("protocols.{name} must be a table of settings")),
+    }
 }
 
 fn resolve_size(model: &ModelDescriptor, asked: &str) -> Result<String, RunnerError> {
@@ -333,6 +377,7 @@ fn run_id(spec: &RunSpec) -> String {
     let keep = crate::config::ExecutionConfig::default();
     config.run.threads = keep.threads;
     config.run.checkpoint_every_steps = keep.checkpoint_every_steps;
+    config.run.keep_checkpoints = keep.keep_checkpoints;
     config.run.time_limit_s = keep.time_limit_s;
     config.run.stall_limit_s = keep.stall_limit_s;
     let pinned = serde_json::json!({

@@ -2,9 +2,10 @@
 
 use crate::{
     RunnerError,
+    opening::THREADS_VARIABLE,
     plan::gpu_count,
     run_dir::{ProgressFile, RunDir, State, Status},
-    worker::{POOL_VARIABLE, STOP_FILE, THREADS_VARIABLE},
+    watch::{POOL_VARIABLE, STOP_FILE},
 };
 use equivbench_host::PROGRESS_VARIABLE;
 use std::{
@@ -255,7 +256,7 @@ fn settle(
             dir.log().display()
         ),
         step: progress.step,
-        peak_memory_bytes: None,
+        ..Status::default()
     };
     dir.set_status(&status)?;
     Ok(status)

@@ -2,9 +2,10 @@
 
 use crate::{RunnerError, config::RunConfig};
 use equivbench_host::descriptor::LongWork;
-use equivbench_report::{PluginFacts, RunManifest, write_atomically};
+use equivbench_report::{Extent, PluginFacts, RunManifest, TableSource, write_atomically};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
+    collections::BTreeMap,
     fs::File,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -74,6 +75,8 @@ pub struct Status {
     pub step: u64,
     /// Peak resident memory of the worker in bytes.
     pub peak_memory_bytes: Option<u64>,
+    /// What stands in each table of a finished run.
+    pub tables: BTreeMap<String, Extent>,
 }
 
 /// `progress.json`: where a worker is, replaced several times a second.
@@ -86,7 +89,7 @@ pub struct ProgressFile {
     pub total: u64,
     /// Training loss of the last step.
     pub loss: Option<f64>,
-    /// Percent at the last evaluation, the mean over flow times.
+    /// Percent at the last evaluation, the mean over the inputs of conditions.
     pub percent: Option<f64>,
     /// `loading`, `training` or `measuring`.
     pub phase: String,
@@ -115,6 +118,48 @@ impl RunDir {
     #[must_use]
     pub fn checkpoints(&self) -> PathBuf {
         self.0.join("checkpoints")
+    }
+
+    /// Folder of what `equivbench measure` added.
+    #[must_use]
+    pub fn measured(&self) -> PathBuf {
+        self.0.join("measured")
+    }
+
+    /// The tables of the run, and those of every finished measurement of its checkpoints.
+    ///
+    /// # Errors
+    /// A `status.toml` that cannot be read: it says what the tables should hold.
+    pub fn table_sources(&self) -> Result<Vec<TableSource>, RunnerError> {
+        let status = self.checked_status()?;
+        let mut sources = vec![TableSource {
+            folder: self.0.clone(),
+            measurement: String::new(),
+            finished: (status.state == State::Finished).then_some(status.tables),
+        }];
+        let entries = std::fs::read_dir(self.measured()).into_iter().flatten();
+        let mut added: Vec<Self> = entries.flatten().map(|e| Self(e.path())).collect();
+        added.sort();
+        for dir in added {
+            let status = dir.checked_status()?;
+            if status.state == State::Finished {
+                let name = dir.0.file_name().unwrap_or_default();
+                sources.push(TableSource {
+                    measurement: name.to_string_lossy().into_owned(),
+                    folder: dir.0.clone(),
+                    finished: Some(status.tables),
+                });
+            }
+        }
+        Ok(sources)
+    }
+
+    /// How the run stands; a run without a status is planned, one with a status that cannot be read is an error.
+    fn checked_status(&self) -> Result<Status, RunnerError> {
+        if self.0.join("status.toml").exists() {
+            return self.read_toml("status.toml");
+        }
+        Ok(Status::default())
     }
 
     /// What the worker printed.

@@ -3,6 +3,7 @@
 //! Layers, later ones win: built-in defaults, the suite, its `[models.NAME]`, a sweep's assignment, `--set`.
 
 use crate::{RunnerError, config::RunConfig};
+use equivbench_host::descriptor::Recipe;
 use std::path::Path;
 use toml::{Table, Value};
 
@@ -31,24 +32,19 @@ const BUILT_IN: &[(&str, &str)] = &[
 ];
 
 /// Keys of the recipe, which may stand directly in `[train]`.
-const RECIPE_KEYS: &[&str] = &[
-    "optimiser",
-    "lr",
-    "beta1",
-    "beta2",
-    "eps",
-    "weight_decay",
-    "no_decay",
-    "clip_norm",
-    "ema_decay",
-    "schedule",
-    "warmup_epochs",
-    "warmup_factor",
-    "schedule_epochs",
-    "min_factor",
-    "loss",
-    "batch_size",
-    "epochs",
+fn recipe_keys() -> Vec<String> {
+    match Value::try_from(Recipe::default()) {
+        Ok(Value::Table(recipe)) => recipe.keys().cloned().collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Protocols of a suite that names none.
+const STANDARD: [&str; 4] = [
+    "train-and-measure",
+    "dip-timing",
+    "final-percent",
+    "throughput",
 ];
 
 /// Tables whose keys a plugin or a task checks.
@@ -114,8 +110,14 @@ impl Suite {
         let about = text_of(table.remove("about"));
         let named = text_of(table.remove("name"));
         let protocols = match table.remove("protocols") {
+            // Named by their tables of settings.
+            Some(Value::Table(settings)) if !settings.is_empty() => {
+                let names = settings.keys().cloned().collect();
+                table.insert("protocols".into(), Value::Table(settings));
+                names
+            }
+            Some(Value::Table(_)) | None => STANDARD.map(Into::into).into(),
             Some(v) => v.try_into().map_err(|e| bad(format!("protocols: {e}")))?,
-            None => vec!["all".into()],
         };
         let mut models =
             into_table(table.remove("models")).map_err(|e| bad(format!("models: {e}")))?;
@@ -233,13 +235,33 @@ pub fn parse_override(text: &str) -> Result<(String, Value), RunnerError> {
     ))
 }
 
+/// A configuration with some keys set anew.
+///
+/// # Errors
+/// A value of another type.
+pub(crate) fn override_config(
+    config: &RunConfig,
+    overrides: &[(String, Value)],
+) -> Result<RunConfig, RunnerError> {
+    let bad = |e: String| RunnerError::Config(format!("--set: {e}"));
+    let mut table = Table::try_from(config).map_err(|e| bad(e.to_string()))?;
+    for (key, value) in overrides {
+        assign(&mut table, key, value.clone())?;
+    }
+    let mut config: RunConfig = Value::Table(table)
+        .try_into()
+        .map_err(|e: toml::de::Error| bad(e.to_string()))?;
+    config.measure.complete();
+    Ok(config)
+}
+
 fn resolve(mut table: Table, model: &str) -> Result<RunConfig, RunnerError> {
     if let Some(Value::Table(train)) = table.get_mut("train") {
         let mut recipe = into_table(train.remove("recipe"))
             .map_err(|e| RunnerError::Config(format!("train.recipe: {e}")))?;
-        for key in RECIPE_KEYS {
-            if let Some(value) = train.remove(*key) {
-                recipe.insert((*key).into(), value);
+        for key in recipe_keys() {
+            if let Some(value) = train.remove(&key) {
+                recipe.insert(key, value);
             }
         }
         train.insert("recipe".into(), Value::Table(recipe));
@@ -248,6 +270,7 @@ fn resolve(mut table: Table, model: &str) -> Result<RunConfig, RunnerError> {
         .try_into()
         .map_err(|e| RunnerError::Config(format!("configuration of {model}: {e}")))?;
     config.model.name = model.into();
+    config.measure.complete();
     Ok(config)
 }
 
@@ -358,7 +381,7 @@ pub fn known_keys() -> Vec<String> {
             match value {
                 Value::Table(_) if FREE.contains(&name.as_str()) => out.push(format!("{name}.*")),
                 Value::Table(_) if name == "train.recipe" => {
-                    out.extend(RECIPE_KEYS.iter().map(|k| format!("train.{k}")))
+                    out.extend(recipe_keys().iter().map(|k| format!("train.{k}")))
                 }
                 Value::Table(inner) => collect(inner, &format!("{name}."), out),
                 _ => out.push(name),
@@ -376,6 +399,8 @@ fn check_keys(table: &Table, prefix: &str) -> Result<(), RunnerError> {
     for (key, value) in table {
         let name = format!("{prefix}{key}");
         match value {
+            // A protocol without settings may be named by an empty table.
+            Value::Table(inner) if inner.is_empty() && prefix == "protocols." => {}
             Value::Table(inner) if !FREE.contains(&name.as_str()) => {
                 check_keys(inner, &format!("{name}."))?;
             }
@@ -476,7 +501,8 @@ lr = 5e-4
             .configurations("x", &sets)
             .unwrap();
         assert_eq!(configs.len(), 1);
-        assert_eq!(configs[0].measure.flow_times, [0.0, 0.5]);
+        let times = configs[0].measure.axis("flow_times").unwrap();
+        assert_eq!(times, serde_json::json!([0.0, 0.5]));
     }
 
     #[test]

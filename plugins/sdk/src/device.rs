@@ -27,11 +27,12 @@ pub fn parse_device(name: &str) -> PluginResult<Device> {
     }
 }
 
-/// Whether the user lets CUDA round f32 matrix products to TF32, by `EQUIVBENCH_CUDA_ALLOW=tf32`
-/// (see `third_party/cubecl-cuda/README.md`).
+/// Whether f32 matrix products on CUDA are rounded to TF32: in every build but that of `cargo xtask cuda`, which takes the type away, and
+/// there too if the user asks for it with `EQUIVBENCH_CUDA_ALLOW=tf32`.
 pub(crate) fn rounds_to_tf32() -> bool {
-    std::env::var("EQUIVBENCH_CUDA_ALLOW")
-        .is_ok_and(|allowed| allowed.split(',').any(|name| name.trim() == "tf32"))
+    let is_exact = option_env!("EQUIVBENCH_EXACT_F32").is_some();
+    let allowed = std::env::var("EQUIVBENCH_CUDA_ALLOW");
+    !is_exact || allowed.is_ok_and(|names| names.split(',').any(|name| name.trim() == "tf32"))
 }
 
 #[cfg(feature = "cuda")]

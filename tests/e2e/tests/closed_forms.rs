@@ -2,8 +2,8 @@
 
 use equivbench_abi::descriptor::{DatasetRequest, ModelRequest};
 use equivbench_core::{
-    Dataset, Estimator, Measurement, Occasion, PointLoss, Preparation, Scheme, Seed, Supervised,
-    TaskRequest, Weights, configure_task, measure, pool,
+    Condition, Dataset, Estimator, Measurement, Occasion, PointLoss, Preparation, Scheme, Seed,
+    Supervised, TaskRequest, Weights, configure_task, measure, pool,
 };
 use equivbench_e2e::library;
 use equivbench_host::{Library, LoadedModel};
@@ -26,8 +26,9 @@ fn samples() -> Supervised {
     )
     .unwrap();
     let normalisers = Dataset::normalisers(&data);
+    let condition = Condition::default();
     let how = Preparation {
-        occasion: Occasion::Measurement { flow_time: None },
+        occasion: Occasion::Measurement(&condition),
         normaliser: &|field| normalisers.get(field).copied(),
         stream: &|sample| Seed::new(0).indexed_stream("task", sample as u64),
     };

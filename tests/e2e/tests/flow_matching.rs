@@ -3,13 +3,14 @@
 
 use equivbench_abi::descriptor::ModelRequest;
 use equivbench_core::{
-    Batch, Estimator, Field, FieldKind, FlowMatching, Measurement, Model, PointLoss, Rotation,
-    RotationPlan, Rows, SampleTerms, Seed, Supervised, Values, Variant, Weights, measure_variants,
-    pool,
+    Batch, Condition, Estimator, Field, FieldKind, FlowMatching, Measurement, Model, PointLoss,
+    Portion, Reading, Rotation, RotationPlan, Rows, SampleTerms, Seed, Supervised, Task, Values,
+    Weights, conditions_of, measure_stream, pool,
 };
 use equivbench_e2e::{csv_files, equivbench, library, numbers, table};
 use equivbench_host::{Library, LoadedModel};
-use equivbench_testkit::{Array, parity_dirs, read_arrays, skip, transpose};
+use equivbench_testkit::{Array, read_arrays, transpose};
+use std::sync::Arc;
 use std::{collections::BTreeMap, path::Path};
 
 /// A reference model with its inputs and results.
@@ -20,37 +21,19 @@ struct Fixture {
 }
 
 impl Fixture {
-    /// The fixtures of this model among the folders of the path list.
+    /// The fixtures of this model: our own, and the reference's where they are there.
     fn all() -> Vec<Self> {
-        let mut found = Vec::new();
-        for folder in parity_dirs("proteina") {
-            let mut paths: Vec<_> = std::fs::read_dir(folder)
-                .unwrap()
-                .map(|e| e.unwrap().path())
-                .collect();
-            paths.sort();
-            for path in paths
-                .iter()
-                .filter(|p| p.to_string_lossy().ends_with(".config.json"))
-            {
-                let text = std::fs::read_to_string(path).unwrap();
-                let config: serde_json::Value = serde_json::from_str(&text).unwrap();
-                let name = path
-                    .file_name()
-                    .unwrap()
-                    .to_string_lossy()
-                    .replace(".config.json", "");
-                if config["nn"]["token_dim"].is_u64() {
-                    let arrays = read_arrays(&path.with_file_name(format!("{name}.safetensors")));
-                    found.push(Self {
-                        name,
-                        arrays,
-                        config: our_config(&config["nn"]),
-                    });
-                }
-            }
-        }
-        found
+        equivbench_testkit::fixtures("proteina", |path| {
+            let text = std::fs::read_to_string(path).unwrap();
+            let config: serde_json::Value = serde_json::from_str(&text).unwrap();
+            let file = path.file_name().unwrap().to_string_lossy();
+            let name = file.strip_suffix(".config.json").unwrap().to_owned();
+            config["nn"]["token_dim"].is_u64().then(|| Self {
+                arrays: read_arrays(&path.with_file_name(format!("{name}.safetensors"))),
+                name,
+                config: our_config(&config["nn"]),
+            })
+        })
     }
 
     fn array(&self, name: &str) -> &Array {
@@ -180,21 +163,36 @@ impl Fixture {
             estimator,
         };
         let plans = self.plans(samples.inputs.samples());
-        let terms = measure_variants(
-            &mut self.model(precision),
-            &FlowMatching,
-            &samples,
-            &plans,
-            how,
-            &Variant::ALL,
-        )
-        .unwrap();
-        terms
+        let portion = Portion {
+            readings: readings(),
+            ..Portion::new(samples, &plans, how)
+        };
+        let portions = std::iter::once(Ok(portion));
+        let mut model = self.model(precision);
+        let measured = measure_stream(&mut model, &FlowMatching, portions, &mut || Ok(())).unwrap();
+        measured[0]
+            .readings
             .iter()
-            .map(|of_variant| of_variant.iter().map(SampleTerms::averaged).collect())
+            .map(|(_, terms)| terms.iter().map(SampleTerms::averaged).collect())
             .collect()
     }
 }
+
+/// Both variants at one flow time.
+fn readings() -> Arc<[Reading]> {
+    let conditions = conditions_of(&FlowMatching, &|_| None, &|_| true).unwrap();
+    let reading = |condition: &Condition| Reading {
+        pass: FlowMatching.pass(condition),
+        condition: condition.clone(),
+    };
+    conditions
+        .iter()
+        .take(VARIANTS.len())
+        .map(reading)
+        .collect()
+}
+
+const VARIANTS: [&str; 2] = ["plain", "self-conditioned"];
 
 /// The keys of the reference's configuration in the words of the plugin.
 fn our_config(nn: &serde_json::Value) -> String {
@@ -229,31 +227,37 @@ fn our_config(nn: &serde_json::Value) -> String {
 }
 
 #[test]
-fn the_equivariant_control_has_no_equivariance_error_through_the_boundary() {
-    let Some(control) = Fixture::all()
+fn an_equivariant_control_has_no_equivariance_error_through_the_boundary() {
+    let controls: Vec<Fixture> = Fixture::all()
         .into_iter()
-        .find(|f| f.name == "equivariant_control")
-    else {
-        return skip("no parity fixtures of proteina: the equivariant control was not measured");
-    };
-    for (precision, bound) in [("f64", 1e-24), ("f32", 1e-8)] {
-        for (terms, variant) in control
-            .measure(precision, Estimator::Unbiased)
-            .iter()
-            .zip(Variant::ALL)
-        {
-            let estimate = pool(terms, true, &mut Seed::new(0).stream("bootstrap"));
-            let ratio = estimate.pooled.equivariance / estimate.pooled.total();
-            println!(
-                "equivariant_control {precision} {}: L = {}, L_equiv/L = {ratio:.2e}",
-                variant.name(),
-                estimate.pooled.total()
-            );
-            assert!(ratio < bound, "{precision} {}: {ratio:e}", variant.name());
-            if variant == Variant::Plain {
-                // The reference's own f32 velocities deviate by 6.3e-5 on a scale of 8.5.
-                assert!((estimate.pooled.total() / control.scalar("out.L") - 1.0).abs() < 1e-4);
-            }
+        .filter(|f| f.name.ends_with("equivariant_control"))
+        .collect();
+    assert!(!controls.is_empty());
+    for control in &controls {
+        for (precision, bound) in [("f64", 1e-24), ("f32", 1e-8)] {
+            check_control(control, precision, bound);
+        }
+    }
+}
+
+fn check_control(control: &Fixture, precision: &str, bound: f64) {
+    for (terms, variant) in control
+        .measure(precision, Estimator::Unbiased)
+        .iter()
+        .zip(VARIANTS)
+    {
+        let estimate = pool(terms, true, &mut Seed::new(0).stream("bootstrap"));
+        let ratio = estimate.pooled.equivariance / estimate.pooled.total();
+        println!(
+            "{} {precision} {}: L = {}, L_equiv/L = {ratio:.2e}",
+            control.name,
+            variant,
+            estimate.pooled.total()
+        );
+        assert!(ratio < bound, "{precision} {}: {ratio:e}", variant);
+        if variant == VARIANTS[0] {
+            // The reference's own f32 velocities deviate by 6.3e-5 on a scale of 8.5.
+            assert!((estimate.pooled.total() / control.scalar("out.L") - 1.0).abs() < 1e-4);
         }
     }
 }
@@ -264,9 +268,6 @@ fn the_blind_decomposition_equals_the_reference_in_both_variants() {
         .into_iter()
         .filter(|f| f.arrays.contains_key("out.L_mean"))
         .collect();
-    if fixtures.is_empty() {
-        return skip("no parity fixtures of proteina: the decomposition was not compared");
-    }
     for fixture in fixtures {
         for (terms, prefix) in fixture
             .measure("f64", Estimator::PlugIn)

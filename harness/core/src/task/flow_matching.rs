@@ -9,7 +9,8 @@ use super::{
     cloud::{centre, check_vectors, turn},
 };
 use crate::{
-    Batch, CoreError, Field, FieldKind, Rotation, Rows, Stream, Values,
+    Axis, AxisRole, AxisValue, Batch, Column, Condition, CoreError, Field, FieldKind, PointLoss,
+    Rotation, Rows, Split, Stream, Values,
     seed::{normal_pair, uniform},
 };
 
@@ -19,6 +20,77 @@ use crate::{
 /// Training clouds are turned by a Haar rotation each, and t is drawn as 0.02 uniform + 0.98 Beta(1.9, 1).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FlowMatching;
+
+/// The capability of a model that understands the field `self_conditioning`.
+const SELF_CONDITIONING: &str = "self-conditioning";
+/// How predictions come about: one pass, or a second that is shown what the first predicts.
+const VARIANTS: [&str; 2] = ["plain", "self-conditioned"];
+
+/// The flow time.
+pub(super) static FLOW_TIME: Axis = Axis {
+    name: "flow_time",
+    unit: "",
+    about: "flow time t in [0, 1], 0 for noise and 1 for data; empty for a task without",
+    heading: "flow time",
+    setting: "flow_times",
+    role: AxisRole::Input,
+    without: None,
+    parse: |value| match value.as_f64() {
+        Some(t) if (0.0..=1.0).contains(&t) => Ok(AxisValue::Real(t)),
+        _ => Err(format!(
+            "{value} is no flow time; a flow time lies in [0, 1]"
+        )),
+    },
+};
+
+/// How a prediction comes about.
+static VARIANT: Axis = Axis {
+    name: "variant",
+    unit: "",
+    about: "plain: one pass; self-conditioned: a second pass that is shown what the first predicts, each rotation its own",
+    heading: "variant",
+    setting: "variants",
+    role: AxisRole::Reading,
+    without: Some(VARIANTS[0]),
+    parse: |value| match value.as_str().filter(|name| VARIANTS.contains(name)) {
+        Some(name) => Ok(AxisValue::Name(name.into())),
+        None => Err(format!(
+            "{value} is not known; there are: {}",
+            VARIANTS.join(", ")
+        )),
+    },
+};
+
+/// The axes of this task, the slowest first.
+pub(super) const AXES: &[&Axis] = &[&FLOW_TIME, &VARIANT];
+
+/// The losses of the clean-sample prediction: `(1 − t)²` times those of the velocity, for the squared error.
+pub(super) fn columns() -> Vec<Column<Split>> {
+    fn clean(split: &Split, loss: f64) -> Option<f64> {
+        let t = split.condition.real(FLOW_TIME.name)?;
+        (split.loss == PointLoss::Mse).then(|| (1.0 - t).powi(2) * loss)
+    }
+    vec![
+        Column::new(
+            "x1_loss_total",
+            "nm²",
+            "L of the clean-sample prediction x_t + (1 - t) v: (1 - t)² loss_total; squared error only, empty for a task without flow time",
+            |s| clean(s, s.estimate.pooled.total()),
+        ),
+        Column::new(
+            "x1_loss_twirled",
+            "nm²",
+            "L_mean of the clean-sample prediction",
+            |s| clean(s, s.estimate.pooled.twirled),
+        ),
+        Column::new(
+            "x1_loss_equiv",
+            "nm²",
+            "L_equiv of the clean-sample prediction; percents are the same for both",
+            |s| clean(s, s.estimate.pooled.equivariance),
+        ),
+    ]
+}
 
 /// Where the paper measures.
 const FLOW_TIMES: [f64; 8] = [0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 0.99];
@@ -47,11 +119,13 @@ impl Task for FlowMatching {
                     turn(clean, &Rotation::haar(&mut stream));
                     draw_flow_time(&mut stream)
                 }
-                Occasion::Measurement { flow_time } => flow_time.ok_or_else(|| {
-                    CoreError::Shape(
-                        "flow matching is measured at flow times, none was given".into(),
-                    )
-                })?,
+                Occasion::Measurement(condition) => {
+                    condition.real(FLOW_TIME.name).ok_or_else(|| {
+                        CoreError::Shape(
+                            "flow matching is measured at flow times, none was given".into(),
+                        )
+                    })?
+                }
             };
             let noise = centred_noise(clean.len(), &mut stream);
             for ((x, u), x0) in clean.iter_mut().zip(&mut velocity[range]).zip(noise) {
@@ -90,12 +164,35 @@ impl Task for FlowMatching {
         Balance::Samples
     }
 
-    fn flow_times(&self) -> &'static [f64] {
-        &FLOW_TIMES
+    fn axes(&self) -> &'static [&'static Axis] {
+        AXES
     }
 
-    fn clean_sample_factor(&self, flow_time: f64) -> Option<f64> {
-        Some((1.0 - flow_time).powi(2))
+    fn axis_values(&self, axis: &Axis) -> Vec<AxisValue> {
+        if axis.name == FLOW_TIME.name {
+            FLOW_TIMES.map(AxisValue::Real).to_vec()
+        } else {
+            VARIANTS.map(|name| AxisValue::Name(name.into())).to_vec()
+        }
+    }
+
+    fn offers(
+        &self,
+        axis: &Axis,
+        value: &AxisValue,
+        has: &dyn Fn(&str) -> bool,
+    ) -> Result<(), String> {
+        let asks_twice = axis.name == VARIANT.name && *value != AxisValue::Name(VARIANTS[0].into());
+        if !asks_twice || has(SELF_CONDITIONING) {
+            return Ok(());
+        }
+        Err(format!(
+            "self-conditioned predictions were asked for; the model has none (capability \"{SELF_CONDITIONING}\"); use [\"plain\"] or leave it out"
+        ))
+    }
+
+    fn pass(&self, condition: &Condition) -> usize {
+        usize::from(condition.name(VARIANT.name) == Some(VARIANTS[1]))
     }
 
     /// `x̂1 = x_t + (1 − t) v`, as the field `self_conditioning`.
@@ -123,10 +220,6 @@ impl Task for FlowMatching {
             }
         }
         Ok(Some(clean))
-    }
-
-    fn feed_back_capability(&self) -> Option<&'static str> {
-        Some("self-conditioning")
     }
 }
 
@@ -171,7 +264,7 @@ mod tests {
         }
     }
 
-    fn prepared(occasion: Occasion, seed: u64) -> Supervised {
+    fn prepared(occasion: Occasion<'_>, seed: u64) -> Supervised {
         let stream = |sample: usize| Seed::new(seed).indexed_stream("test", sample as u64);
         FlowMatching
             .prepare(
@@ -185,10 +278,12 @@ mod tests {
             .unwrap()
     }
 
-    fn at(flow_time: f64) -> Occasion {
-        Occasion::Measurement {
-            flow_time: Some(flow_time),
-        }
+    fn at(flow_time: f64) -> Condition {
+        Condition::default().with(FLOW_TIME.name, AxisValue::Real(flow_time))
+    }
+
+    fn measured(flow_time: f64, seed: u64) -> Supervised {
+        prepared(Occasion::Measurement(&at(flow_time)), seed)
     }
 
     fn means(batch: &Batch, values: &[f64]) -> Vec<f64> {
@@ -203,11 +298,7 @@ mod tests {
 
     #[test]
     fn the_path_is_straight_and_its_noise_is_the_same_at_every_time() {
-        let (start, middle, end) = (
-            prepared(at(0.0), 1),
-            prepared(at(0.3), 1),
-            prepared(at(1.0), 1),
-        );
+        let (start, middle, end) = (measured(0.0, 1), measured(0.3, 1), measured(1.0, 1));
         let x = |s: &Supervised| {
             s.inputs
                 .field("positions")
@@ -243,8 +334,8 @@ mod tests {
     #[test]
     fn both_ends_are_centred_and_so_is_everything_between() {
         for supervised in [
-            prepared(at(0.0), 3),
-            prepared(at(0.6), 3),
+            measured(0.0, 3),
+            measured(0.6, 3),
             prepared(Occasion::Training, 3),
         ] {
             let positions = supervised
@@ -264,7 +355,7 @@ mod tests {
 
     #[test]
     fn a_training_cloud_is_turned_and_keeps_its_distances() {
-        let (turned, plain) = (prepared(Occasion::Training, 5), prepared(at(1.0), 5));
+        let (turned, plain) = (prepared(Occasion::Training, 5), measured(1.0, 5));
         let time = turned.inputs.field("flow_time").unwrap().reals().unwrap()[0];
         let (x, u) = (
             turned.inputs.field("positions").unwrap().reals().unwrap(),
@@ -331,13 +422,13 @@ mod tests {
 
     #[test]
     fn what_is_fed_back_is_the_clean_sample_that_the_velocity_means() {
-        let supervised = prepared(at(0.4), 6);
+        let supervised = measured(0.4, 6);
         let exact = supervised.target_values().unwrap().to_vec();
         let fed = FlowMatching
             .feed_back(&supervised.inputs, &exact)
             .unwrap()
             .unwrap();
-        let clean = prepared(at(1.0), 6);
+        let clean = measured(1.0, 6);
         assert_eq!(fed.name, "self_conditioning");
         for (a, b) in fed
             .reals()
@@ -357,8 +448,9 @@ mod tests {
     #[test]
     fn positions_that_are_no_vectors_or_not_finite_are_refused() {
         let prepare = |batch: Batch| {
+            let condition = at(0.5);
             let how = Preparation {
-                occasion: at(0.5),
+                occasion: Occasion::Measurement(&condition),
                 normaliser: &|_| None,
                 stream: &|_| Seed::new(0).stream("x"),
             };

@@ -10,8 +10,10 @@ pub use flow_matching::FlowMatching;
 pub use force_field::ForceField;
 pub use voxel_denoising::{Augmentation, VoxelDenoising, euler_rotation};
 
-use crate::{Batch, CoreError, Field, Scheme, Stream};
-use serde::{Deserialize, Serialize};
+use crate::{
+    Axis, AxisValue, Batch, Column, Condition, CoreError, Field, Scheme, Split, Stream,
+    condition::{Axes, conditions, parse_axis},
+};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
@@ -60,74 +62,22 @@ impl Supervised {
     }
 }
 
-/// How a prediction that is measured comes about.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Variant {
-    /// One pass.
-    #[default]
-    Plain,
-    /// Two passes: the second is shown what the first predicts, in the frame of the rotated input.
-    SelfConditioned,
-}
-
-impl Variant {
-    /// All variants, in the order of their rows.
-    pub const ALL: [Self; 2] = [Self::Plain, Self::SelfConditioned];
-
-    /// Name in suites and tables.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Plain => "plain",
-            Self::SelfConditioned => "self-conditioned",
-        }
-    }
-
-    /// Reads `plain` or `self-conditioned`.
-    ///
-    /// # Errors
-    /// An unknown name.
-    pub fn parse(name: &str) -> Result<Self, CoreError> {
-        Self::ALL
-            .into_iter()
-            .find(|v| v.name() == name)
-            .ok_or_else(|| CoreError::Unknown {
-                what: "variant",
-                name: name.into(),
-                known: Self::ALL.map(Self::name).join(", "),
-            })
-    }
-}
-
-/// One setting under which the measured samples are predicted; every row of a curve belongs to one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Condition {
-    /// Flow time in [0, 1], for tasks that have one.
-    pub flow_time: Option<f64>,
-    /// How the prediction comes about.
-    pub variant: Variant,
-}
-
 /// What samples are made ready for.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Occasion {
+pub enum Occasion<'a> {
     /// An optimiser step: augmented, everything random drawn.
     Training,
-    /// A measurement at a flow time, where the task has one.
-    Measurement {
-        /// In [0, 1].
-        flow_time: Option<f64>,
-    },
+    /// A measurement under a condition, of which the axes of the role `AxisRole::Input` count.
+    Measurement(&'a Condition),
 }
 
 /// What a task needs besides the samples.
 pub struct Preparation<'a> {
     /// What for.
-    pub occasion: Occasion,
+    pub occasion: Occasion<'a>,
     /// `(mean, scale)` of a field.
     pub normaliser: &'a (dyn Fn(&str) -> Option<(f64, f64)> + Sync),
-    /// The random stream of a sample of the batch. In a measurement it is the same at every flow time, so that noise is.
+    /// The random stream of a sample of the batch. In a measurement it is the same under every condition, so that noise is.
     pub stream: &'a (dyn Fn(usize) -> Stream + Sync),
 }
 
@@ -174,29 +124,76 @@ pub trait Task: Send + Sync {
         Balance::Components
     }
 
-    /// Flow times at which the task is measured unless a suite says otherwise; empty where there is none.
-    fn flow_times(&self) -> &'static [f64] {
+    /// The axes of its conditions, the slowest in tables first.
+    fn axes(&self) -> &'static [&'static Axis] {
         &[]
     }
 
-    /// The factor from the squared error of the prediction to that of the clean sample, at a flow time.
-    fn clean_sample_factor(&self, _flow_time: f64) -> Option<f64> {
-        None
+    /// The values on an axis at which it is measured unless a suite says otherwise; of an axis of names, all there are.
+    fn axis_values(&self, _axis: &Axis) -> Vec<AxisValue> {
+        Vec::new()
     }
 
-    /// What the second pass of [`Variant::SelfConditioned`] sees of the first: a field of the inputs, made of the inputs and the
-    /// prediction for them. `None` for a task without that variant.
+    /// Whether a value on an axis can be measured of a model with these capabilities; else why not.
+    ///
+    /// # Errors
+    /// What is missing and what to do.
+    fn offers(
+        &self,
+        _axis: &Axis,
+        _value: &AxisValue,
+        _has: &dyn Fn(&str) -> bool,
+    ) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Which pass of the model a condition reads: 0 for the first, `n` for the one whose input was fed `n` times with the prediction
+    /// before (see [`feed_back`](Self::feed_back)).
+    fn pass(&self, _condition: &Condition) -> usize {
+        0
+    }
+
+    /// What a further pass sees of the one before: a field of the inputs, made of the inputs and the prediction for them. `None` for a
+    /// task whose conditions all read the first pass.
     ///
     /// # Errors
     /// A prediction that does not fit the inputs.
     fn feed_back(&self, _inputs: &Batch, _prediction: &[f64]) -> Result<Option<Field>, CoreError> {
         Ok(None)
     }
+}
 
-    /// The capability with which a model says that it understands what [`feed_back`](Self::feed_back) makes.
-    fn feed_back_capability(&self) -> Option<&'static str> {
-        None
+/// A task and a model, as far as conditions go.
+struct Offered<'a> {
+    task: &'a dyn Task,
+    has: &'a dyn Fn(&str) -> bool,
+}
+
+impl Axes for Offered<'_> {
+    fn axes(&self) -> &'static [&'static Axis] {
+        self.task.axes()
     }
+    fn values(&self, axis: &Axis) -> Vec<AxisValue> {
+        self.task.axis_values(axis)
+    }
+    fn offered(&self, axis: &Axis, value: &AxisValue) -> Result<(), String> {
+        self.task.offers(axis, value, self.has)
+    }
+}
+
+/// The conditions under which a task is measured, in the order of their rows. `setting` is a key of `[measure]`; `has` tells the
+/// capabilities of the model.
+///
+/// # Errors
+/// A value that an axis cannot have, or that this model does not understand.
+pub fn conditions_of(
+    task: &dyn Task,
+    setting: &dyn Fn(&str) -> Option<Value>,
+    has: &dyn Fn(&str) -> bool,
+) -> Result<Vec<Condition>, CoreError> {
+    conditions(&Offered { task, has }, &|axis| {
+        parse_axis(axis, setting(axis.setting).as_ref())
+    })
 }
 
 /// What a task is fitted to.
@@ -207,21 +204,66 @@ pub struct TaskRequest<'a> {
     pub input_width: &'a dyn Fn(&str) -> Option<Vec<usize>>,
 }
 
-/// Makes a task, or says which setting is wrong.
-type Configure = fn(&TaskRequest<'_>) -> Result<Arc<dyn Task>, CoreError>;
+/// A task in the list.
+struct TaskInfo {
+    name: &'static str,
+    /// Makes it, or says which setting is wrong.
+    configure: fn(&TaskRequest<'_>) -> Result<Arc<dyn Task>, CoreError>,
+    axes: &'static [&'static Axis],
+    /// Columns that only this task fills.
+    columns: fn() -> Vec<Column<Split>>,
+}
 
 /// All tasks.
-const TASKS: &[(&str, Configure)] = &[
-    ("force-field", |request| {
-        without_settings("force-field", request, ForceField)
-    }),
-    ("flow-matching", |request| {
-        without_settings("flow-matching", request, FlowMatching)
-    }),
-    ("voxel-denoising", |request| {
-        Ok(Arc::new(VoxelDenoising::configure(request)?))
-    }),
+const TASKS: &[TaskInfo] = &[
+    TaskInfo {
+        name: "force-field",
+        configure: |request| without_settings("force-field", request, ForceField),
+        axes: &[],
+        columns: Vec::new,
+    },
+    TaskInfo {
+        name: "flow-matching",
+        configure: |request| without_settings("flow-matching", request, FlowMatching),
+        axes: flow_matching::AXES,
+        columns: flow_matching::columns,
+    },
+    TaskInfo {
+        name: "voxel-denoising",
+        configure: |request| Ok(Arc::new(VoxelDenoising::configure(request)?)),
+        axes: &[],
+        columns: Vec::new,
+    },
 ];
+
+/// The axes of all tasks: the columns of conditions in every table, and keys of `[measure]`.
+#[must_use]
+pub fn all_axes() -> Vec<&'static Axis> {
+    let mut all: Vec<&'static Axis> = Vec::new();
+    for axis in TASKS.iter().flat_map(|task| task.axes) {
+        if all.iter().all(|known| known.name != axis.name) {
+            all.push(axis);
+        }
+    }
+    all
+}
+
+/// A column for each axis of any task.
+#[must_use]
+pub fn condition_columns() -> Vec<Column<Condition>> {
+    let column = |axis: &'static Axis| {
+        Column::new(axis.name, axis.unit, axis.about, |c: &Condition| {
+            c.cell(axis)
+        })
+    };
+    all_axes().into_iter().map(column).collect()
+}
+
+/// What only some tasks say of a split.
+#[must_use]
+pub fn task_columns() -> Vec<Column<Split>> {
+    TASKS.iter().flat_map(|task| (task.columns)()).collect()
+}
 
 fn without_settings(
     name: &str,
@@ -242,14 +284,14 @@ fn without_settings(
 /// # Errors
 /// An unknown name, an unknown setting, or one that cannot be.
 pub fn configure_task(name: &str, request: &TaskRequest<'_>) -> Result<Arc<dyn Task>, CoreError> {
-    match TASKS.iter().find(|(known, _)| *known == name) {
-        Some((_, configure)) => configure(request),
+    match TASKS.iter().find(|known| known.name == name) {
+        Some(task) => (task.configure)(request),
         None => Err(CoreError::Unknown {
             what: "task",
             name: name.into(),
             known: TASKS
                 .iter()
-                .map(|(known, _)| *known)
+                .map(|known| known.name)
                 .collect::<Vec<_>>()
                 .join(", "),
         }),

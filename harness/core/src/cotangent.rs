@@ -1,0 +1,519 @@
+//! Gradients of the parts of a loss: what the loss of one sample asks of each twisted prediction, and its product with the model.
+//!
+//! With `n` twisted predictions `Z_i` of a sample in `K` cosets of equal size, coset means `m_k` and their mean `μ`, the parts of the
+//! squared error (see [`TwirlAccumulator`](crate::TwirlAccumulator)) have the derivatives
+//! `∂L/∂Z_i = 2/n (Z_i − y)` and `∂L_equiv/∂Z_i = 2/n (Z_i − m_k) + c (m_k − μ)`, where `c = 2K/(n (K − 1))` without bias and `2/n` for
+//! the plug-in estimate; of any other convex loss `l`, `∂L/∂Z_i = l'(Z_i − y)/n` and `∂L_mean/∂Z_i = l'(μ − y)/n`. Either way
+//! `L = L_mean + L_equiv`. The cotangent of a copy is that derivative, rotated into the frame of the copy.
+
+use crate::{
+    Batch, CoreError, Estimator, Model, PointLoss, Portion, RotationPlan, Rows,
+    action::{act, act_inverse_on_rows, prediction_range},
+};
+
+/// A part of the loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LossPart {
+    /// `L`, the loss of the twisted predictions.
+    Total,
+    /// `L_mean`, the loss of the twirled prediction.
+    Twirled,
+    /// `L_equiv`, the equivariance error.
+    Equivariance,
+}
+
+impl LossPart {
+    /// All parts.
+    pub const ALL: [Self; 3] = [Self::Total, Self::Twirled, Self::Equivariance];
+
+    /// Name in tables.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Total => "loss_total",
+            Self::Twirled => "loss_twirled",
+            Self::Equivariance => "loss_equiv",
+        }
+    }
+}
+
+/// The means of the twisted predictions of one sample: of each coset, and of all.
+struct Means {
+    cosets: Vec<Vec<f64>>,
+    counts: Vec<usize>,
+}
+
+impl Means {
+    fn new(cosets: usize, components: usize) -> Self {
+        Self {
+            cosets: vec![vec![0.0; components]; cosets],
+            counts: vec![0; cosets],
+        }
+    }
+
+    fn push(&mut self, coset: usize, twisted: &[f64]) {
+        self.counts[coset] += 1;
+        let weight = 1.0 / self.counts[coset] as f64;
+        for (mean, z) in self.cosets[coset].iter_mut().zip(twisted) {
+            *mean += weight * (z - *mean);
+        }
+    }
+
+    fn twirled(&self) -> Vec<f64> {
+        let k = self.cosets.len() as f64;
+        let mean = |i: usize| self.cosets.iter().map(|m| m[i]).sum::<f64>() / k;
+        (0..self.cosets[0].len()).map(mean).collect()
+    }
+}
+
+/// What a part of the loss of one sample asks of one twisted prediction: its derivative, summed over components, not divided by D.
+struct Cotangent<'a> {
+    part: LossPart,
+    loss: PointLoss,
+    estimator: Estimator,
+    target: &'a [f64],
+    width: usize,
+}
+
+impl Cotangent<'_> {
+    fn of(&self, twisted: &[f64], coset: usize, means: &Means, twirled: &[f64]) -> Vec<f64> {
+        let n = means.counts.iter().sum::<usize>() as f64;
+        let pull = |prediction: &[f64]| {
+            let mut slope = self.loss.slope(prediction, self.target, self.width);
+            slope.iter_mut().for_each(|s| *s /= n);
+            slope
+        };
+        if self.part == LossPart::Total {
+            return pull(twisted);
+        }
+        let equivariance = match self.loss {
+            PointLoss::Mse => self.spread(twisted, coset, means, twirled),
+            _ => difference(&pull(twisted), &pull(twirled)),
+        };
+        match self.part {
+            LossPart::Equivariance => equivariance,
+            _ => difference(&pull(twisted), &equivariance),
+        }
+    }
+
+    /// The derivative of `within + between / (K − 1)` (or `/ K`) of the squared error.
+    fn spread(&self, twisted: &[f64], coset: usize, means: &Means, twirled: &[f64]) -> Vec<f64> {
+        let (n, k) = (
+            means.counts.iter().sum::<usize>() as f64,
+            means.cosets.len() as f64,
+        );
+        let between = match self.estimator {
+            Estimator::PlugIn => 2.0 / n,
+            Estimator::Unbiased if k > 1.0 => 2.0 * k / (n * (k - 1.0)),
+            Estimator::Unbiased => 0.0,
+        };
+        let own = &means.cosets[coset];
+        let at = |i: usize| 2.0 / n * (twisted[i] - own[i]) + between * (own[i] - twirled[i]);
+        (0..twisted.len()).map(at).collect()
+    }
+}
+
+fn difference(a: &[f64], b: &[f64]) -> Vec<f64> {
+    a.iter().zip(b).map(|(a, b)| a - b).collect()
+}
+
+/// A sum over samples on its way to a mean: gradients of sample losses, and what they are divided by.
+#[derive(Clone, Debug, Default)]
+pub struct GradientSum {
+    gradient: Vec<f64>,
+    weight: f64,
+}
+
+impl GradientSum {
+    /// The gradient of the pooled loss.
+    #[must_use]
+    pub fn mean(mut self) -> Vec<f64> {
+        self.gradient.iter_mut().for_each(|g| *g /= self.weight);
+        self.gradient
+    }
+}
+
+/// Adds the gradient of a part of the loss of a portion, first passes only, with respect to a parameter group. `weigh_samples` averages
+/// each sample over its components first. Raw weights; every copy is predicted twice and multiplied once.
+///
+/// # Errors
+/// Plans that do not fit the batch, a condition that reads a further pass, what the model reports, and whatever `watch` returns.
+pub fn add_gradient(
+    model: &mut dyn Model,
+    portion: &Portion,
+    (part, group): (LossPart, &str),
+    weigh_samples: bool,
+    sum: &mut GradientSum,
+    watch: &mut dyn FnMut() -> Result<(), CoreError>,
+) -> Result<(), CoreError> {
+    if portion.readings.iter().any(|reading| reading.pass > 0) {
+        return Err(CoreError::Shape(
+            "the gradient of a condition that reads a further pass is not defined: what is fed back is not differentiated".into(),
+        ));
+    }
+    let copies = RotatedCopies::new(model, portion)?;
+    let mut means: Vec<Means> = (0..copies.samples())
+        .map(|s| Means::new(portion.plans[s].cosets, copies.target(s).len()))
+        .collect();
+    for index in 0..copies.count {
+        let (_, twisted) = copies.predict(model, index)?;
+        for (s, means) in means.iter_mut().enumerate() {
+            means.push(portion.plans[s].coset_of(index), &twisted[copies.range(s)]);
+        }
+        watch()?;
+    }
+    let twirled: Vec<Vec<f64>> = means.iter().map(Means::twirled).collect();
+    let mut product = Vec::new();
+    for index in 0..copies.count {
+        let (copy, twisted) = copies.predict(model, index)?;
+        let mut cotangent = vec![0.0; twisted.len()];
+        for s in 0..copies.samples() {
+            let asks = copies.cotangent(part, s);
+            let coset = portion.plans[s].coset_of(index);
+            let own = &mut cotangent[copies.range(s)];
+            own.copy_from_slice(&asks.of(&twisted[copies.range(s)], coset, &means[s], &twirled[s]));
+            let over = if weigh_samples {
+                copies.denominator(s)
+            } else {
+                1.0
+            };
+            own.iter_mut().for_each(|c| *c /= over);
+            copies.rotate(s, &portion.plans[s], index, own)?;
+        }
+        model.vjp_into(&copy, &cotangent, group, &mut product)?;
+        sum.gradient.resize(product.len(), 0.0);
+        sum.gradient
+            .iter_mut()
+            .zip(&product)
+            .for_each(|(g, p)| *g += p);
+        watch()?;
+    }
+    sum.weight += (0..copies.samples())
+        .map(|s| {
+            if weigh_samples {
+                1.0
+            } else {
+                copies.denominator(s)
+            }
+        })
+        .sum::<f64>();
+    Ok(())
+}
+
+/// The rotated copies of a portion and how their predictions are laid out.
+struct RotatedCopies<'a> {
+    portion: &'a Portion,
+    target: &'a [f64],
+    kind: crate::FieldKind,
+    rows: Rows,
+    width: usize,
+    count: usize,
+}
+
+impl<'a> RotatedCopies<'a> {
+    fn new(model: &dyn Model, portion: &'a Portion) -> Result<Self, CoreError> {
+        let copies = Self {
+            portion,
+            target: portion.samples.target_values()?,
+            kind: model.output_kind(),
+            rows: model.output_rows(),
+            width: model.output_width(&portion.samples.inputs),
+            count: portion.copies()?,
+        };
+        let last = copies.range(copies.samples() - 1).end;
+        if last != copies.target.len() {
+            return Err(CoreError::Shape(format!(
+                "the model predicts {last} numbers, the target has {}",
+                copies.target.len()
+            )));
+        }
+        Ok(copies)
+    }
+
+    fn samples(&self) -> usize {
+        self.portion.plans.len()
+    }
+
+    fn range(&self, sample: usize) -> std::ops::Range<usize> {
+        prediction_range(&self.portion.samples.inputs, self.rows, self.width, sample)
+    }
+
+    fn target(&self, sample: usize) -> &'a [f64] {
+        &self.target[self.range(sample)]
+    }
+
+    fn denominator(&self, sample: usize) -> f64 {
+        let components = self.target(sample).len();
+        self.portion.how.loss.denominator(components, self.width)
+    }
+
+    fn cotangent(&self, part: LossPart, sample: usize) -> Cotangent<'a> {
+        Cotangent {
+            part,
+            loss: self.portion.how.loss,
+            estimator: self.portion.how.estimator,
+            target: self.target(sample),
+            width: self.width,
+        }
+    }
+
+    /// A copy, and its prediction rotated back.
+    fn predict(&self, model: &mut dyn Model, index: usize) -> Result<(Batch, Vec<f64>), CoreError> {
+        let mut copy = Batch::default();
+        let portion = self.portion;
+        act(
+            &portion.rotations(index),
+            &portion.samples.inputs,
+            &mut copy,
+        )?;
+        let mut twisted = Vec::new();
+        model.predict_into(&copy, portion.how.weights, &mut twisted)?;
+        if twisted.len() != self.target.len() {
+            return Err(CoreError::Shape(format!(
+                "the model predicts {} numbers, the target has {}",
+                twisted.len(),
+                self.target.len()
+            )));
+        }
+        for s in 0..self.samples() {
+            let rotation = &portion.plans[s].rotations[index];
+            act_inverse_on_rows(
+                rotation,
+                self.kind,
+                self.shape(),
+                &mut twisted[self.range(s)],
+            )?;
+        }
+        Ok((copy, twisted))
+    }
+
+    /// Rotates rows of a sample into the frame of a copy, in place.
+    fn rotate(
+        &self,
+        sample: usize,
+        plan: &RotationPlan,
+        index: usize,
+        rows: &mut [f64],
+    ) -> Result<(), CoreError> {
+        debug_assert_eq!(rows.len(), self.range(sample).len());
+        act_inverse_on_rows(
+            &plan.rotations[index].inverse(),
+            self.kind,
+            self.shape(),
+            rows,
+        )
+    }
+
+    fn shape(&self) -> &'a [usize] {
+        let target = self.portion.samples.target.as_ref();
+        target.map(|t| t.shape.as_slice()).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Field, FieldKind, LossDecomposition, Measurement, Scheme, Seed, StepFigures, Supervised,
+        Weights, measure,
+    };
+
+    /// `f(x) = sin(A x) + b` row by row, with `A` (row-major) and `b` as parameters: neither equivariant nor linear.
+    struct Bent(Vec<f64>);
+
+    impl Bent {
+        fn row(&self, x: &[f64]) -> [f64; 3] {
+            [0, 1, 2].map(|i| {
+                let along: f64 = (0..3).map(|j| self.0[3 * i + j] * x[j]).sum();
+                along.sin() + self.0[9 + i]
+            })
+        }
+    }
+
+    impl Model for Bent {
+        fn output_kind(&self) -> FieldKind {
+            FieldKind::Vector
+        }
+        fn output_rows(&self) -> Rows {
+            Rows::Point
+        }
+        fn output_width(&self, _: &Batch) -> usize {
+            3
+        }
+        fn predict_into(
+            &mut self,
+            batch: &Batch,
+            _: Weights,
+            out: &mut Vec<f64>,
+        ) -> Result<(), CoreError> {
+            let x = batch.field("positions")?.reals()?;
+            *out = x.chunks(3).flat_map(|x| self.row(x)).collect();
+            Ok(())
+        }
+        fn vjp_into(
+            &mut self,
+            batch: &Batch,
+            cotangent: &[f64],
+            _: &str,
+            out: &mut Vec<f64>,
+        ) -> Result<(), CoreError> {
+            *out = vec![0.0; 12];
+            let x = batch.field("positions")?.reals()?;
+            for (x, c) in x.chunks(3).zip(cotangent.chunks(3)) {
+                for i in 0..3 {
+                    let along: f64 = (0..3).map(|j| self.0[3 * i + j] * x[j]).sum();
+                    (0..3).for_each(|j| out[3 * i + j] += c[i] * along.cos() * x[j]);
+                    out[9 + i] += c[i];
+                }
+            }
+            Ok(())
+        }
+        fn set_parameters(&mut self, _: &str, values: &[f64]) -> Result<(), CoreError> {
+            self.0 = values.to_vec();
+            Ok(())
+        }
+        fn parameters_into(&self, _: &str, out: &mut Vec<f64>) -> Result<(), CoreError> {
+            out.clone_from(&self.0);
+            Ok(())
+        }
+        fn train_step(&mut self, _: &Batch) -> Result<StepFigures, CoreError> {
+            Ok(StepFigures::default())
+        }
+        fn save(&self) -> Result<Vec<u8>, CoreError> {
+            Ok(Vec::new())
+        }
+        fn load(&mut self, _: &[u8]) -> Result<(), CoreError> {
+            Ok(())
+        }
+        fn synchronise(&mut self) -> Result<(), CoreError> {
+            Ok(())
+        }
+    }
+
+    const START: [f64; 12] = [
+        0.7, -0.2, 0.4, 0.1, 0.9, -0.5, -0.3, 0.2, 1.1, 0.3, -0.1, 0.2,
+    ];
+
+    /// Two samples of two and of one point.
+    fn portion(scheme: &str, loss: PointLoss, estimator: Estimator) -> Portion {
+        let cloud = |name: &str, shift: f64| {
+            let values = (0..9).map(|i| (f64::from(i) * 1.3 + shift).sin()).collect();
+            Field::real(name, FieldKind::Vector, Rows::Point, vec![3, 3], values)
+        };
+        let samples = Supervised {
+            inputs: Batch {
+                offsets: vec![0, 2, 3],
+                fields: vec![cloud("positions", 0.2)],
+            },
+            target: Some(cloud("target", 2.0)),
+            labels: Vec::new(),
+        };
+        let scheme = Scheme::parse(scheme).unwrap();
+        let plans = [0, 1].map(|s| scheme.plan(Seed::new(5), s));
+        let how = Measurement {
+            weights: Weights::Raw,
+            loss,
+            estimator,
+        };
+        Portion::new(samples, &plans, how)
+    }
+
+    /// `L`, `L_mean`, `L_equiv` as they are measured.
+    fn losses(portion: &Portion, parameters: &[f64], weigh_samples: bool) -> [f64; 3] {
+        let mut model = Bent(parameters.to_vec());
+        let (plans, how) = (&portion.plans, portion.how);
+        let terms = measure(&mut model, &portion.samples, plans, how).unwrap();
+        let terms: Vec<_> = terms
+            .iter()
+            .map(|t| if weigh_samples { t.averaged() } else { *t })
+            .collect();
+        let estimate = crate::pool(&terms, false, &mut Seed::new(0).stream("b"));
+        let LossDecomposition {
+            twirled,
+            equivariance,
+        } = estimate.pooled;
+        [twirled + equivariance, twirled, equivariance]
+    }
+
+    #[test]
+    fn gradients_of_all_parts_are_those_of_the_measured_losses() {
+        for (scheme, estimator) in [
+            ("random-4", Estimator::Unbiased),
+            ("random-4", Estimator::PlugIn),
+            ("tetrahedral-x2", Estimator::Unbiased),
+            ("tetrahedral-x3", Estimator::PlugIn),
+            ("octahedral", Estimator::Unbiased),
+        ] {
+            for loss in [PointLoss::Mse, PointLoss::Mae, PointLoss::L2] {
+                for weigh in [false, true] {
+                    let portion = portion(scheme, loss, estimator);
+                    check(
+                        &portion,
+                        weigh,
+                        &format!("{scheme} {estimator:?} {loss:?} {weigh}"),
+                    );
+                }
+            }
+        }
+    }
+
+    /// Against central differences of the measured losses.
+    fn check(portion: &Portion, weigh: bool, what: &str) {
+        for (p, part) in LossPart::ALL.into_iter().enumerate() {
+            let mut sum = GradientSum::default();
+            let mut model = Bent(START.to_vec());
+            let asked = (part, "all");
+            add_gradient(&mut model, portion, asked, weigh, &mut sum, &mut || Ok(())).unwrap();
+            let gradient = sum.mean();
+            for (i, found) in gradient.iter().enumerate() {
+                let h = 1e-5;
+                let at = |h: f64| {
+                    let mut parameters = START;
+                    parameters[i] += h;
+                    losses(portion, &parameters, weigh)[p]
+                };
+                let expected = (at(h) - at(-h)) / (2.0 * h);
+                // Third derivatives of order one times h² = 1e-10, and rounding of the losses, 1e-16 / h.
+                assert!(
+                    (found - expected).abs() < 1e-8,
+                    "{what} {part:?} {i}: {found} {expected}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_sum_over_portions_is_the_gradient_of_the_pooled_loss() {
+        let one = portion("random-3", PointLoss::Mse, Estimator::Unbiased);
+        let mut model = Bent(START.to_vec());
+        let mut twice = GradientSum::default();
+        let mut once = GradientSum::default();
+        let asked = (LossPart::Equivariance, "all");
+        for sum in [&mut once, &mut twice] {
+            add_gradient(&mut model, &one, asked, false, sum, &mut || Ok(())).unwrap();
+        }
+        add_gradient(&mut model, &one, asked, false, &mut twice, &mut || Ok(())).unwrap();
+        for (a, b) in once.mean().iter().zip(twice.mean()) {
+            // The same sum twice over twice the weight.
+            assert!((a - b).abs() < 1e-15);
+        }
+    }
+
+    #[test]
+    fn further_passes_have_no_gradient_and_a_watcher_ends_it() {
+        let mut fed = portion("random-3", PointLoss::Mse, Estimator::Unbiased);
+        let mut model = Bent(START.to_vec());
+        let mut sum = GradientSum::default();
+        let asked = (LossPart::Total, "all");
+        let stop = &mut || Err(CoreError::Stopped);
+        let ended = add_gradient(&mut model, &fed, asked, false, &mut sum, stop);
+        assert!(matches!(ended, Err(CoreError::Stopped)));
+        fed.readings = [crate::Reading {
+            pass: 1,
+            ..Default::default()
+        }]
+        .into();
+        let error = add_gradient(&mut model, &fed, asked, false, &mut sum, &mut || Ok(()));
+        assert!(error.unwrap_err().to_string().contains("further pass"));
+    }
+}

@@ -1,0 +1,80 @@
+//! What a session needs to know, and what its rows say of it.
+
+use equivbench_core::{Condition, Estimator, PointLoss, Scheme, Seed, Weights};
+use std::collections::BTreeSet;
+
+/// How a run trains.
+#[derive(Clone, Debug)]
+pub struct Training {
+    /// Optimiser steps.
+    pub total_steps: u64,
+    /// Samples in a batch.
+    pub batch_size: usize,
+    /// Training samples that are used, indices into the split `train`.
+    pub samples: Vec<u64>,
+    /// Steps between checkpoints.
+    pub checkpoint_every: u64,
+    /// Steps whose checkpoints stay.
+    pub keep_checkpoints: BTreeSet<u64>,
+}
+
+/// How a run is measured.
+#[derive(Clone, Debug)]
+pub struct Measuring {
+    /// Evaluations a decade of steps.
+    pub points_per_decade: u32,
+    /// Split that is measured.
+    pub split: String,
+    /// Samples that are measured.
+    pub samples: usize,
+    /// Samples in a batch of the measurement.
+    pub batch_size: usize,
+    /// Rotations.
+    pub scheme: Scheme,
+    /// Plug-in or unbiased.
+    pub estimator: Estimator,
+    /// Loss that is split.
+    pub loss: PointLoss,
+    /// Kinds of weights that are measured.
+    pub weights: Vec<Weights>,
+    /// Whether a model that can share work among rotated copies does.
+    pub sharing: bool,
+    /// Conditions that are measured, in the order of their rows.
+    pub conditions: Vec<Condition>,
+}
+
+/// Everything a session needs to know.
+#[derive(Clone, Debug)]
+pub struct SessionConfig {
+    /// Seed of the run.
+    pub seed: Seed,
+    /// How it trains.
+    pub training: Training,
+    /// How it is measured.
+    pub measuring: Measuring,
+}
+
+/// What stays the same during a run.
+#[derive(Clone, Debug, Default)]
+pub struct About {
+    /// Device as a person would name it.
+    pub device: String,
+    /// Whether training time counts as GPU time.
+    pub is_gpu: bool,
+    /// `f32` or `f64`.
+    pub precision: String,
+    /// Threads that the model may use; 0 for all.
+    pub threads: u64,
+    /// Trained parameters.
+    pub parameters: u64,
+    /// Samples in a batch.
+    pub batch_size: u64,
+    /// Rotation scheme.
+    pub scheme: String,
+    /// Rotations of each sample.
+    pub rotations: u64,
+    /// `unbiased`, `plug-in` or `exact`.
+    pub estimator: String,
+    /// Loss that is split.
+    pub loss: String,
+}

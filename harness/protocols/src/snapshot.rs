@@ -1,0 +1,262 @@
+//! One moment of training, for protocols to question: the frozen samples, the model as it is then, and what follows from both.
+
+use crate::{
+    About, Frozen, InputKey, frozen::BatchKey, preparer::Preparer, source::Samples, splits::Bench,
+};
+use equivbench_core::{
+    Balance, Batch, Condition, CoreError, GradientSum, LossPart, Model, Portion, Reading, Split,
+    StepFigures, Supervised, Task, Weights, add_gradient,
+};
+use std::sync::Arc;
+
+/// Where in training.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Moment {
+    /// Optimiser steps done.
+    pub step: u64,
+    /// Passes over the training samples done, a fraction.
+    pub epoch: f64,
+    /// Training seconds so far.
+    pub train_s: f64,
+    /// GPU-hours of training so far; `None` on a CPU.
+    pub gpu_h: Option<f64>,
+    /// The last optimiser step, if there was one.
+    pub last_step: Option<StepFigures>,
+}
+
+/// What a snapshot looks at, besides the model.
+#[derive(Clone, Copy)]
+pub(crate) struct View<'a> {
+    pub(crate) bench: Bench<'a>,
+    pub(crate) source: &'a dyn Samples,
+    pub(crate) about: &'a Arc<About>,
+}
+
+/// One moment of training. It answers questions about the model; what it changes to do so, it puts back.
+pub struct Snapshot<'a> {
+    moment: Moment,
+    view: View<'a>,
+    model: &'a mut dyn Model,
+    watch: &'a mut dyn FnMut() -> Result<(), CoreError>,
+    splits: Option<Arc<[Arc<Split>]>>,
+    /// Parameters of groups as they were, the last change last.
+    changed: Vec<(String, Vec<f64>)>,
+}
+
+impl<'a> Snapshot<'a> {
+    pub(crate) fn new(
+        moment: Moment,
+        view: View<'a>,
+        model: &'a mut dyn Model,
+        watch: &'a mut dyn FnMut() -> Result<(), CoreError>,
+    ) -> Self {
+        Self {
+            moment,
+            view,
+            model,
+            watch,
+            splits: None,
+            changed: Vec::new(),
+        }
+    }
+
+    /// Where in training.
+    #[must_use]
+    pub fn moment(&self) -> &Moment {
+        &self.moment
+    }
+
+    /// What stays the same during a run.
+    #[must_use]
+    pub fn about(&self) -> &Arc<About> {
+        self.view.about
+    }
+
+    /// The measured samples, their rotations and conditions.
+    #[must_use]
+    pub fn frozen(&self) -> &'a Frozen {
+        self.view.bench.frozen
+    }
+
+    /// The learning task.
+    #[must_use]
+    pub fn task(&self) -> &'a dyn Task {
+        &*self.view.bench.preparer.task
+    }
+
+    /// The splits of the loss under every condition with every kind of weights, in the order of their rows. Measured once, at the first
+    /// question, and shared by all who ask.
+    ///
+    /// # Errors
+    /// What data or model report, a loss that is not finite, shared work that cannot be trusted, or a request to stop.
+    pub fn splits(&mut self) -> Result<Arc<[Arc<Split>]>, CoreError> {
+        if let Some(splits) = &self.splits {
+            return Ok(Arc::clone(splits));
+        }
+        let bench = self.view.bench;
+        let found = bench.splits(self.moment.step, self.model, self.watch)?;
+        Ok(Arc::clone(self.splits.insert(found.into())))
+    }
+
+    /// The split under one condition. All are measured together, see [`splits`](Self::splits).
+    ///
+    /// # Errors
+    /// As [`splits`](Self::splits); weights or a condition that are not measured.
+    pub fn split(
+        &mut self,
+        weights: Weights,
+        condition: &Condition,
+    ) -> Result<Arc<Split>, CoreError> {
+        let splits = self.splits()?;
+        let own = |split: &&Arc<Split>| split.weights == weights && split.condition == *condition;
+        splits.iter().find(own).cloned().ok_or_else(|| {
+            let weights = weights.name();
+            CoreError::Shape(format!(
+                "{weights} weights at {condition:?} are not measured here"
+            ))
+        })
+    }
+
+    /// The splits as they were asked for already; `None` if nobody did.
+    #[must_use]
+    pub fn splits_if_measured(&self) -> Option<&[Arc<Split>]> {
+        self.splits.as_deref()
+    }
+
+    /// Frozen samples as the model sees them under a condition, before they are rotated.
+    ///
+    /// # Errors
+    /// A condition that is not measured, or what the task refuses.
+    pub fn inputs(
+        &self,
+        batch: BatchKey,
+        condition: &Condition,
+    ) -> Result<Arc<Supervised>, CoreError> {
+        let (key, _) = self.frozen().inputs_of(condition)?;
+        self.frozen().made(batch, key, self.preparer())
+    }
+
+    /// Gradient of a part of the loss of the frozen samples with respect to a parameter group (raw weights), flattened: what
+    /// [`split`](Self::split) reports, differentiated.
+    ///
+    /// # Errors
+    /// A condition that is not measured or reads a further pass, an unknown group, what the model reports, or a request to stop.
+    pub fn gradient(
+        &mut self,
+        part: LossPart,
+        group: &str,
+        condition: &Condition,
+    ) -> Result<Vec<f64>, CoreError> {
+        let (key, inputs) = self.frozen().inputs_of(condition)?;
+        let mut readings = inputs.readings.iter();
+        let reading = readings.find(|r| r.condition == *condition);
+        let reading = reading.cloned().unwrap_or_default();
+        let mut sum = GradientSum::default();
+        for batch in self.frozen().batches() {
+            let portion = self.portion(batch, key, &reading)?;
+            let weigh_samples = self.task().balance() == Balance::Samples;
+            let asked = (part, group);
+            add_gradient(
+                self.model,
+                &portion,
+                asked,
+                weigh_samples,
+                &mut sum,
+                self.watch,
+            )?;
+        }
+        Ok(sum.mean())
+    }
+
+    fn portion(
+        &self,
+        batch: BatchKey,
+        key: InputKey,
+        reading: &Reading,
+    ) -> Result<Portion, CoreError> {
+        let frozen = self.frozen();
+        Ok(Portion {
+            samples: frozen.made(batch, key, self.preparer())?,
+            indices: Arc::clone(frozen.indices(batch)),
+            plans: Arc::clone(frozen.plans(batch)),
+            readings: [reading.clone()].into(),
+            how: self.view.bench.how(Weights::Raw),
+            sharing: false,
+            checked: None,
+        })
+    }
+
+    /// The raw parameters of a group, flattened.
+    ///
+    /// # Errors
+    /// An unknown group, or what the model reports.
+    pub fn parameters(&self, group: &str) -> Result<Vec<f64>, CoreError> {
+        let mut values = Vec::new();
+        self.model.parameters_into(group, &mut values)?;
+        Ok(values)
+    }
+
+    /// Asks questions about the model with other parameters in a group; afterwards it is as before. Read back with
+    /// [`parameters`](Self::parameters) what rounding to the model's precision left of them.
+    ///
+    /// # Errors
+    /// An unknown group, what the model reports, or what `ask` returns.
+    pub fn with_parameters<R>(
+        &mut self,
+        group: &str,
+        values: &[f64],
+        ask: impl FnOnce(&mut Self) -> Result<R, CoreError>,
+    ) -> Result<R, CoreError> {
+        let before = self.parameters(group)?;
+        let splits = self.splits.take();
+        self.changed.push((group.to_owned(), before));
+        let answer = match self.model.set_parameters(group, values) {
+            Ok(()) => ask(self),
+            Err(error) => Err(error),
+        };
+        let restored = self.put_back();
+        self.splits = splits;
+        restored.and(answer)
+    }
+
+    /// Undoes the last change.
+    fn put_back(&mut self) -> Result<(), CoreError> {
+        match self.changed.pop() {
+            Some((group, values)) => self.model.set_parameters(&group, &values),
+            None => Ok(()),
+        }
+    }
+
+    /// An intermediate quantity of the prediction for a batch, with the raw weights, flattened.
+    ///
+    /// # Errors
+    /// A name that the model does not show, what it reports, or a request to stop.
+    pub fn latent(&mut self, name: &str, batch: &Batch) -> Result<Vec<f64>, CoreError> {
+        let mut values = Vec::new();
+        self.model.latent_into(name, batch, &mut values)?;
+        (self.watch)()?;
+        Ok(values)
+    }
+
+    /// The training batch of a step (0 for the first), as it is trained on: with target, noise and augmentation.
+    ///
+    /// # Errors
+    /// What dataset or task refuse.
+    pub fn training_batch(&self, step: u64) -> Result<Batch, CoreError> {
+        self.preparer().clone().training(self.view.source, step)
+    }
+
+    fn preparer(&self) -> &'a Preparer {
+        self.view.bench.preparer
+    }
+}
+
+impl Drop for Snapshot<'_> {
+    /// After a panic in a question the model is as before too.
+    fn drop(&mut self) {
+        while !self.changed.is_empty() {
+            // The panic is what is told.
+            let _ = self.put_back();
+        }
+    }
+}

@@ -1,0 +1,415 @@
+//! From a run's specification to what a session needs: plugins opened, the task fitted, training samples drawn.
+
+use crate::{
+    RunnerError,
+    plan::configure,
+    run_dir::{RunSpec, State},
+};
+use equivbench_core::{
+    Condition, CoreError, Dataset, Estimator, PointLoss, Scheme, Seed, Task, Weights, conditions_of,
+};
+use equivbench_host::{
+    Library, LoadedDataset, LoadedModel,
+    descriptor::{DatasetRequest, ModelRequest, Recipe},
+};
+use equivbench_protocols::{
+    About, Measuring, Running, Schedule, SessionConfig, Training, evaluation_steps,
+    protocol_by_name,
+};
+use equivbench_report::{DataFacts, NOT_PASSED, RunKeys, RunManifest};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
+
+/// Name of the environment variable with the threads a worker may use, where the run does not say.
+pub(crate) const THREADS_VARIABLE: &str = "EQUIVBENCH_THREADS";
+
+/// Splits do not follow the seed of a run, so that runs of different seeds are measured on the same molecules.
+const SPLIT_SEED: u64 = 0;
+
+/// Everything a session needs that depends on the plugins.
+pub(crate) struct Opened {
+    pub(crate) model: LoadedModel,
+    pub(crate) task: Arc<dyn Task>,
+    pub(crate) session: SessionConfig,
+    pub(crate) about: About,
+    threads: u64,
+    /// What the model was asked for, to open another instance of it.
+    request: ModelRequest,
+}
+
+impl Opened {
+    /// Another instance of the model, in double precision: its numbers cross the boundary in f64.
+    ///
+    /// # Errors
+    /// What the plugin refuses.
+    pub(crate) fn in_double(&self, spec: &RunSpec) -> Result<LoadedModel, RunnerError> {
+        let library = open_library(&spec.model_library, &spec.model_plugin.sha256)?;
+        let request = ModelRequest {
+            precision: "f64".into(),
+            ..self.request.clone()
+        };
+        Ok(library.open_model(&request)?)
+    }
+
+    /// The protocols of a run, started.
+    ///
+    /// # Errors
+    /// A protocol of another version, or a setting that cannot be.
+    pub(crate) fn start_protocols(
+        &self,
+        spec: &RunSpec,
+    ) -> Result<Vec<Box<dyn Running>>, RunnerError> {
+        let total = self.session.training.total_steps;
+        let schedule = Arc::new(Schedule {
+            steps: evaluation_steps(total, self.session.measuring.points_per_decade),
+            total,
+        });
+        let start = |name: &String| {
+            let info = protocol_by_name(name).ok_or_else(|| {
+                RunnerError::Conflict(format!("protocol \"{name}\" is of another version"))
+            })?;
+            let settings = spec.config.protocols.get(name);
+            let settings = settings
+                .map(serde_json::to_value)
+                .transpose()
+                .map_err(failed)?;
+            let settings = match settings {
+                Some(serde_json::Value::Object(settings)) => settings,
+                _ => serde_json::Map::new(),
+            };
+            let bad = |e: CoreError| RunnerError::Config(e.to_string());
+            (info.start)(settings, Arc::clone(&schedule)).map_err(bad)
+        };
+        spec.protocols.iter().map(start).collect()
+    }
+
+    /// The key cells of the run.
+    pub(crate) fn keys(&self, spec: &RunSpec, dataset: &LoadedDataset) -> RunKeys {
+        RunKeys {
+            run: spec.id.clone(),
+            model: spec.config.model.name.clone(),
+            size: spec.config.model.size.clone(),
+            dataset: dataset.descriptor().name.clone(),
+            train_samples: self.session.training.samples.len() as u64,
+            seed: spec.config.run.seed,
+        }
+    }
+}
+
+pub(crate) fn failed(error: impl std::fmt::Display) -> RunnerError {
+    RunnerError::Run(error.to_string())
+}
+
+/// Opens the plugins of a run and works out its session.
+///
+/// # Errors
+/// A plugin that changed, is not there or refuses; a setting that cannot be.
+pub(crate) fn open(spec: &RunSpec) -> Result<(LoadedDataset, Opened), RunnerError> {
+    let config = &spec.config;
+    let threads = match config.run.threads {
+        0 => std::env::var(THREADS_VARIABLE)
+            .ok()
+            .and_then(|t| t.parse().ok())
+            .unwrap_or(0),
+        n => n,
+    };
+    if threads > 0 {
+        // Of the harness; a plugin has its own. Fails only when there is a pool already, and then that one is used.
+        let _ = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads as usize)
+            .build_global();
+    }
+    let seed = Seed::new(config.run.seed);
+    let library = open_library(&spec.model_library, &spec.model_plugin.sha256)?;
+    let mut request = ModelRequest {
+        model: config.model.name.clone(),
+        size: config.model.size.clone(),
+        config: serde_json::to_string(&config.model.config).map_err(failed)?,
+        recipe: serde_json::to_string(&config.train.recipe).map_err(failed)?,
+        seed: seed.derived("model"),
+        device: config.run.device.clone(),
+        precision: config.run.precision.clone(),
+        threads,
+        steps_per_epoch: 1,
+        total_steps: 1,
+    };
+    // The batch size is the recipe's and the shape of inputs the configuration's, so the length of an epoch and the settings of the
+    // task are known only once these are resolved.
+    let datasets = open_library(&spec.dataset_library, &spec.dataset_plugin.sha256)?;
+    let (recipe, task) = probe(spec, &library, &datasets, &request)?;
+    let dataset = open_dataset(spec, &datasets, &*task, threads)?;
+    let available = dataset.samples("train") as u64;
+    let examples = config
+        .train
+        .examples
+        .of(available)
+        .map_err(RunnerError::Config)?;
+    let mut train_samples = seed.permutation("subset", available as usize);
+    train_samples.truncate(examples as usize);
+    request.steps_per_epoch = examples.div_ceil(recipe.batch_size.max(1));
+    request.total_steps = match config.train.steps {
+        0 => (recipe.epochs * request.steps_per_epoch as f64).round() as u64,
+        n => n,
+    };
+    let model = library.open_model(&request)?;
+    let session = session_config(
+        spec,
+        seed,
+        train_samples,
+        request.total_steps,
+        recipe.batch_size as usize,
+        &*task,
+        &model,
+    )?;
+    let about = about(spec, &session, &model, threads);
+    Ok((
+        dataset,
+        Opened {
+            model,
+            task,
+            session,
+            about,
+            threads,
+            request,
+        },
+    ))
+}
+
+/// The resolved recipe, and the task that model and dataset share, fitted to what the model reads. The model is gone when the data are
+/// read.
+fn probe(
+    spec: &RunSpec,
+    library: &Library,
+    datasets: &Library,
+    request: &ModelRequest,
+) -> Result<(Recipe, Arc<dyn Task>), RunnerError> {
+    let model = library.open_model(request)?;
+    let offered = datasets
+        .descriptor
+        .datasets
+        .iter()
+        .find(|d| d.name == spec.config.dataset.name);
+    let offered = offered.map(|d| d.tasks.clone()).unwrap_or_default();
+    let name = model
+        .descriptor()
+        .tasks
+        .iter()
+        .find(|t| offered.contains(t))
+        .cloned()
+        .unwrap_or_default();
+    let task = configure(&name, &spec.config.task, &|field| model.input_width(field))
+        .map_err(RunnerError::Config)?;
+    Ok((model.instance().recipe.clone(), task))
+}
+
+/// The dataset, told of the task.
+fn open_dataset(
+    spec: &RunSpec,
+    library: &Library,
+    task: &dyn Task,
+    threads: u64,
+) -> Result<LoadedDataset, RunnerError> {
+    let (wanted, name) = (&spec.config.dataset, task.name());
+    let mut settings = task.settings();
+    settings.insert("name".into(), name.into());
+    let request = DatasetRequest {
+        dataset: wanted.name.clone(),
+        options: serde_json::to_string(&wanted.options).map_err(failed)?,
+        seed: SPLIT_SEED,
+        threads,
+        task: serde_json::to_string(&settings).map_err(failed)?,
+    };
+    let dataset = library.open_dataset(&request)?;
+    if !dataset.descriptor().tasks.iter().any(|task| task == name) {
+        let serves = dataset.descriptor().tasks.join(", ");
+        return Err(RunnerError::Config(format!(
+            "dataset {} opened here serves {serves}, the run needs {name}",
+            dataset.descriptor().name
+        )));
+    }
+    Ok(dataset)
+}
+
+fn open_library(path: &Path, sha256: &str) -> Result<Library, RunnerError> {
+    let library = Library::open(path)?;
+    if library.sha256 != sha256 {
+        return Err(RunnerError::Conflict(format!(
+            "plugin file {} changed since the run was planned; use another --out to measure the new one",
+            path.display()
+        )));
+    }
+    Ok(library)
+}
+
+fn session_config(
+    spec: &RunSpec,
+    seed: Seed,
+    train_samples: Vec<u64>,
+    total_steps: u64,
+    batch_size: usize,
+    task: &dyn Task,
+    model: &LoadedModel,
+) -> Result<SessionConfig, RunnerError> {
+    let measure = &spec.config.measure;
+    let bad = |e: CoreError| RunnerError::Config(e.to_string());
+    let mut weights = Vec::new();
+    for name in &measure.weights {
+        let kind = [Weights::Raw, Weights::Ema]
+            .into_iter()
+            .find(|w| w.name() == name);
+        let kind = kind.ok_or_else(|| {
+            RunnerError::Config(format!(
+                "measure.weights: \"{name}\" is not known; use raw, ema"
+            ))
+        })?;
+        if model.instance().weights.iter().any(|w| w == kind.name()) && !weights.contains(&kind) {
+            weights.push(kind);
+        }
+    }
+    if weights.is_empty() {
+        return Err(RunnerError::Config("measure.weights leaves nothing to measure: the recipe keeps no moving average; use raw".into()));
+    }
+    let conditions = conditions(spec, task, model)?;
+    let scheme = Scheme::parse(&measure.scheme).map_err(bad)?;
+    task.check_scheme(&scheme)
+        .map_err(|e| RunnerError::Config(format!("measure.scheme: {e}")))?;
+    let training = &spec.config.run;
+    let keep_checkpoints = training
+        .keep_checkpoints
+        .iter()
+        .map(|kept| kept.of(total_steps));
+    Ok(SessionConfig {
+        seed,
+        training: Training {
+            total_steps,
+            batch_size,
+            samples: train_samples,
+            checkpoint_every: training.checkpoint_every_steps,
+            keep_checkpoints: keep_checkpoints
+                .collect::<Result<BTreeSet<_>, _>>()
+                .map_err(RunnerError::Config)?,
+        },
+        measuring: Measuring {
+            points_per_decade: measure.points_per_decade,
+            split: measure.split.clone(),
+            samples: measure.samples as usize,
+            batch_size: measure.batch_size as usize,
+            scheme,
+            estimator: Estimator::parse(&measure.estimator).map_err(bad)?,
+            loss: PointLoss::parse(&measure.loss).map_err(bad)?,
+            weights,
+            sharing: measure.sharing,
+            conditions,
+        },
+    })
+}
+
+/// The conditions asked for, or all that task and model know.
+fn conditions(
+    spec: &RunSpec,
+    task: &dyn Task,
+    model: &LoadedModel,
+) -> Result<Vec<Condition>, RunnerError> {
+    let instance = model.instance();
+    let has = |capability: &str| instance.capabilities.iter().any(|c| c == capability);
+    let setting = |key: &str| spec.config.measure.axis(key);
+    conditions_of(task, &setting, &has).map_err(|e| {
+        RunnerError::Config(format!(
+            "{e} (model {}, task {})",
+            instance.model,
+            task.name()
+        ))
+    })
+}
+
+fn about(spec: &RunSpec, session: &SessionConfig, model: &LoadedModel, threads: u64) -> About {
+    let instance = model.instance();
+    let parameters = instance
+        .groups
+        .iter()
+        .find(|g| g.name == "all")
+        .map_or(0, |g| g.scalars);
+    About {
+        device: instance.device.clone(),
+        is_gpu: instance.device.starts_with("cuda"),
+        precision: if instance.training_precision.is_empty() {
+            &instance.precision
+        } else {
+            &instance.training_precision
+        }
+        .clone(),
+        threads,
+        parameters,
+        batch_size: session.training.batch_size as u64,
+        scheme: session.measuring.scheme.name(),
+        rotations: session
+            .measuring
+            .scheme
+            .plan(session.seed, 0)
+            .rotations
+            .len() as u64,
+        estimator: match (
+            session.measuring.scheme.is_sampled(),
+            session.measuring.loss,
+        ) {
+            (false, _) => "exact".into(),
+            (true, PointLoss::Mse) => spec.config.measure.estimator.clone(),
+            // For other convex losses no unbiased estimate is known: l(μ̂, y) is a plug-in.
+            (true, _) => Estimator::PlugIn.name().into(),
+        },
+        loss: session.measuring.loss.name().into(),
+    }
+}
+
+/// What a table cannot say of the run.
+pub(crate) fn manifest(spec: &RunSpec, opened: &Opened, dataset: &LoadedDataset) -> RunManifest {
+    let data = dataset.descriptor();
+    let instance = opened.model.instance();
+    RunManifest {
+        run: spec.id.clone(),
+        status: State::Running.name().into(),
+        reason: String::new(),
+        device: instance.device.clone(),
+        threads: opened.threads,
+        parameters: opened.about.parameters,
+        recipe: json(&instance.recipe),
+        model_config: instance.config.clone(),
+        task: json(&serde_json::json!({ opened.task.name(): opened.task.settings() })),
+        config: json(&spec.config),
+        total_steps: opened.session.training.total_steps,
+        data: DataFacts {
+            name: data.name.clone(),
+            source: data.source.clone(),
+            licence: data.licence.clone(),
+            level_of_theory: data.level_of_theory.clone(),
+            content_hash: data.content_hash.clone(),
+            splits: data
+                .splits
+                .iter()
+                .map(|s| (s.name.clone(), s.samples))
+                .collect(),
+            normalisers: data
+                .normalisers
+                .iter()
+                .map(|(k, n)| (k.clone(), [n.mean, n.scale]))
+                .collect(),
+            checks: data
+                .checks
+                .iter()
+                .map(|c| {
+                    format!(
+                        "{}: {} {} ({}) {}",
+                        c.name,
+                        c.value,
+                        c.unit,
+                        if c.passed { "passed" } else { NOT_PASSED },
+                        c.about
+                    )
+                })
+                .collect(),
+        },
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}

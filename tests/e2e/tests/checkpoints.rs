@@ -1,0 +1,234 @@
+//! `equivbench measure`: a kept checkpoint, asked again, gives the rows that the run itself wrote, byte for byte; other questions give
+//! rows of their own, which merging takes in; what is finished is not touched. And what was written is noticed when it changes.
+
+use equivbench_e2e::{equivbench, table};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Twenty steps with checkpoints of step 5 and of the last.
+fn trained(out: &Path, more: &[&str]) -> PathBuf {
+    let mut arguments = vec![
+        "run",
+        "--plugins",
+        "point-mlp",
+        "--quiet",
+        "--device",
+        "cpu",
+    ];
+    let settings = [
+        "train.steps=20",
+        "train.ema_decay=0.9",
+        "run.clock=steps",
+        "measure.samples=8",
+        r#"run.keep_checkpoints=[5, "last"]"#,
+        "run.checkpoint_every_steps=3",
+    ];
+    settings
+        .iter()
+        .chain(more)
+        .for_each(|s| arguments.extend(["--set", s]));
+    let out = out.to_string_lossy().into_owned();
+    arguments.extend(["--out", &out]);
+    equivbench(&arguments).assert().success();
+    let runs = fs::read_dir(Path::new(&out).join("runs")).unwrap();
+    let mut runs: Vec<PathBuf> = runs.map(|e| e.unwrap().path()).collect();
+    assert_eq!(runs.len(), 1);
+    runs.swap_remove(0)
+}
+
+/// Runs `measure` and returns the folder with the tables that it names.
+fn measured(run: &Path, more: &[&str]) -> PathBuf {
+    let run = run.to_string_lossy().into_owned();
+    let mut arguments = vec!["measure", &run];
+    arguments.extend(more);
+    let output = equivbench(&arguments)
+        .assert()
+        .success()
+        .get_output()
+        .stdout
+        .clone();
+    let output = String::from_utf8(output).unwrap();
+    PathBuf::from(output.lines().next().unwrap())
+        .parent()
+        .unwrap()
+        .to_owned()
+}
+
+fn refused(run: &Path, more: &[&str]) -> String {
+    let run = run.to_string_lossy().into_owned();
+    let mut arguments = vec!["measure", &run];
+    arguments.extend(more);
+    let output = equivbench(&arguments)
+        .assert()
+        .failure()
+        .get_output()
+        .stderr
+        .clone();
+    String::from_utf8(output).unwrap()
+}
+
+fn lines(path: &Path) -> Vec<String> {
+    let text = fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    text.lines().map(Into::into).collect()
+}
+
+/// Rows of a step in the curve of a run.
+fn at_step(run: &Path, step: &str) -> Vec<String> {
+    let (header, rows) = table(run, "curve");
+    let column = header.iter().position(|c| c == "step").unwrap();
+    let whole = lines(&run.join("curve.csv"));
+    let own = rows
+        .iter()
+        .zip(&whole[1..])
+        .filter(|(row, _)| row[column] == step);
+    own.map(|(_, line)| line.clone()).collect()
+}
+
+#[test]
+fn a_kept_checkpoint_gives_the_rows_of_the_run_byte_for_byte() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = trained(&folder.path().join("out"), &[]);
+    for step in ["5", "20"] {
+        let out = measured(&run, &["--at", if step == "20" { "last" } else { step }]);
+        let expected = at_step(&run, step);
+        assert_eq!(expected.len(), 2, "raw and averaged weights");
+        assert_eq!(lines(&out.join("curve.csv"))[1..], expected);
+    }
+    let last = measured(&run, &["--at", "last"]);
+    assert_eq!(
+        lines(&last.join("final.csv")),
+        lines(&run.join("final.csv"))
+    );
+    for name in ["dip.csv", "throughput.csv"] {
+        assert!(!last.join(name).exists(), "{name} follows a whole run");
+    }
+}
+
+#[test]
+fn other_questions_have_rows_of_their_own_which_merging_takes_in_and_nobody_touches_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let run = trained(&out, &[]);
+    let asked = [
+        "--at",
+        "5",
+        "--protocols",
+        "final-percent",
+        "--set",
+        "measure.samples=4",
+    ];
+    let first = measured(&run, &asked);
+    let written = fs::metadata(first.join("final.csv"))
+        .unwrap()
+        .modified()
+        .unwrap();
+    assert_eq!(measured(&run, &asked), first);
+    let again = fs::metadata(first.join("final.csv"))
+        .unwrap()
+        .modified()
+        .unwrap();
+    assert_eq!(again, written);
+    let double = [&asked[..], &["--set", "run.precision=f64"]].concat();
+    let second = measured(&run, &double);
+    assert_ne!(second, first);
+    let (header, rows) = table(&out, "final");
+    let column = |name: &str| header.iter().position(|c| c == name).unwrap();
+    let (measurement, samples) = (column("measurement"), column("samples"));
+    let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
+    let of = |key: &str| {
+        rows.iter()
+            .filter(|r| r[measurement] == key)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!((of("").len(), of(&name(&first)).len()), (2, 2));
+    assert_eq!(of(&name(&second)).len(), 1, "raw weights only, in f64");
+    assert_eq!(of(&name(&first))[0][samples], "4");
+    let loss = |key: &str| of(key)[0][column("loss_total")].parse::<f64>().unwrap();
+    let (single, double) = (loss(&name(&first)), loss(&name(&second)));
+    // Rounding of f32 predictions, not another model.
+    assert!(
+        single != double && (single / double - 1.0).abs() < 1e-5,
+        "{single} {double}"
+    );
+}
+
+#[test]
+fn what_cannot_be_measured_is_refused_with_what_can() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = trained(&folder.path().join("out"), &[]);
+    let there = refused(&run, &["--at", "7"]);
+    assert!(
+        there.contains("no checkpoint of step 7") && there.contains("5, "),
+        "{there}"
+    );
+    assert!(refused(&run, &["--at", "soon"]).contains("neither a step nor \"last\""));
+    let training = refused(&run, &["--at", "5", "--set", "train.lr=1"]);
+    assert!(training.contains("belongs to the training"), "{training}");
+    let precision = refused(&run, &["--at", "5", "--set", "run.precision=bf16"]);
+    assert!(precision.contains("or in f64"), "{precision}");
+    assert!(refused(folder.path(), &["--at", "5"]).contains("no run directory"));
+    assert!(refused(&run, &["--at", "5", "--protocols", "dip"]).contains("dip-timing"));
+    let follows = refused(&run, &["--at", "5", "--protocols", "dip-timing"]);
+    assert!(
+        follows.contains("follows a run from its beginning"),
+        "{follows}"
+    );
+}
+
+#[test]
+fn a_row_that_was_deleted_or_edited_is_noticed_when_tables_are_merged() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let run = trained(&out, &[]);
+    let again = || {
+        let out = out.to_string_lossy().into_owned();
+        let mut arguments = vec![
+            "run",
+            "--plugins",
+            "point-mlp",
+            "--quiet",
+            "--device",
+            "cpu",
+        ];
+        for s in [
+            "train.steps=20",
+            "train.ema_decay=0.9",
+            "run.clock=steps",
+            "measure.samples=8",
+        ] {
+            arguments.extend(["--set", s]);
+        }
+        arguments.extend(["--resume", "--out", &out]);
+        equivbench(&arguments).assert()
+    };
+    again().success();
+    let path = run.join("curve.csv");
+    let whole = fs::read_to_string(&path).unwrap();
+    let shorter: Vec<&str> = whole
+        .lines()
+        .enumerate()
+        .filter(|(i, _)| *i != 3)
+        .map(|(_, l)| l)
+        .collect();
+    let edits = [
+        (shorter.join("\n") + "\n", "rows are gone"),
+        (whole.replacen(",raw,", ",ema,", 1), "was changed"),
+        (
+            format!("{whole}{}\n", whole.lines().last().unwrap()),
+            "rows were added",
+        ),
+    ];
+    for (text, said) in edits {
+        fs::write(&path, text).unwrap();
+        let assert = again().failure();
+        let error = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
+        assert!(
+            error.contains(said) && error.contains("curve.csv"),
+            "{error}"
+        );
+    }
+    fs::write(&path, &whole).unwrap();
+    again().success();
+}
