@@ -2,6 +2,7 @@
 
 mod dip_timing;
 mod final_percent;
+mod samples;
 mod throughput;
 mod train_and_measure;
 
@@ -14,6 +15,7 @@ pub const PROTOCOLS: &[ProtocolInfo] = &[
     ProtocolInfo::of::<dip_timing::DipTiming>(),
     ProtocolInfo::of::<final_percent::FinalPercent>(),
     ProtocolInfo::of::<throughput::Throughput>(),
+    ProtocolInfo::of::<samples::Samples>(),
 ];
 
 /// The protocol of a name.
