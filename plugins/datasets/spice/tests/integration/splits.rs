@@ -89,6 +89,33 @@ fn neither_the_splits_of_the_sample_nor_its_hash_move_between_versions() {
     }
 }
 
+/// Taken before the sample lay in a safetensors file: SHA-256 over atomic numbers, positions, forces and energies in the order of the
+/// splits. Units are multiplied in f64, which is the same on every machine.
+#[test]
+fn every_number_of_the_sample_is_served_as_ever() {
+    let mut data = Spice::open(Options::default(), 1).unwrap();
+    let mut hasher = Sha256::new();
+    for split in data.describe().splits {
+        for i in 0..split.samples {
+            let conformation = data.conformation(&split.name, i).unwrap();
+            hasher.update(&conformation.species);
+            for x in conformation.positions.iter().chain(&conformation.forces) {
+                hasher.update(x.to_le_bytes());
+            }
+            hasher.update(conformation.energy.to_le_bytes());
+        }
+    }
+    let found: String = hasher
+        .finalize()
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect();
+    assert_eq!(
+        found,
+        "7907920709307c8dfec2f68e3e75f6518d69138202ba80104e49820e93ec9993"
+    );
+}
+
 #[test]
 fn the_first_64_of_the_validation_split_are_of_many_molecules() {
     let data = Spice::open(Options::default(), 1).unwrap();
