@@ -12,7 +12,7 @@ const NEAREST: std::ops::RangeInclusive<f64> = 0.9..=1.6;
 
 /// Everything that does not depend on the task.
 pub(crate) fn checks(collected: &Collected, passed_over: u64) -> Vec<DataCheck> {
-    let (store, counts) = (&collected.store, &collected.counts);
+    let store = &collected.store;
     let conformers = store.len() as f64;
     let mut checks = vec![
         check(
@@ -34,42 +34,7 @@ pub(crate) fn checks(collected: &Collected, passed_over: u64) -> Vec<DataCheck> 
         ),
         check("atoms", store.atoms() as f64, "", true, about_sizes(store)),
     ];
-    for (why, &n) in &counts.left_out {
-        let foreign = if *why == crate::filter::Reason::Element {
-            format!(" ({})", counts.foreign_elements())
-        } else {
-            String::new()
-        };
-        checks.push(check(
-            "left out",
-            n as f64,
-            "",
-            true,
-            format!("{}{foreign}", why.about()),
-        ));
-    }
-    if passed_over > 0 {
-        checks.push(check(
-            "files passed over",
-            passed_over as f64,
-            "",
-            true,
-            "their endings are of no format that is read here".into(),
-        ));
-    }
-    if counts.files.without_hydrogen > 0 {
-        let about = format!(
-            "of {} conformers with carbon, before anything was left out",
-            counts.files.organic
-        );
-        checks.push(check(
-            "conformers with carbon and no hydrogen on it",
-            counts.files.without_hydrogen as f64,
-            "",
-            true,
-            about,
-        ));
-    }
+    checks.extend(left_out(collected, passed_over));
     let names: Vec<&str> = found_elements(store)
         .into_iter()
         .map(elements::symbol)
@@ -82,6 +47,37 @@ pub(crate) fn checks(collected: &Collected, passed_over: u64) -> Vec<DataCheck> 
         names.join(" "),
     ));
     checks.extend(nearest(store));
+    checks
+}
+
+/// Conformers and files that are not served, and what was seen among all conformers.
+fn left_out(collected: &Collected, passed_over: u64) -> Vec<DataCheck> {
+    let counts = &collected.counts;
+    let count = |name: &str, n: u64, about: String| check(name, n as f64, "", true, about);
+    let mut checks: Vec<DataCheck> = counts
+        .left_out
+        .iter()
+        .map(|(why, &n)| {
+            let foreign = if *why == crate::filter::Reason::Element {
+                format!(" ({})", counts.foreign_elements())
+            } else {
+                String::new()
+            };
+            count("left out", n, format!("{}{foreign}", why.about()))
+        })
+        .collect();
+    if passed_over > 0 {
+        let about = "their endings are of no format that is read here".into();
+        checks.push(count("files passed over", passed_over, about));
+    }
+    if counts.files.without_hydrogen > 0 {
+        let about = format!(
+            "of {} conformers with carbon, before anything was left out",
+            counts.files.organic
+        );
+        let name = "conformers with carbon and no hydrogen on it";
+        checks.push(count(name, counts.files.without_hydrogen, about));
+    }
     checks
 }
 

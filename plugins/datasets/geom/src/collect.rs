@@ -38,14 +38,14 @@ pub(crate) struct Collector<'a> {
     settings: &'a Settings,
     collected: Collected,
     /// By the text that names a molecule: its group, and conformers kept.
-    molecules: HashMap<Name, Molecule>,
+    molecules: HashMap<Name, CountedMolecule>,
     group_by_key: HashMap<String, u32>,
     duplicates: Duplicates,
     file: FileCounts,
 }
 
 #[derive(Clone, Copy)]
-struct Molecule {
+struct CountedMolecule {
     group: u32,
     kept: u64,
 }
@@ -114,7 +114,7 @@ impl<'a> Collector<'a> {
             return Ok(Err(reason));
         }
         let name = molecule_name(conformer);
-        let Molecule { group, kept } = self.molecule(&name, conformer);
+        let CountedMolecule { group, kept } = self.molecule(&name, conformer);
         if !name.is_formula && kept >= self.settings.conformers {
             return Ok(Err(Reason::Further));
         }
@@ -137,11 +137,11 @@ impl<'a> Collector<'a> {
     }
 
     /// The group of a molecule, and how many conformers of it are kept already.
-    fn molecule(&mut self, name: &Name, conformer: &Conformer) -> Molecule {
+    fn molecule(&mut self, name: &Name, conformer: &Conformer) -> CountedMolecule {
         if let Some(known) = self.molecules.get(name) {
             return *known;
         }
-        let molecule = Molecule {
+        let molecule = CountedMolecule {
             group: self.group(group_key(&name.text, conformer)),
             kept: 0,
         };

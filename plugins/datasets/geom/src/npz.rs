@@ -65,19 +65,7 @@ impl<R: Read + Seek> Npz<'_, R> {
         } else {
             None
         };
-        let conformers = match *ptr.shape() {
-            [bounds] if bounds > 0 => bounds - 1,
-            _ => return Err(ptr.wrong("it should have the shape [conformers + 1]", LAYOUTS)),
-        };
-        let &[atoms, 3] = coords.shape() else {
-            return Err(coords.wrong("it should have the shape [atoms, 3]", LAYOUTS));
-        };
-        if *numbers.shape() != [atoms] {
-            return Err(numbers.wrong(
-                format!("it should have the shape [{atoms}], as coords has"),
-                LAYOUTS,
-            ));
-        }
+        let [conformers, atoms] = flat_sizes(&ptr, &coords, &numbers)?;
         let mut keys = self.keys(molecules, conformers)?;
         let factor = self.length_factor()?;
         let mut from = ptr.integer()?;
@@ -91,16 +79,13 @@ impl<R: Read + Seek> Npz<'_, R> {
         }
         for conformer in 0..conformers {
             let to = ptr.integer()?;
-            let size = to
-                .checked_sub(from)
-                .and_then(|n| usize::try_from(n).ok())
-                .filter(|&n| n <= MAX_ATOMS);
-            let Some(size) = size else {
-                return Err(ptr.wrong(
+            let size = to.checked_sub(from).and_then(|n| usize::try_from(n).ok());
+            let size = size.filter(|&n| n <= MAX_ATOMS).ok_or_else(|| {
+                ptr.wrong(
                     format!("conformer {conformer} would reach from atom {from} to atom {to}"),
                     DAMAGED,
-                ));
-            };
+                )
+            })?;
             from = to;
             let (numbers, positions) = (numbers.elements(size)?, coords.positions(size, factor)?);
             sink(Conformer {
@@ -281,6 +266,28 @@ fn stem(source: &str) -> String {
         || source.to_owned(),
         |stem| stem.to_string_lossy().into_owned(),
     )
+}
+
+/// Conformers and atoms of an archive of several molecules, from the shapes of its arrays.
+fn flat_sizes(
+    ptr: &Column<'_>,
+    coords: &Column<'_>,
+    numbers: &Column<'_>,
+) -> PluginResult<[u64; 2]> {
+    let conformers = match *ptr.shape() {
+        [bounds] if bounds > 0 => bounds - 1,
+        _ => return Err(ptr.wrong("it should have the shape [conformers + 1]", LAYOUTS)),
+    };
+    let &[atoms, 3] = coords.shape() else {
+        return Err(coords.wrong("it should have the shape [atoms, 3]", LAYOUTS));
+    };
+    if *numbers.shape() != [atoms] {
+        return Err(numbers.wrong(
+            format!("it should have the shape [{atoms}], as coords has"),
+            LAYOUTS,
+        ));
+    }
+    Ok([conformers, atoms])
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ const SHIFTING: [&str; 2] = ["continuous", "continuous-euler"];
 
 /// Settings of a task that matter here.
 #[derive(Deserialize)]
-struct Settings {
+struct TaskSettings {
     #[serde(default)]
     name: String,
     grid: Option<f64>,
@@ -47,7 +47,7 @@ struct Settings {
 
 /// The grids of a task's settings (JSON), or the usual ones if it has none.
 pub(crate) fn grids(task: &str) -> Vec<Grid> {
-    let settings = serde_json::from_str::<Settings>(task)
+    let settings = serde_json::from_str::<TaskSettings>(task)
         .ok()
         .filter(|s| s.name == TASK);
     let grid = settings.and_then(|s| {

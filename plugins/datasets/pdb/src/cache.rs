@@ -11,7 +11,7 @@ use crate::{
     inputs::{Input, Inputs},
     options::Settings,
     read::{self, Stamp},
-    store::{Record, Store, checksum, hex},
+    store::{ChainRecord, Store, checksum, hex},
 };
 use equivbench_plugin::{PluginError, PluginResult, Progress};
 use rayon::prelude::*;
@@ -38,7 +38,7 @@ const RECORDS_AT_ONCE: usize = 4096;
 
 /// Index and coordinates of a path.
 #[derive(Debug)]
-pub(crate) struct Opened {
+pub(crate) struct OpenChains {
     pub(crate) index: Index,
     pub(crate) store: Store,
 }
@@ -56,7 +56,11 @@ struct Document {
 ///
 /// # Errors
 /// A folder for the cache that was asked for and cannot be written; a full disk.
-pub(crate) fn open(cache: &Cache, inputs: &Inputs, settings: &Settings) -> PluginResult<Opened> {
+pub(crate) fn open(
+    cache: &Cache,
+    inputs: &Inputs,
+    settings: &Settings,
+) -> PluginResult<OpenChains> {
     let key = key(settings);
     let places = cache.places("index", &key);
     if let Some(found) = places.iter().find_map(|place| load(place, &key, inputs)) {
@@ -73,7 +77,7 @@ pub(crate) fn open(cache: &Cache, inputs: &Inputs, settings: &Settings) -> Plugi
     read::read_all(&inputs.files, &settings.selection, &mut builder)
         .map_err(|e| PluginError::Other(e.to_string()))?;
     let (index, bytes, _) = builder.finish();
-    Ok(Opened {
+    Ok(OpenChains {
         index,
         store: Store::Memory(bytes),
     })
@@ -203,7 +207,7 @@ fn build(
     key: String,
     inputs: &Inputs,
     settings: &Settings,
-) -> PluginResult<Opened> {
+) -> PluginResult<OpenChains> {
     let write = || -> io::Result<(Index, NamedTempFile)> {
         let began_ns = now_ns();
         let mut output = BufWriter::with_capacity(1 << 20, file);
@@ -228,7 +232,7 @@ fn build(
     };
     let (index, file) = write().map_err(|e| unwritable(place, &e))?;
     let file = persist(file, place).map_err(|e| unwritable(place, &e))?;
-    Ok(Opened {
+    Ok(OpenChains {
         index,
         store: Store::File {
             file,
@@ -267,7 +271,7 @@ fn now_ns() -> u64 {
 }
 
 /// The cache at a place, if it is there, whole and up to date.
-fn load(place: &Path, key: &str, inputs: &Inputs) -> Option<Opened> {
+fn load(place: &Path, key: &str, inputs: &Inputs) -> Option<OpenChains> {
     let mut file = File::open(place).ok()?;
     let (length, mut document) = read_document(&mut file)?;
     if document.key != key {
@@ -283,7 +287,7 @@ fn load(place: &Path, key: &str, inputs: &Inputs) -> Option<Opened> {
         // Without the new times every file would be hashed again the next time; the cache is good even if they cannot be written.
         let _ = rewrite(&mut file, place, length, &document);
     }
-    Some(Opened {
+    Some(OpenChains {
         index: document.index,
         store: Store::File {
             file,
@@ -366,8 +370,8 @@ fn freshness(document: &Document, files: &[Input]) -> Freshness {
 }
 
 /// Whether all coordinates have their checksums.
-fn is_whole(place: &Path, length: u64, records: &[Record]) -> bool {
-    let fits = |pair: &[Record]| pair[0].offset < pair[1].offset;
+fn is_whole(place: &Path, length: u64, records: &[ChainRecord]) -> bool {
+    let fits = |pair: &[ChainRecord]| pair[0].offset < pair[1].offset;
     if !records.windows(2).all(fits) || records.last().is_some_and(|r| r.offset >= length) {
         return false;
     }

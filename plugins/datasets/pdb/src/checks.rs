@@ -1,6 +1,6 @@
 //! What the dataset says about itself: what was read, what was left out and why, whether lengths are what they should be.
 
-use crate::{clusters::Clusters, index::Report};
+use crate::{clusters::Clusters, index::ReadingReport};
 use equivbench_plugin::DataCheck;
 
 /// Å between C-alphas of bonded residues: 3.80 for trans peptides, 2.9 for the few cis ones.
@@ -10,7 +10,7 @@ const FEW: f64 = 0.01;
 
 /// All checks. `train` is the number of training chains.
 pub(crate) fn checks(
-    report: &Report,
+    report: &ReadingReport,
     clusters: &Clusters,
     kept: usize,
     train: usize,
@@ -27,7 +27,7 @@ pub(crate) fn checks(
     checks
 }
 
-fn files(report: &Report) -> Vec<DataCheck> {
+fn files(report: &ReadingReport) -> Vec<DataCheck> {
     let mut checks = vec![count(
         "files read",
         report.files,
@@ -57,7 +57,7 @@ fn files(report: &Report) -> Vec<DataCheck> {
     checks
 }
 
-fn chains(report: &Report, kept: usize) -> Vec<DataCheck> {
+fn chains(report: &ReadingReport, kept: usize) -> Vec<DataCheck> {
     let mut checks = vec![count(
         "chains",
         kept as u64,
@@ -72,7 +72,7 @@ fn chains(report: &Report, kept: usize) -> Vec<DataCheck> {
     checks
 }
 
-fn structure(report: &Report) -> Vec<DataCheck> {
+fn structure(report: &ReadingReport) -> Vec<DataCheck> {
     let median = report.median_step.unwrap_or_default();
     let mut checks = vec![
         check(
@@ -160,7 +160,7 @@ fn check(name: &str, value: f64, unit: &str, passed: bool, about: String) -> Dat
 mod tests {
     use super::*;
 
-    fn passed(report: &Report, name: &str) -> bool {
+    fn passed(report: &ReadingReport, name: &str) -> bool {
         checks(report, &Clusters::default(), 1, 1)
             .iter()
             .find(|c| c.name == name)
@@ -170,11 +170,11 @@ mod tests {
 
     #[test]
     fn wrong_lengths_and_many_unreadable_files_are_seen() {
-        let report = |median_step, unreadable| Report {
+        let report = |median_step, unreadable| ReadingReport {
             files: 100,
             unreadable,
             median_step,
-            ..Report::default()
+            ..ReadingReport::default()
         };
         assert!(passed(&report(Some(3.8), 0), "median C-alpha step"));
         // Nanometres taken for ångström, and no step at all.

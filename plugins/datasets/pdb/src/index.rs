@@ -5,7 +5,7 @@ use crate::{
     entry::{Entry, EntryChain, Tally},
     filter::Reason,
     options::Selection,
-    store::{Record, checksum, pack},
+    store::{ChainRecord, checksum, pack},
 };
 use equivbench_plugin::{PluginError, PluginResult};
 use serde::{Deserialize, Serialize};
@@ -18,13 +18,13 @@ use std::{
 /// Chains without their coordinates, and what was met.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Index {
-    pub(crate) records: Vec<Record>,
-    pub(crate) report: Report,
+    pub(crate) records: Vec<ChainRecord>,
+    pub(crate) report: ReadingReport,
 }
 
 /// Figures of the whole reading.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Report {
+pub(crate) struct ReadingReport {
     /// Structure files that were read.
     pub(crate) files: u64,
     /// Structure files that were not, and the first few with the reason.
@@ -167,7 +167,7 @@ impl<W: Write> IndexBuilder<W> {
         self.output.write_all(&packed)?;
         self.survey(&chain.positions);
         let checksum = checksum(&packed, &chain.sequence);
-        self.index.records.push(Record {
+        self.index.records.push(ChainRecord {
             id,
             sequence: chain.sequence,
             checksum,

@@ -1,7 +1,7 @@
 //! The dataset behind the boundary: opens the files, divides the chains, fills batches.
 
 use crate::{
-    cache::{self, Cache, Opened},
+    cache::{self, Cache, OpenChains},
     chain::{self, Chain},
     checks,
     clusters::Clusters,
@@ -10,7 +10,7 @@ use crate::{
     inputs,
     options::{Options, Settings},
     split::{self, Split},
-    store::{Record, Store, hex},
+    store::{ChainRecord, Store, hex},
 };
 use equivbench_plugin::{
     DatasetDescriptor, DatasetPlugin, FieldBuffers, FieldDescriptor, PluginError, PluginResult,
@@ -23,7 +23,7 @@ const ANGSTROM_PER_NM: f64 = 10.0;
 
 /// C-alpha traces of protein chains from files, or the embedded sample.
 pub struct Pdb {
-    records: Vec<Record>,
+    records: Vec<ChainRecord>,
     store: Store,
     clusters: Clusters,
     splits: Vec<Split>,
@@ -97,7 +97,7 @@ impl DatasetPlugin for Pdb {
             Some(path) => from_files(path, &settings)?,
             None => (from_sample(&settings)?, None, About::sample()),
         };
-        let Opened { index, store } = opened;
+        let OpenChains { index, store } = opened;
         index.check(&about.name)?;
         let clusters = Clusters::new(&index.records, &settings.options, cache.as_ref())?;
         let splits = split::divide(&clusters, &settings.options, seed)?;
@@ -193,7 +193,7 @@ struct About {
     level: String,
 }
 
-fn from_files(path: &str, settings: &Settings) -> PluginResult<(Opened, Option<Cache>, About)> {
+fn from_files(path: &str, settings: &Settings) -> PluginResult<(OpenChains, Option<Cache>, About)> {
     let inputs = inputs::find(path)?;
     let cache = Cache::new(&inputs, settings);
     let opened = cache::open(&cache, &inputs, settings)?;
@@ -209,7 +209,7 @@ fn from_files(path: &str, settings: &Settings) -> PluginResult<(Opened, Option<C
     Ok((opened, Some(cache), about))
 }
 
-fn from_sample(settings: &Settings) -> PluginResult<Opened> {
+fn from_sample(settings: &Settings) -> PluginResult<OpenChains> {
     let mut builder = IndexBuilder::new(Vec::new());
     for chain in embedded::chains()? {
         builder
@@ -217,7 +217,7 @@ fn from_sample(settings: &Settings) -> PluginResult<Opened> {
             .map_err(|e| PluginError::Other(e.to_string()))?;
     }
     let (index, bytes, _) = builder.finish();
-    Ok(Opened {
+    Ok(OpenChains {
         index,
         store: Store::Memory(bytes),
     })
@@ -264,7 +264,7 @@ impl About {
 const SERVED: &str = "equivbench-pdb 1: positions / 10, residue_index, chain_break above 4\0";
 
 /// SHA-256 over what is served: the checksums of all chains, split by split, in their order. Places, names and times of files do not count.
-fn content_hash(records: &[Record], splits: &[Split]) -> String {
+fn content_hash(records: &[ChainRecord], splits: &[Split]) -> String {
     let mut hasher = Sha256::new().chain_update(SERVED);
     for split in splits {
         hasher.update(format!("{} {}\n", split.name, split.records.len()));

@@ -107,7 +107,7 @@ impl<R: Read> Read for Hashing<'_, R> {
 }
 
 /// What became of one file.
-enum Outcome {
+enum FileContent {
     Entry(Result<Parsed, String>),
     Archive,
 }
@@ -124,15 +124,15 @@ pub(crate) fn read_all<W: Write>(
     let mut stamps = Vec::with_capacity(files.len());
     let progress = Progress::new("bytes of structure files read", bytes_of(files));
     for batch in files.chunks(FILES_AT_ONCE) {
-        let read: Vec<(Outcome, Stamp)> = batch
+        let read: Vec<(FileContent, Stamp)> = batch
             .par_iter()
             .with_max_len(1)
             .map(|file| read_file(file, selection, &progress))
             .collect();
         for (file, (outcome, stamp)) in batch.iter().zip(read) {
             match outcome {
-                Outcome::Entry(result) => builder.file(&file.name, result)?,
-                Outcome::Archive => read_archive(file, selection, builder)?,
+                FileContent::Entry(result) => builder.file(&file.name, result)?,
+                FileContent::Archive => read_archive(file, selection, builder)?,
             }
             stamps.push(stamp);
         }
@@ -140,7 +140,7 @@ pub(crate) fn read_all<W: Write>(
     Ok(stamps)
 }
 
-fn read_file(file: &Input, selection: &Selection, progress: &Progress) -> (Outcome, Stamp) {
+fn read_file(file: &Input, selection: &Selection, progress: &Progress) -> (FileContent, Stamp) {
     // Taken before reading, so that a change while reading is seen later.
     let (bytes, modified_ns) = quick_stamp(&file.path);
     let mut stamp = Stamp {
@@ -151,7 +151,7 @@ fn read_file(file: &Input, selection: &Selection, progress: &Progress) -> (Outco
     };
     let opened = match File::open(&file.path) {
         Ok(opened) => opened,
-        Err(error) => return (Outcome::Entry(Err(formats::unreadable(&error))), stamp),
+        Err(error) => return (FileContent::Entry(Err(formats::unreadable(&error))), stamp),
     };
     let mut reader = BufReader::with_capacity(BUFFER, Hashing::new(opened, progress));
     let outcome = parse(&mut reader, selection);
@@ -162,11 +162,11 @@ fn read_file(file: &Input, selection: &Selection, progress: &Progress) -> (Outco
     (outcome, stamp)
 }
 
-fn parse(reader: &mut dyn BufRead, selection: &Selection) -> Outcome {
+fn parse(reader: &mut dyn BufRead, selection: &Selection) -> FileContent {
     match formats::read(reader, selection.take_modified) {
-        Ok(Content::Archive) => Outcome::Archive,
-        Ok(Content::Entry(entry)) => Outcome::Entry(Ok(Parsed::new(entry, selection))),
-        Err(why) => Outcome::Entry(Err(why)),
+        Ok(Content::Archive) => FileContent::Archive,
+        Ok(Content::Entry(entry)) => FileContent::Entry(Ok(Parsed::new(entry, selection))),
+        Err(why) => FileContent::Entry(Err(why)),
     }
 }
 
@@ -233,8 +233,8 @@ impl Members {
         let read = |(name, content): (String, Result<Vec<u8>, String>)| {
             let outcome = content.map(|bytes| parse(&mut &bytes[..], selection));
             let result = match outcome {
-                Ok(Outcome::Entry(result)) => result,
-                Ok(Outcome::Archive) => Err("it is an archive inside of another".into()),
+                Ok(FileContent::Entry(result)) => result,
+                Ok(FileContent::Archive) => Err("it is an archive inside of another".into()),
                 Err(why) => Err(why),
             };
             (name, result)

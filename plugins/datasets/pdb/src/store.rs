@@ -10,7 +10,7 @@ use std::{
 
 /// What is known of a chain without its coordinates.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Record {
+pub(crate) struct ChainRecord {
     /// `<file stem>_<author chain>`.
     pub(crate) id: String,
     /// One-letter codes `[residues]`.
@@ -21,7 +21,7 @@ pub(crate) struct Record {
     pub(crate) offset: u64,
 }
 
-impl Record {
+impl ChainRecord {
     pub(crate) fn residues(&self) -> usize {
         self.sequence.len()
     }
@@ -32,7 +32,7 @@ const BYTES_PER_RESIDUE: usize = 3 * 8 + 4;
 
 /// Coordinates (Å) and numbers of a chain.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Trace {
+pub(crate) struct StoredTrace {
     pub(crate) positions: Vec<[f64; 3]>,
     pub(crate) numbers: Vec<i32>,
 }
@@ -48,12 +48,12 @@ pub(crate) fn pack(positions: &[[f64; 3]], numbers: &[i32]) -> Vec<u8> {
         .collect()
 }
 
-fn unpack(bytes: &[u8], residues: usize) -> Trace {
+fn unpack(bytes: &[u8], residues: usize) -> StoredTrace {
     let (coordinates, numbers) = bytes.split_at(bytes.len().min(24 * residues));
     let axis = |chunk: &[[u8; 8]]| {
         std::array::from_fn(|k| chunk.get(k).map_or(f64::NAN, |b| f64::from_le_bytes(*b)))
     };
-    Trace {
+    StoredTrace {
         positions: coordinates
             .as_chunks::<8>()
             .0
@@ -97,7 +97,7 @@ impl Store {
     ///
     /// # Errors
     /// The cache file cannot be read or was changed.
-    pub(crate) fn read(&mut self, record: &Record) -> PluginResult<Trace> {
+    pub(crate) fn read(&mut self, record: &ChainRecord) -> PluginResult<StoredTrace> {
         let bytes = self
             .bytes(record)
             .map_err(|e| damaged(record, &e.to_string()))?;
@@ -107,7 +107,7 @@ impl Store {
         Ok(unpack(&bytes, record.residues()))
     }
 
-    fn bytes(&mut self, record: &Record) -> io::Result<Vec<u8>> {
+    fn bytes(&mut self, record: &ChainRecord) -> io::Result<Vec<u8>> {
         let length = BYTES_PER_RESIDUE * record.residues();
         match self {
             Self::Memory(bytes) => {
@@ -128,7 +128,7 @@ impl Store {
     }
 }
 
-fn damaged(record: &Record, what: &str) -> PluginError {
+fn damaged(record: &ChainRecord, what: &str) -> PluginError {
     PluginError::BadData(format!(
         "chain {}: its coordinates cannot be read from the cache ({what}); something changed the cache file while it was open: start again, \
          it is rebuilt then",
@@ -142,12 +142,12 @@ mod tests {
 
     #[test]
     fn chains_come_back_bit_for_bit_and_damage_is_seen() {
-        let trace = Trace {
+        let trace = StoredTrace {
             positions: vec![[0.1, -2.0, 1e-3], [12.345, 0.0, -0.0]],
             numbers: vec![-5, i32::MAX],
         };
         let packed = pack(&trace.positions, &trace.numbers);
-        let record = Record {
+        let record = ChainRecord {
             id: "x_A".into(),
             sequence: "AG".into(),
             checksum: checksum(&packed, "AG"),

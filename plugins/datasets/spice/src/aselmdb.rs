@@ -1,8 +1,8 @@
 //! ASE's LMDB databases (`.aselmdb`, written by ase-db-backends and used by fairchem): rows 1..nextid, each zlib-compressed JSON.
 
 use crate::{
-    catalogue::{Catalogue, Conformation, Frame, Identity, Skip},
-    lmdb::{Lmdb, Value},
+    inventory::{Conformation, Frame, Identity, Inventory, Skip},
+    lmdb::{Lmdb, ValuePlace},
     options::Settings,
     source::Source,
     units::Units,
@@ -29,18 +29,18 @@ pub(crate) struct AseLmdb {
     ignore_pbc: bool,
     lmdb: Lmdb,
     /// Rows that were admitted.
-    rows: Vec<(u64, Value)>,
+    rows: Vec<(u64, ValuePlace)>,
     /// Their content, if the file is small.
     memory: Option<Vec<Conformation>>,
 }
 
 /// What a row may hold; everything else is ignored.
 #[derive(Deserialize)]
-struct Row {
-    numbers: Array,
-    positions: Array,
+struct AseRow {
+    numbers: NdArray,
+    positions: NdArray,
     #[serde(default)]
-    pbc: Option<Array>,
+    pbc: Option<NdArray>,
     #[serde(default)]
     key_value_pairs: Json,
     #[serde(default)]
@@ -50,14 +50,50 @@ struct Row {
     rest: HashMap<String, Json>,
 }
 
+impl AseRow {
+    /// Atomic numbers, if all of them are such.
+    fn species(&self) -> Option<Vec<u8>> {
+        let numbers = self.numbers.values()?;
+        let species: Vec<u8> = numbers.into_iter().map(|z| z as u8).collect();
+        species
+            .iter()
+            .all(|z| (1..=118).contains(z))
+            .then_some(species)
+    }
+
+    fn is_periodic(&self) -> bool {
+        self.pbc
+            .as_ref()
+            .and_then(NdArray::values)
+            .is_some_and(|p| p.iter().any(|&p| p != 0.0))
+    }
+
+    /// What stands beside the labels, wherever writers of ASE put it.
+    fn info(&self, key: &str) -> Option<&Json> {
+        self.data
+            .get("info")
+            .and_then(|i| i.get(key))
+            .or_else(|| self.key_value_pairs.get(key))
+            .or_else(|| self.data.get(key))
+    }
+
+    fn text(&self, key: &str) -> Option<String> {
+        Some(self.info(key)?.as_str()?.to_owned())
+    }
+
+    fn label(&self, key: &str) -> Option<&Json> {
+        self.rest.get(key).or_else(|| self.info(key))
+    }
+}
+
 /// `{"__ndarray__": [shape, dtype, flat values]}`.
 #[derive(Deserialize)]
-struct Array {
+struct NdArray {
     #[serde(rename = "__ndarray__")]
     content: (Vec<usize>, String, Json),
 }
 
-impl Array {
+impl NdArray {
     fn values(&self) -> Option<Vec<f64>> {
         let number = |v: &Json| v.as_f64().or_else(|| v.as_bool().map(f64::from));
         self.content.2.as_array()?.iter().map(number).collect()
@@ -69,7 +105,7 @@ impl AseLmdb {
         path: &Path,
         source: u32,
         settings: &Settings,
-        catalogue: &mut Catalogue,
+        inventory: &mut Inventory,
     ) -> PluginResult<Self> {
         let name = file_name(path);
         let wrong = |what: String| {
@@ -102,17 +138,17 @@ impl AseLmdb {
             memory: small.then(Vec::new),
         };
         for rows in rows.chunks(ROWS_AT_ONCE) {
-            this.index(rows, source, settings, catalogue)?;
+            this.index(rows, source, settings, inventory)?;
         }
         Ok(this)
     }
 
     fn index(
         &mut self,
-        rows: &[(u64, Value)],
+        rows: &[(u64, ValuePlace)],
         source: u32,
         settings: &Settings,
-        catalogue: &mut Catalogue,
+        inventory: &mut Inventory,
     ) -> PluginResult<()> {
         let raw: Vec<(u64, Vec<u8>)> = rows
             .iter()
@@ -126,7 +162,7 @@ impl AseLmdb {
             let parsed = match parsed? {
                 Parsed::Row(parsed) => parsed,
                 Parsed::Skip(why) => {
-                    catalogue.skip(why, 1);
+                    inventory.skip(why, 1);
                     continue;
                 }
             };
@@ -136,10 +172,10 @@ impl AseLmdb {
                 species: &parsed.conformation.species,
                 ..Identity::default()
             };
-            let molecule = match catalogue.admit(&identity, settings)? {
+            let molecule = match inventory.admit(&identity, settings)? {
                 Ok(molecule) => molecule,
                 Err(why) => {
-                    catalogue.skip(why, 1);
+                    inventory.skip(why, 1);
                     continue;
                 }
             };
@@ -147,11 +183,11 @@ impl AseLmdb {
                 .limits
                 .admit(parsed.conformation.forces.iter().copied())
             {
-                catalogue.skip(Skip::Force, 1);
+                inventory.skip(Skip::Force, 1);
                 continue;
             }
             let atoms = parsed.conformation.species.len() as u32;
-            catalogue.frames.push(Frame {
+            inventory.frames.push(Frame {
                 source,
                 molecule,
                 atoms,
@@ -165,51 +201,27 @@ impl AseLmdb {
         Ok(())
     }
 
-    fn bytes(&mut self, id: u64, value: Value) -> PluginResult<Vec<u8>> {
+    fn bytes(&mut self, id: u64, value: ValuePlace) -> PluginResult<Vec<u8>> {
         self.lmdb
             .value(value)
             .map_err(|what| bad_data(&self.name, &format!("row {id}"), what, DAMAGED))
     }
 
     fn parse(&self, id: u64, bytes: &[u8]) -> PluginResult<Parsed> {
-        let row: Row = self.json(id, bytes)?;
+        let row: AseRow = self.json(id, bytes)?;
         let species = row
-            .numbers
-            .values()
-            .map(|v| v.into_iter().map(|z| z as u8).collect::<Vec<u8>>());
-        let species = species
-            .filter(|s| s.iter().all(|z| (1..=118).contains(z)))
+            .species()
             .ok_or_else(|| self.wrong(id, "\"numbers\" is no list of elements"))?;
         if species.len() < 2 {
             return Ok(Parsed::Skip(Skip::OneAtom));
         }
-        let periodic = row
-            .pbc
-            .as_ref()
-            .and_then(Array::values)
-            .is_some_and(|p| p.iter().any(|&p| p != 0.0));
-        if periodic && !self.ignore_pbc {
+        if row.is_periodic() && !self.ignore_pbc {
             return Ok(Parsed::Skip(Skip::Periodic));
         }
-        let info = |key: &str| {
-            row.data
-                .get("info")
-                .and_then(|i| i.get(key))
-                .or_else(|| row.key_value_pairs.get(key))
-                .or_else(|| row.data.get(key))
-        };
-        let Some(forces) = row
-            .rest
-            .get(&self.forces_key)
-            .or_else(|| info(&self.forces_key))
-        else {
+        let Some(forces) = row.label(&self.forces_key) else {
             return Ok(Parsed::Skip(Skip::NoForces));
         };
-        let Some(energy) = row
-            .rest
-            .get(&self.energy_key)
-            .or_else(|| info(&self.energy_key))
-        else {
+        let Some(energy) = row.label(&self.energy_key) else {
             return Ok(Parsed::Skip(Skip::NoEnergy));
         };
         let energy = energy
@@ -217,35 +229,25 @@ impl AseLmdb {
             .or_else(|| single(energy))
             .filter(|&e| is_usable(e))
             .ok_or_else(|| self.wrong(id, "the energy is no finite number"))?;
-        let forces = Array::deserialize(forces).ok().and_then(|a| a.values());
-        let conformation = Conformation {
-            positions: self.vectors(
-                id,
-                "positions",
-                row.positions.values(),
-                species.len(),
-                self.units.length,
-            )?,
-            forces: self.vectors(
-                id,
-                &self.forces_key,
-                forces,
-                species.len(),
-                self.units.force,
-            )?,
-            energy: energy * self.units.energy,
-            species,
-        };
-        let text = |key: &str| info(key).and_then(|v| v.as_str()).map(ToOwned::to_owned);
-        let charge = info("charge").and_then(Json::as_f64);
+        let forces = NdArray::deserialize(forces).ok().and_then(|a| a.values());
+        let vectors = |name, values, factor| self.vectors(id, name, values, species.len(), factor);
+        let (positions, forces) = (
+            vectors("positions", row.positions.values(), self.units.length)?,
+            vectors(&self.forces_key, forces, self.units.force)?,
+        );
         Ok(Parsed::Row(Box::new(ParsedRow {
-            conformation,
-            smiles: text("smiles").or_else(|| text("SMILES")),
-            charge,
+            conformation: Conformation {
+                positions,
+                forces,
+                energy: energy * self.units.energy,
+                species,
+            },
+            smiles: row.text("smiles").or_else(|| row.text("SMILES")),
+            charge: row.info("charge").and_then(Json::as_f64),
         })))
     }
 
-    fn json(&self, id: u64, bytes: &[u8]) -> PluginResult<Row> {
+    fn json(&self, id: u64, bytes: &[u8]) -> PluginResult<AseRow> {
         let mut text = Vec::new();
         if let Err(e) = ZlibDecoder::new(bytes)
             .take(MAX_ROW_BYTES)
@@ -312,7 +314,7 @@ impl AseLmdb {
 
 /// A number that was written as an array of one element.
 fn single(value: &Json) -> Option<f64> {
-    let values = Array::deserialize(value).ok()?.values()?;
+    let values = NdArray::deserialize(value).ok()?.values()?;
     if let [one] = values[..] {
         Some(one)
     } else {
@@ -331,10 +333,14 @@ struct ParsedRow {
     charge: Option<f64>,
 }
 
-type Entries = HashMap<Vec<u8>, Value>;
+type Entries = HashMap<Vec<u8>, ValuePlace>;
 
 /// Rows 1..nextid in order of their numbers (keys are text, so "10" lies before "2"), without the deleted ones.
-fn row_places(name: &str, lmdb: &mut Lmdb, entries: &Entries) -> PluginResult<Vec<(u64, Value)>> {
+fn row_places(
+    name: &str,
+    lmdb: &mut Lmdb,
+    entries: &Entries,
+) -> PluginResult<Vec<(u64, ValuePlace)>> {
     let mut json = |key: &str| -> PluginResult<Option<Json>> {
         let Some(&value) = entries.get(key.as_bytes()) else {
             return Ok(None);
@@ -434,11 +440,11 @@ mod tests {
         let read = |small_file_bytes| {
             let mut settings = Settings::new(crate::Options::default()).unwrap();
             settings.small_file_bytes = small_file_bytes;
-            let mut catalogue = Catalogue::default();
-            let mut rows = AseLmdb::open(&path, 0, &settings, &mut catalogue).unwrap();
+            let mut inventory = Inventory::default();
+            let mut rows = AseLmdb::open(&path, 0, &settings, &mut inventory).unwrap();
             assert_eq!(rows.memory.is_none(), small_file_bytes == 0);
             let mut into = Conformation::default();
-            catalogue
+            inventory
                 .frames
                 .iter()
                 .map(|f| {

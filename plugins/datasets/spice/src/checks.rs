@@ -1,6 +1,6 @@
 //! What the dataset finds out about itself when it is opened: units, signs, distances, what was left out.
 
-use crate::catalogue::{Catalogue, Conformation};
+use crate::inventory::{Conformation, Inventory};
 use equivbench_dataset_tools::elements;
 use equivbench_plugin::DataCheck;
 use std::collections::BTreeMap;
@@ -147,9 +147,9 @@ impl BondForce {
 }
 
 /// Counts: what is there and what was left out.
-pub(crate) fn counts(catalogue: &Catalogue, by_frame: bool) -> Vec<DataCheck> {
+pub(crate) fn counts(inventory: &Inventory, by_frame: bool) -> Vec<DataCheck> {
     let formulas =
-        !catalogue.molecules.is_empty() && catalogue.molecules.iter().all(|m| !m.contains(' '));
+        !inventory.molecules.is_empty() && inventory.molecules.iter().all(|m| !m.contains(' '));
     let about = match (by_frame, formulas) {
         (true, _) => {
             "too few molecules to keep apart (or split_by = \"frame\"): splits are contiguous blocks of frames, so neighbours in time lie on both sides of a border"
@@ -163,15 +163,15 @@ pub(crate) fn counts(catalogue: &Catalogue, by_frame: bool) -> Vec<DataCheck> {
     };
     let mut checks = vec![check(
         "molecules",
-        catalogue.molecules.len() as f64,
+        inventory.molecules.len() as f64,
         "",
         true,
         about.into(),
     )];
-    for (why, n) in &catalogue.skipped {
+    for (why, n) in &inventory.skipped {
         checks.push(check("left out", *n as f64, "", true, why.about().into()));
     }
-    let names: Vec<&str> = catalogue
+    let names: Vec<&str> = inventory
         .elements
         .iter()
         .map(|&z| elements::symbol(z))

@@ -2,7 +2,7 @@
 //! data; this reader serves tools that label them, and its bond check finds rows that do not follow the SMILES.
 
 use crate::{
-    hdf5::{Hdf5, Molecule},
+    hdf5::{Hdf5, MoleculeGroup},
     units,
 };
 use equivbench_dataset_tools::{elements::covalent_radius, is_usable, smiles};
@@ -121,7 +121,7 @@ pub fn check_bonds(path: &Path) -> PluginResult<BondReport> {
     Ok(report)
 }
 
-fn read(group: &Molecule<'_>, name: &str) -> PluginResult<Option<ConformationGroup>> {
+fn read(group: &MoleculeGroup<'_>, name: &str) -> PluginResult<Option<ConformationGroup>> {
     const REMEDY: &str = "this is not a conformation file of the SPICE repository";
     let missing = |what: &str| {
         group.wrong(

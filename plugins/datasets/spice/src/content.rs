@@ -84,11 +84,11 @@ impl ContentHash {
     }
 
     /// What the index pass found: molecules and sizes of all conformations.
-    pub(crate) fn index(&mut self, catalogue: &crate::catalogue::Catalogue) {
-        for molecule in &catalogue.molecules {
+    pub(crate) fn index(&mut self, inventory: &crate::inventory::Inventory) {
+        for molecule in &inventory.molecules {
             self.bytes(molecule.as_bytes());
         }
-        for frame in &catalogue.frames {
+        for frame in &inventory.frames {
             self.hasher.update(frame.source.to_le_bytes());
             self.hasher.update(frame.molecule.to_le_bytes());
             self.hasher.update(frame.atoms.to_le_bytes());

@@ -1,7 +1,7 @@
 //! The sample that the plugin carries: 2,082 conformations of 694 drug-like molecules, labelled with GFN2-xTB (see `data/README.md`).
 
 use crate::{
-    catalogue::{Catalogue, Conformation, Frame, Identity, Skip},
+    inventory::{Conformation, Frame, Identity, Inventory, Skip},
     options::Settings,
     source::Source,
     units::Units,
@@ -50,16 +50,16 @@ impl Embedded {
     pub(crate) fn open(
         source: u32,
         settings: &Settings,
-        catalogue: &mut Catalogue,
+        inventory: &mut Inventory,
     ) -> PluginResult<Self> {
-        Self::parse(BYTES, source, settings, catalogue)
+        Self::parse(BYTES, source, settings, inventory)
     }
 
     fn parse(
         bytes: &[u8],
         source: u32,
         settings: &Settings,
-        catalogue: &mut Catalogue,
+        inventory: &mut Inventory,
     ) -> PluginResult<Self> {
         let mut body = Vec::new();
         flate2::read::GzDecoder::new(bytes)
@@ -105,7 +105,7 @@ impl Embedded {
             &header.subset,
             source,
             settings,
-            catalogue,
+            inventory,
         )?;
         Ok(sample)
     }
@@ -116,7 +116,7 @@ impl Embedded {
         subset: &str,
         source: u32,
         settings: &Settings,
-        catalogue: &mut Catalogue,
+        inventory: &mut Inventory,
     ) -> PluginResult<()> {
         let mut atom = 0;
         for (i, molecule) in molecules.iter().enumerate() {
@@ -128,7 +128,7 @@ impl Embedded {
                 charge: None,
                 species: &molecule.atomic_numbers,
             };
-            let admitted = catalogue.admit(&identity, settings)?;
+            let admitted = inventory.admit(&identity, settings)?;
             for _ in 0..molecule.conformations {
                 let place = self.conformations.len();
                 self.conformations.push((i as u32, atom));
@@ -137,9 +137,9 @@ impl Embedded {
                     .map(|&g| f64::from(g) * self.units.force);
                 atom += atoms;
                 match admitted {
-                    Err(why) => catalogue.skip(why, 1),
-                    Ok(_) if !settings.limits.admit(forces) => catalogue.skip(Skip::Force, 1),
-                    Ok(molecule) => catalogue.frames.push(Frame {
+                    Err(why) => inventory.skip(why, 1),
+                    Ok(_) if !settings.limits.admit(forces) => inventory.skip(Skip::Force, 1),
+                    Ok(molecule) => inventory.frames.push(Frame {
                         source,
                         molecule,
                         atoms: atoms as u32,
@@ -216,11 +216,11 @@ mod tests {
         let settings = Settings::new(crate::Options::default()).unwrap();
         for length in (0..BYTES.len()).step_by(BYTES.len() / 40) {
             assert!(
-                Embedded::parse(&BYTES[..length], 0, &settings, &mut Catalogue::default()).is_err(),
+                Embedded::parse(&BYTES[..length], 0, &settings, &mut Inventory::default()).is_err(),
                 "{length}"
             );
         }
-        assert!(Embedded::parse(BYTES, 0, &settings, &mut Catalogue::default()).is_ok());
+        assert!(Embedded::parse(BYTES, 0, &settings, &mut Inventory::default()).is_ok());
     }
 
     #[test]

@@ -90,10 +90,14 @@ impl Hdf5 {
     }
 
     /// A group below the root.
-    pub(crate) fn group<'a>(&'a self, root: &Group, name: &'a str) -> PluginResult<Molecule<'a>> {
+    pub(crate) fn group<'a>(
+        &'a self,
+        root: &Group,
+        name: &'a str,
+    ) -> PluginResult<MoleculeGroup<'a>> {
         let place = format!("group \"{name}\"");
         let group = fenced(&self.name, &place, || root.group(name))?;
-        Ok(Molecule {
+        Ok(MoleculeGroup {
             file: &self.name,
             place,
             group,
@@ -102,13 +106,13 @@ impl Hdf5 {
 }
 
 /// One group of a file: a molecule.
-pub(crate) struct Molecule<'a> {
+pub(crate) struct MoleculeGroup<'a> {
     file: &'a str,
     place: String,
     group: Group,
 }
 
-impl Molecule<'_> {
+impl MoleculeGroup<'_> {
     /// A dataset, or `None` if the group has none of this name.
     pub(crate) fn dataset(&self, name: &str) -> PluginResult<Option<Dataset>> {
         match fenced_raw(|| self.group.dataset(name)) {

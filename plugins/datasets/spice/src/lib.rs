@@ -7,7 +7,7 @@
 //! | `source` | which files a path names, which format each has |
 //! | `release`, `xyz`, `aselmdb`, `embedded` | one format each |
 //! | `hdf5`, `lmdb`, `lru` | what these stand on |
-//! | `catalogue`, `split` | molecules, conformations, filters; train, valid, test by molecule |
+//! | `inventory`, `split` | molecules, conformations, filters; train, valid, test by molecule |
 //! | `checks`, `content` | the dataset's report on itself; its hash |
 //! | [`conformations`], [`units`] | SPICE's unlabelled files and what reading them needs |
 //!
@@ -22,12 +22,12 @@
 //! ```
 
 mod aselmdb;
-mod catalogue;
 mod checks;
 pub mod conformations;
 mod content;
 mod embedded;
 mod hdf5;
+mod inventory;
 mod lmdb;
 mod lru;
 mod options;
@@ -38,8 +38,8 @@ mod split;
 pub mod units;
 mod xyz;
 
-pub use catalogue::Conformation;
 pub use equivbench_dataset_tools::{elements, smiles};
+pub use inventory::Conformation;
 pub use options::Options;
 pub use spice::Spice;
 

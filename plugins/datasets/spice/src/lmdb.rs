@@ -36,7 +36,7 @@ pub(crate) struct Lmdb {
 
 /// Where a value lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Value {
+pub(crate) struct ValuePlace {
     offset: u64,
     bytes: u32,
 }
@@ -67,7 +67,7 @@ impl Lmdb {
     }
 
     /// All keys in order, each with the place of its value.
-    pub(crate) fn entries(&mut self) -> Result<Vec<(Vec<u8>, Value)>> {
+    pub(crate) fn entries(&mut self) -> Result<Vec<(Vec<u8>, ValuePlace)>> {
         let mut out = Vec::new();
         let mut visited = 0;
         if let Some(root) = self.root {
@@ -77,7 +77,7 @@ impl Lmdb {
     }
 
     /// The bytes of a value.
-    pub(crate) fn value(&mut self, value: Value) -> Result<Vec<u8>> {
+    pub(crate) fn value(&mut self, value: ValuePlace) -> Result<Vec<u8>> {
         read_at(&mut self.file, value.offset, value.bytes as usize)
     }
 
@@ -86,7 +86,7 @@ impl Lmdb {
         number: u64,
         depth: usize,
         visited: &mut u64,
-        out: &mut Vec<(Vec<u8>, Value)>,
+        out: &mut Vec<(Vec<u8>, ValuePlace)>,
     ) -> Result<()> {
         *visited += 1;
         if depth > MAX_DEPTH || *visited > self.pages {
@@ -116,7 +116,7 @@ impl Lmdb {
         Ok(())
     }
 
-    fn leaf(&mut self, page: &[u8], number: u64, at: usize) -> Result<(Vec<u8>, Value)> {
+    fn leaf(&mut self, page: &[u8], number: u64, at: usize) -> Result<(Vec<u8>, ValuePlace)> {
         let field = |offset| u16_at(page, at + offset).ok_or_else(|| broken(number));
         let bytes = u32::from(field(0)?) | u32::from(field(2)?) << 16;
         let (flags, key_bytes) = (field(4)?, usize::from(field(6)?));
@@ -135,7 +135,7 @@ impl Lmdb {
                 .ok_or_else(|| broken(number))?;
             return Ok((
                 key,
-                Value {
+                ValuePlace {
                     offset: number * self.page_bytes as u64 + data as u64,
                     bytes,
                 },
@@ -152,7 +152,7 @@ impl Lmdb {
                 "a value of {bytes} bytes reaches beyond the end of the file"
             ));
         }
-        Ok((key, Value { offset, bytes }))
+        Ok((key, ValuePlace { offset, bytes }))
     }
 
     fn page(&mut self, number: u64) -> Result<Vec<u8>> {

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 
 /// Values by number.
 pub(crate) struct Lru<V> {
-    entries: HashMap<u32, Entry<V>>,
+    entries: HashMap<u32, CachedValue<V>>,
     capacity: usize,
     bytes: usize,
     clock: u64,
 }
 
-struct Entry<V> {
+struct CachedValue<V> {
     value: V,
     bytes: usize,
     used: u64,
@@ -44,7 +44,7 @@ impl<V> Lru<V> {
         self.bytes += bytes;
         if let Some(old) = self.entries.insert(
             key,
-            Entry {
+            CachedValue {
                 value,
                 bytes,
                 used: self.clock,

@@ -144,23 +144,7 @@ impl ForceLimits {
 impl Settings {
     pub(crate) fn new(options: Options) -> PluginResult<Self> {
         check_fractions(&options)?;
-        let positive = [
-            ("max_gradient_component", options.max_gradient_component),
-            ("max_force_norm", options.max_force_norm),
-        ];
-        if let Some((name, value)) = positive
-            .into_iter()
-            .find_map(|(n, v)| v.filter(|v| *v <= 0.0 || v.is_nan()).map(|v| (n, v)))
-        {
-            return Err(bad(format!(
-                "{name} = {value} must be positive; leave it out to keep all conformations"
-            )));
-        }
-        if options.max_train_samples == Some(0) {
-            return Err(bad(
-                "max_train_samples = 0 leaves nothing to train on; leave it out to use all".into(),
-            ));
-        }
+        check_limits(&options)?;
         Ok(Self {
             split_by: choose(
                 "split_by",
@@ -229,6 +213,28 @@ impl Settings {
 
 fn bad(what: String) -> PluginError {
     PluginError::BadRequest(format!("[dataset] {what}"))
+}
+
+/// Limits that would leave out everything are mistakes.
+fn check_limits(options: &Options) -> PluginResult<()> {
+    let positive = [
+        ("max_gradient_component", options.max_gradient_component),
+        ("max_force_norm", options.max_force_norm),
+    ];
+    if let Some((name, value)) = positive
+        .into_iter()
+        .find_map(|(n, v)| v.filter(|v| *v <= 0.0 || v.is_nan()).map(|v| (n, v)))
+    {
+        return Err(bad(format!(
+            "{name} = {value} must be positive; leave it out to keep all conformations"
+        )));
+    }
+    if options.max_train_samples == Some(0) {
+        return Err(bad(
+            "max_train_samples = 0 leaves nothing to train on; leave it out to use all".into(),
+        ));
+    }
+    Ok(())
 }
 
 fn check_fractions(options: &Options) -> PluginResult<()> {

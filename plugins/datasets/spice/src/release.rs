@@ -2,8 +2,8 @@
 //! opening looks at names, shapes, atomic numbers and SMILES; coordinates are read when they are asked for.
 
 use crate::{
-    catalogue::{Catalogue, Conformation, Frame, Identity, Skip},
-    hdf5::{Hdf5, Molecule, Numbers},
+    hdf5::{Hdf5, MoleculeGroup, Numbers},
+    inventory::{Conformation, Frame, Identity, Inventory, Skip},
     lru::Lru,
     options::{ForceLimits, Settings},
     source::Source,
@@ -53,7 +53,7 @@ struct Arrays {
 }
 
 /// What the index pass learns of a group.
-struct Found {
+struct GroupFacts {
     species: Vec<u8>,
     smiles: Option<String>,
     subset: Option<String>,
@@ -66,7 +66,7 @@ impl Release {
         path: &Path,
         source: u32,
         settings: &Settings,
-        catalogue: &mut Catalogue,
+        inventory: &mut Inventory,
     ) -> PluginResult<Self> {
         let file = Hdf5::open(path)?;
         let names = file.group_names()?;
@@ -108,7 +108,7 @@ impl Release {
         }
         release.read_attributes(&names, settings)?;
         for names in names.chunks(GROUPS_PER_OPENING) {
-            release.index(names, source, settings, catalogue)?;
+            release.index(names, source, settings, inventory)?;
             release.file.reopen()?;
         }
         Ok(release)
@@ -178,7 +178,7 @@ impl Release {
     }
 
     /// A dataset of labels, or an error that says which names there are.
-    fn labels(&self, group: &Molecule<'_>, key: &str) -> PluginResult<hdf5_reader::Dataset> {
+    fn labels(&self, group: &MoleculeGroup<'_>, key: &str) -> PluginResult<hdf5_reader::Dataset> {
         if let Some(dataset) = group.dataset(key)? {
             return Ok(dataset);
         }
@@ -212,16 +212,16 @@ impl Release {
         names: &[String],
         source: u32,
         settings: &Settings,
-        catalogue: &mut Catalogue,
+        inventory: &mut Inventory,
     ) -> PluginResult<()> {
         let root = self.file.root()?;
-        let found: Vec<PluginResult<Option<Found>>> = names
+        let found: Vec<PluginResult<Option<GroupFacts>>> = names
             .par_iter()
             .map(|name| self.look(&self.file.group(&root, name)?))
             .collect();
         for (name, found) in names.iter().zip(found) {
             let Some(found) = found? else {
-                catalogue.skip(Skip::EmptyGroup, 1);
+                inventory.skip(Skip::EmptyGroup, 1);
                 continue;
             };
             let identity = Identity {
@@ -231,10 +231,10 @@ impl Release {
                 charge: None,
                 species: &found.species,
             };
-            let molecule = match catalogue.admit(&identity, settings)? {
+            let molecule = match inventory.admit(&identity, settings)? {
                 Ok(molecule) => molecule,
                 Err(why) => {
-                    catalogue.skip(why, found.conformations as u64);
+                    inventory.skip(why, found.conformations as u64);
                     continue;
                 }
             };
@@ -245,10 +245,10 @@ impl Release {
                     .as_ref()
                     .is_some_and(|admitted| !admitted[row])
                 {
-                    catalogue.skip(Skip::Force, 1);
+                    inventory.skip(Skip::Force, 1);
                     continue;
                 }
-                catalogue.frames.push(Frame {
+                inventory.frames.push(Frame {
                     source,
                     molecule,
                     atoms: found.species.len() as u32,
@@ -265,7 +265,7 @@ impl Release {
     }
 
     /// Names, shapes and numbers of one group; `None` if it has no conformations.
-    fn look(&self, group: &Molecule<'_>) -> PluginResult<Option<Found>> {
+    fn look(&self, group: &MoleculeGroup<'_>) -> PluginResult<Option<GroupFacts>> {
         let Some(positions) = group.dataset("conformations")? else {
             return Err(group.wrong(
                 format!(
@@ -307,7 +307,7 @@ impl Release {
         } else {
             None
         };
-        Ok(Some(Found {
+        Ok(Some(GroupFacts {
             species,
             smiles: group.text("smiles")?,
             subset: group.text("subset")?,
@@ -318,7 +318,7 @@ impl Release {
 
     fn within_limits(
         &self,
-        group: &Molecule<'_>,
+        group: &MoleculeGroup<'_>,
         forces: &hdf5_reader::Dataset,
         row: usize,
     ) -> PluginResult<Vec<bool>> {

@@ -2,7 +2,7 @@
 
 use crate::{
     aselmdb::AseLmdb,
-    catalogue::{Catalogue, Conformation},
+    inventory::{Conformation, Inventory},
     lmdb,
     options::Settings,
     release::Release,
@@ -150,7 +150,7 @@ pub(crate) fn file_stem(path: &Path) -> String {
     name[..name.len() - length].to_owned()
 }
 
-/// Opens a file in the format that its first bytes show and adds its conformations to the catalogue.
+/// Opens a file in the format that its first bytes show and adds its conformations to the inventory.
 ///
 /// # Errors
 /// A foreign format (with the way to convert it), damage, or what the reader of the format refuses.
@@ -158,15 +158,15 @@ pub(crate) fn open(
     path: &Path,
     number: u32,
     settings: &Settings,
-    catalogue: &mut Catalogue,
+    inventory: &mut Inventory,
 ) -> PluginResult<Box<dyn Source>> {
     let name = file_name(path);
     let head = read_head(path)?;
     match sniff(&head) {
-        Some(Format::Hdf5) => Ok(Box::new(Release::open(path, number, settings, catalogue)?)),
-        Some(Format::Lmdb) => Ok(Box::new(AseLmdb::open(path, number, settings, catalogue)?)),
+        Some(Format::Hdf5) => Ok(Box::new(Release::open(path, number, settings, inventory)?)),
+        Some(Format::Lmdb) => Ok(Box::new(AseLmdb::open(path, number, settings, inventory)?)),
         Some(Format::Text) => Ok(Box::new(ExtendedXyz::open(
-            path, number, settings, catalogue,
+            path, number, settings, inventory,
         )?)),
         Some(Format::Foreign(what, remedy)) => Err(bad_data(&name, "", what, remedy)),
         None if head.is_empty() => Err(bad_data(&name, "", "the file is empty", "fetch it again")),

@@ -1,10 +1,10 @@
 //! The dataset behind the boundary: opens the sources, divides them, surveys them, fills batches.
 
 use crate::{
-    catalogue::{Catalogue, Conformation, Frame},
     checks::{self, Survey, check},
     content::ContentHash,
     embedded::{self, Embedded},
+    inventory::{Conformation, Frame, Inventory},
     options::{Normalisation, Options, Settings},
     source::{self, Source},
     split::{self, Splits},
@@ -36,7 +36,7 @@ const READ_AT_ONCE: usize = 256;
 
 /// Force-field data in SPICE's formats, or the embedded sample.
 pub struct Spice {
-    catalogue: Catalogue,
+    inventory: Inventory,
     sources: Vec<Box<dyn Source>>,
     splits: Splits,
     scratch: Conformation,
@@ -59,7 +59,7 @@ impl Spice {
     /// # Errors
     /// An unknown split or an index beyond it.
     pub fn molecule(&self, split: &str, index: u64) -> PluginResult<&str> {
-        Ok(&self.catalogue.molecules[self.frame(split, index)?.molecule as usize])
+        Ok(&self.inventory.molecules[self.frame(split, index)?.molecule as usize])
     }
 
     fn frame(&self, split: &str, index: u64) -> PluginResult<Frame> {
@@ -87,7 +87,7 @@ impl Spice {
                 found.frames.len()
             ))
         })?;
-        Ok(self.catalogue.frames[*frame as usize])
+        Ok(self.inventory.frames[*frame as usize])
     }
 
     fn read(&mut self, frame: Frame) -> PluginResult<()> {
@@ -159,17 +159,17 @@ impl DatasetPlugin for Spice {
 
     fn open(options: Options, seed: u64) -> PluginResult<Self> {
         let settings = Settings::new(options)?;
-        let mut catalogue = Catalogue::default();
-        let mut opened = Opened::open(&settings, &mut catalogue)?;
-        catalogue.finish(&opened.files, &settings)?;
-        let splits = split::divide(&catalogue, &settings, seed)?;
+        let mut inventory = Inventory::default();
+        let mut opened = OpenSources::open(&settings, &mut inventory)?;
+        inventory.finish(&opened.files, &settings)?;
+        let splits = split::divide(&inventory, &settings, seed)?;
         if !opened.small {
-            opened.hash.index(&catalogue);
+            opened.hash.index(&inventory);
         }
-        let survey = opened.survey(&catalogue)?;
-        let descriptor = opened.describe(&settings, &catalogue, &splits, &survey)?;
+        let survey = opened.survey(&inventory)?;
+        let descriptor = opened.describe(&settings, &inventory, &splits, &survey)?;
         Ok(Self {
-            catalogue,
+            inventory,
             sources: opened.sources,
             splits,
             scratch: Conformation::default(),
@@ -292,7 +292,7 @@ fn fields() -> Vec<FieldDescriptor> {
 }
 
 /// Open sources and what is known of them as a whole.
-struct Opened {
+struct OpenSources {
     sources: Vec<Box<dyn Source>>,
     hash: ContentHash,
     /// File names, for tables and messages.
@@ -302,12 +302,12 @@ struct Opened {
     embedded: bool,
 }
 
-impl Opened {
-    fn open(settings: &Settings, catalogue: &mut Catalogue) -> PluginResult<Self> {
+impl OpenSources {
+    fn open(settings: &Settings, inventory: &mut Inventory) -> PluginResult<Self> {
         let mut hash = ContentHash::new(settings);
         let Some(path) = &settings.options.path else {
             hash.bytes(embedded::BYTES);
-            let source = Embedded::open(0, settings, catalogue)?;
+            let source = Embedded::open(0, settings, inventory)?;
             let (files, stem) = (embedded::FILE.to_owned(), "spice-mini".to_owned());
             return Ok(Self {
                 sources: vec![Box::new(source)],
@@ -321,7 +321,7 @@ impl Opened {
         let paths = source::expand(path)?;
         let (mut sources, mut small) = (Vec::new(), true);
         for (number, path) in paths.iter().enumerate() {
-            sources.push(source::open(path, number as u32, settings, catalogue)?);
+            sources.push(source::open(path, number as u32, settings, inventory)?);
             hash.file(path)?;
             small &= std::fs::metadata(path).is_ok_and(|m| m.len() <= settings.small_file_bytes);
         }
@@ -337,20 +337,20 @@ impl Opened {
 
     /// Looks at all of the data if they are small, at a sample otherwise. Small files are read completely in any case, so that a
     /// number that is not finite is found now.
-    fn survey(&mut self, catalogue: &Catalogue) -> PluginResult<Survey> {
+    fn survey(&mut self, inventory: &Inventory) -> PluginResult<Survey> {
         let mut survey = Survey::new();
-        let atoms: u64 = catalogue.frames.iter().map(|f| u64::from(f.atoms)).sum();
+        let atoms: u64 = inventory.frames.iter().map(|f| u64::from(f.atoms)).sum();
         if self.small && atoms <= SURVEYED_ATOMS {
-            visit(&mut self.sources, &catalogue.frames, |c| survey.add(c))?;
+            visit(&mut self.sources, &inventory.frames, |c| survey.add(c))?;
             return Ok(survey);
         }
         visit(
             &mut self.sources,
-            &spread(&catalogue.frames, SURVEYED),
+            &spread(&inventory.frames, SURVEYED),
             |c| survey.add(c),
         )?;
         if self.small {
-            visit(&mut self.sources, &catalogue.frames, |_| ())?;
+            visit(&mut self.sources, &inventory.frames, |_| ())?;
         }
         Ok(survey)
     }
@@ -358,16 +358,16 @@ impl Opened {
     fn describe(
         &mut self,
         settings: &Settings,
-        catalogue: &Catalogue,
+        inventory: &Inventory,
         splits: &Splits,
         survey: &Survey,
     ) -> PluginResult<DatasetDescriptor> {
-        let provenance = self.provenance(catalogue);
+        let provenance = self.provenance(inventory);
         let hash = std::mem::replace(&mut self.hash, ContentHash::new(settings)).finish();
         let (normalisers, normalisation) =
-            self.normalisers(settings, catalogue, splits, provenance.is_spice)?;
+            self.normalisers(settings, inventory, splits, provenance.is_spice)?;
         let mut checks = self.about_sources();
-        checks.extend(checks::counts(catalogue, splits.by_frame));
+        checks.extend(checks::counts(inventory, splits.by_frame));
         checks.extend(survey.checks());
         checks.push(normalisation);
         Ok(DatasetDescriptor {
@@ -411,7 +411,7 @@ impl Opened {
         self.sources.iter().map(|s| line(s.as_ref())).collect()
     }
 
-    fn provenance(&self, catalogue: &Catalogue) -> Provenance {
+    fn provenance(&self, inventory: &Inventory) -> Provenance {
         let unknown = || "not stated in the file".to_owned();
         if self.embedded {
             let level = self.sources[0].level().unwrap_or_default().to_owned();
@@ -439,7 +439,7 @@ impl Opened {
                 is_spice: false,
             };
         }
-        let subsets = &catalogue.subsets;
+        let subsets = &inventory.subsets;
         let spice = self.sources.iter().all(|s| s.is_release())
             && !subsets.is_empty()
             && subsets
@@ -459,7 +459,7 @@ impl Opened {
     fn normalisers(
         &mut self,
         settings: &Settings,
-        catalogue: &Catalogue,
+        inventory: &Inventory,
         splits: &Splits,
         is_spice: bool,
     ) -> PluginResult<(BTreeMap<String, Normaliser>, DataCheck)> {
@@ -476,7 +476,7 @@ impl Opened {
                     .frames
                     .iter()
                     .take(NORMALISED)
-                    .map(|&f| catalogue.frames[f as usize])
+                    .map(|&f| inventory.frames[f as usize])
                     .collect();
                 let (forces, energy) = from_data(&mut self.sources, &frames)?;
                 (

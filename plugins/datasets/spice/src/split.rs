@@ -1,7 +1,7 @@
 //! Splits: whole molecules by a seeded hash order, or contiguous blocks of a trajectory; then a seeded order inside each split.
 
 use crate::{
-    catalogue::Catalogue,
+    inventory::Inventory,
     options::{Options, Settings, SplitBy},
 };
 use equivbench_dataset_tools::split::{self as groups, Draws, NAMES};
@@ -30,23 +30,23 @@ const MIN_MOLECULES: usize = 3;
 /// Keeps the draws of this dataset apart from those of others.
 const DOMAIN: &str = "equivbench-spice split\0";
 
-/// Divides the frames of a catalogue.
+/// Divides the frames of an inventory.
 ///
 /// # Errors
 /// A split that would be empty.
 pub(crate) fn divide(
-    catalogue: &Catalogue,
+    inventory: &Inventory,
     settings: &Settings,
     seed: u64,
 ) -> PluginResult<Splits> {
-    let molecules = catalogue.molecules.len();
+    let molecules = inventory.molecules.len();
     let by_frame = match settings.split_by {
         SplitBy::Frame => true,
         SplitBy::Molecule => false,
         SplitBy::Auto => molecules < MIN_MOLECULES,
     };
     let units = if by_frame {
-        catalogue.frames.len()
+        inventory.frames.len()
     } else {
         molecules
     };
@@ -56,7 +56,7 @@ pub(crate) fn divide(
     let part_of_unit = if by_frame {
         blocks(sizes, units)
     } else {
-        groups::parts(&draws.order("molecule", &catalogue.molecules), sizes)
+        groups::parts(&draws.order("molecule", &inventory.molecules), sizes)
     };
     let mut splits: Vec<Split> = NAMES
         .map(|name| Split {
@@ -66,7 +66,7 @@ pub(crate) fn divide(
         })
         .into_iter()
         .collect();
-    for (i, frame) in catalogue.frames.iter().enumerate() {
+    for (i, frame) in inventory.frames.iter().enumerate() {
         let unit = if by_frame { i } else { frame.molecule as usize };
         if let Some(part) = part_of_unit[unit] {
             splits[part].frames.push(i as u32);
@@ -85,7 +85,7 @@ pub(crate) fn divide(
         split.groups = split
             .frames
             .iter()
-            .map(|&f| catalogue.frames[f as usize].molecule)
+            .map(|&f| inventory.frames[f as usize].molecule)
             .collect::<HashSet<_>>()
             .len() as u64;
     }
@@ -123,21 +123,21 @@ fn blocks([train, valid, test]: [usize; 3], units: usize) -> Vec<Option<usize>> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalogue::Frame;
+    use crate::inventory::Frame;
 
-    fn catalogue(molecules: u32, frames_each: u64) -> Catalogue {
+    fn inventory(molecules: u32, frames_each: u64) -> Inventory {
         let frame = |molecule, place| Frame {
             source: 0,
             molecule,
             atoms: 3,
             place,
         };
-        let mut catalogue = Catalogue::default();
-        catalogue.molecules = (0..molecules).map(|m| format!("molecule {m}")).collect();
-        catalogue.frames = (0..molecules)
+        let mut inventory = Inventory::default();
+        inventory.molecules = (0..molecules).map(|m| format!("molecule {m}")).collect();
+        inventory.frames = (0..molecules)
             .flat_map(|m| (0..frames_each).map(move |p| frame(m, p)))
             .collect();
-        catalogue
+        inventory
     }
 
     fn split(
@@ -149,7 +149,7 @@ mod tests {
         let mut options = Options::default();
         change(&mut options);
         divide(
-            &catalogue(molecules, frames_each),
+            &inventory(molecules, frames_each),
             &Settings::new(options).unwrap(),
             seed,
         )
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn no_molecule_is_in_two_splits_and_nothing_is_lost() {
-        let all = catalogue(40, 7);
+        let all = inventory(40, 7);
         let splits = split(40, 7, 3, |_| ()).unwrap();
         let molecules = |s: &Split| {
             s.frames

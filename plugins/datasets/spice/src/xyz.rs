@@ -2,7 +2,7 @@
 //! Small files are kept as numbers; of a large uncompressed one only the place of each frame is kept.
 
 use crate::{
-    catalogue::{Catalogue, Conformation, Frame, Identity, Skip},
+    inventory::{Conformation, Frame, Identity, Inventory, Skip},
     options::Settings,
     source::Source,
     units::Units,
@@ -71,7 +71,7 @@ impl ExtendedXyz {
         path: &Path,
         source: u32,
         settings: &Settings,
-        catalogue: &mut Catalogue,
+        inventory: &mut Inventory,
     ) -> PluginResult<Self> {
         let name = file_name(path);
         let io =
@@ -97,7 +97,7 @@ impl ExtendedXyz {
             units: settings.units(),
             store,
         };
-        xyz.index(Frames::new(reader, &xyz.name), source, settings, catalogue)?;
+        xyz.index(Frames::new(reader, &xyz.name), source, settings, inventory)?;
         Ok(xyz)
     }
 
@@ -106,17 +106,17 @@ impl ExtendedXyz {
         mut frames: Frames<impl BufRead>,
         source: u32,
         settings: &Settings,
-        catalogue: &mut Catalogue,
+        inventory: &mut Inventory,
     ) -> PluginResult<()> {
         let (mut total, mut atoms, mut kept) = (0_u64, 0, 0_u64);
         let mut unlabelled = None;
         while let Some((place, text)) = frames.next()? {
             total += 1;
             let frame = parse(&self.name, place, &text)?;
-            let molecule = match admit(&frame, &mut self.keys, settings, catalogue)? {
+            let molecule = match admit(&frame, &mut self.keys, settings, inventory)? {
                 Ok(molecule) => molecule,
                 Err(why) => {
-                    catalogue.skip(why, 1);
+                    inventory.skip(why, 1);
                     if why == Skip::NoForces || why == Skip::NoEnergy {
                         unlabelled = Some((why, frame.names()));
                     }
@@ -125,11 +125,11 @@ impl ExtendedXyz {
             };
             let conformation = conformation(&frame, &self.keys, self.units)?;
             if !settings.limits.admit(conformation.forces.iter().copied()) {
-                catalogue.skip(Skip::Force, 1);
+                inventory.skip(Skip::Force, 1);
                 continue;
             }
             atoms += conformation.species.len();
-            catalogue.frames.push(Frame {
+            inventory.frames.push(Frame {
                 source,
                 molecule,
                 atoms: conformation.species.len() as u32,
@@ -186,7 +186,7 @@ fn admit(
     frame: &RawFrame<'_>,
     keys: &mut Keys,
     settings: &Settings,
-    catalogue: &mut Catalogue,
+    inventory: &mut Inventory,
 ) -> PluginResult<Result<u32, Skip>> {
     if frame.atoms < 2 {
         return Ok(Err(Skip::OneAtom));
@@ -215,7 +215,7 @@ fn admit(
         charge,
         species: &species,
     };
-    catalogue.admit(&identity, settings)
+    inventory.admit(&identity, settings)
 }
 
 /// Whether the label is there; the first name that fits is kept for all later frames.
@@ -353,14 +353,14 @@ mod tests {
         let read = |small_file_bytes| {
             let mut settings = Settings::new(crate::Options::default()).unwrap();
             settings.small_file_bytes = small_file_bytes;
-            let mut catalogue = Catalogue::default();
-            let mut xyz = ExtendedXyz::open(&path, 0, &settings, &mut catalogue).unwrap();
+            let mut inventory = Inventory::default();
+            let mut xyz = ExtendedXyz::open(&path, 0, &settings, &mut inventory).unwrap();
             assert_eq!(
                 matches!(xyz.store, Store::Disk { .. }),
                 small_file_bytes == 0
             );
             let mut into = Conformation::default();
-            catalogue
+            inventory
                 .frames
                 .iter()
                 .map(|f| xyz.read(f.place, &mut into).map(|()| into.clone()).unwrap())

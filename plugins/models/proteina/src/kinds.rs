@@ -135,7 +135,7 @@ impl PairKinds {
                 .classes
                 .with_estimate(cloud, config, &features.layout)
         });
-        let (known, kinds) = catalogued(
+        let (known, kinds) = numbered(
             conditioned.as_ref().unwrap_or(&features.classes),
             features,
             config,
@@ -176,29 +176,29 @@ impl PairKinds {
 }
 
 /// All kinds, and for every chain those of its pairs of tokens.
-fn catalogued(
+fn numbered(
     classes: &PairClasses,
     features: &Features,
     config: &ProteinaConfig,
     self_conditioning: bool,
 ) -> (Vec<Classes>, Vec<Vec<usize>>) {
-    let mut catalogue = Catalogue::new(config, self_conditioning);
+    let mut numbers = KindNumbers::new(config, self_conditioning);
     let mut kinds = vec![Vec::new(); classes.0.len()];
-    // Time by time: a catalogue remembers the kinds of one time.
+    // Time by time: places are known for the kinds of one time.
     let mut order: Vec<usize> = (0..classes.0.len()).collect();
     order.sort_by_key(|&chain| features.time_of_chain[chain]);
     for chain in order {
-        kinds[chain] = catalogue.kinds_of_chain(
+        kinds[chain] = numbers.kinds_of_chain(
             &classes.0[chain],
             features.layout.lengths()[chain],
             config.registers,
         );
     }
-    (catalogue.known, kinds)
+    (numbers.known, kinds)
 }
 
 /// Numbers kinds in order of appearance.
-struct Catalogue {
+struct KindNumbers {
     known: Vec<Classes>,
     /// One entry for each combination of classes at one time: where in `known` it may be. An entry counts only if what is there agrees.
     places: Vec<u32>,
@@ -206,7 +206,7 @@ struct Catalogue {
     self_conditioning: usize,
 }
 
-impl Catalogue {
+impl KindNumbers {
     fn new(config: &ProteinaConfig, self_conditioning: bool) -> Self {
         let self_conditioning = if self_conditioning {
             config.self_conditioning_bins

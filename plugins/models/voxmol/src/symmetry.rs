@@ -6,7 +6,7 @@
 
 /// What a kernel must be like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Law {
+enum Constraint {
     /// The same on all taps that a rotation maps onto each other.
     Symmetric,
     /// The same on the eight taps that become one voxel, 0 on the others.
@@ -15,22 +15,22 @@ enum Law {
     Free,
 }
 
-/// The law of a parameter by its name and shape: stages that halve the side are the only ones with `conv.weight` of three taps.
-fn law(name: &str, shape: &[usize]) -> Law {
+/// The constraint on a parameter by its name and shape: stages that halve the side are the only ones with `conv.weight` of three taps.
+fn constraint(name: &str, shape: &[usize]) -> Constraint {
     match shape {
-        [_, _, 3, 3, 3] if name.ends_with(".conv.weight") => Law::Mean,
-        [_, _, 3, 3, 3] | [_, _, 4, 4, 4] => Law::Symmetric,
-        _ => Law::Free,
+        [_, _, 3, 3, 3] if name.ends_with(".conv.weight") => Constraint::Mean,
+        [_, _, 3, 3, 3] | [_, _, 4, 4, 4] => Constraint::Symmetric,
+        _ => Constraint::Free,
     }
 }
 
 /// Projects a parameter onto the subspace, in place: the nearest point of it.
 pub(crate) fn project(name: &str, shape: &[usize], values: &mut [f64]) {
     let side = shape.last().copied().unwrap_or(1);
-    let (orbits, zeroed) = match law(name, shape) {
-        Law::Free => return,
-        Law::Symmetric => (orbits(side), Vec::new()),
-        Law::Mean => {
+    let (orbits, zeroed) = match constraint(name, shape) {
+        Constraint::Free => return,
+        Constraint::Symmetric => (orbits(side), Vec::new()),
+        Constraint::Mean => {
             let inside = |&tap: &usize| coordinates(side, tap).iter().all(|&c| c > 0);
             let (kept, zeroed) = (0..side.pow(3)).partition(inside);
             (vec![kept], zeroed)
@@ -198,6 +198,6 @@ mod tests {
         let mut values = given[..10].to_vec();
         project(name, &shape, &mut values);
         assert_eq!(values, given[..10]);
-        assert_eq!(law("norm.weight", &[4]), Law::Free);
+        assert_eq!(constraint("norm.weight", &[4]), Constraint::Free);
     }
 }

@@ -28,39 +28,20 @@ pub(super) fn read(
             (["BEGIN", "BOND", ..], _) => block = Block::Bonds,
             (["END" | "BEGIN", ..], _) => block = Block::Other,
             (["COUNTS", atoms, bonds, ..], Block::Other) if counts.is_none() => {
-                let parsed = atoms
-                    .parse::<usize>()
-                    .ok()
-                    .zip(bonds.parse::<usize>().ok())
-                    .filter(|c| c.0 <= MAX_ATOMS);
-                counts =
-                    Some(parsed.ok_or_else(|| {
-                        lines.unexpected("COUNTS with numbers of atoms and bonds")
-                    })?);
+                let expected = "COUNTS with numbers of atoms and bonds";
+                let parsed = parse_counts(atoms, bonds);
+                counts = Some(parsed.ok_or_else(|| lines.unexpected(expected))?);
             }
             (atom, Block::Atoms) => {
-                let (index, z, position) =
-                    parse_atom(atom).ok_or_else(|| lines.unexpected("an atom"))?;
-                if rows.insert(index, conformer.numbers.len() as u32).is_some()
-                    || rows.len() > MAX_ATOMS
-                {
-                    return Err(lines.wrong(&format!(
-                        "atom {index} stands there twice, or there are too many"
-                    )));
-                }
-                conformer.numbers.push(z);
-                conformer.positions.push(position);
+                let atom = parse_atom(atom).ok_or_else(|| lines.unexpected("an atom"))?;
+                add_atom(atom, conformer, &mut rows).map_err(|what| lines.wrong(&what))?;
             }
             ([_, _, a, b, ..], Block::Bonds) => {
-                let row = |word: &str| {
-                    word.parse::<u64>()
-                        .ok()
-                        .and_then(|index| rows.get(&index).copied())
-                };
-                let bond = row(a)
-                    .zip(row(b))
-                    .ok_or_else(|| lines.unexpected("a bond between two atoms"))?;
-                conformer.bonds.push(bond);
+                let row = |word: &str| rows.get(&word.parse::<u64>().ok()?).copied();
+                let bond = row(a).zip(row(b));
+                conformer
+                    .bonds
+                    .push(bond.ok_or_else(|| lines.unexpected("a bond between two atoms"))?);
             }
             _ => {}
         }
@@ -74,6 +55,28 @@ pub(super) fn read(
         ))),
         None => Err(lines.wrong("the structure has no COUNTS")),
     }
+}
+
+fn parse_counts(atoms: &str, bonds: &str) -> Option<(usize, usize)> {
+    let counts = (atoms.parse().ok()?, bonds.parse().ok()?);
+    (counts.0 <= MAX_ATOMS).then_some(counts)
+}
+
+/// Adds an atom; `rows` says at which row the atom with an index lies.
+fn add_atom(
+    (index, z, position): (u64, u8, [f64; 3]),
+    conformer: &mut Conformer,
+    rows: &mut HashMap<u64, u32>,
+) -> Result<(), String> {
+    let row = conformer.numbers.len() as u32;
+    if rows.insert(index, row).is_some() || rows.len() > MAX_ATOMS {
+        return Err(format!(
+            "atom {index} stands there twice, or there are too many"
+        ));
+    }
+    conformer.numbers.push(z);
+    conformer.positions.push(position);
+    Ok(())
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

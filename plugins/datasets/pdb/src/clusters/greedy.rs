@@ -234,9 +234,9 @@ mod tests {
     };
 
     /// Random sequences and relatives of them with a given share of residues kept.
-    struct Draw(u64);
+    struct RandomSequences(u64);
 
-    impl Draw {
+    impl RandomSequences {
         fn next(&mut self, below: u64) -> u64 {
             self.0 = self
                 .0
@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn families_are_found_and_strangers_stay_apart() {
-        let mut draw = Draw(3);
+        let mut draw = RandomSequences(3);
         let founders: Vec<String> = (0..60)
             .map(|_| {
                 let length = 60 + draw.next(150) as usize;
@@ -306,7 +306,7 @@ mod tests {
 
     #[test]
     fn identity_and_coverage_are_needed_both() {
-        let mut draw = Draw(5);
+        let mut draw = RandomSequences(5);
         let founder = draw.sequence(200);
         let distant = draw.relative(&founder, 25);
         // Half of it is the founder's, the other half is not.
@@ -405,7 +405,7 @@ mod tests {
             .ok()
             .and_then(|n| n.parse().ok())
             .unwrap_or(2000_usize);
-        let mut draw = Draw(11);
+        let mut draw = RandomSequences(11);
         let mut all = Vec::new();
         while all.len() < chains {
             let length = 60 + draw.next(190) as usize;
@@ -435,7 +435,7 @@ mod tests {
 
     #[test]
     fn blocks_and_threads_change_nothing() {
-        let mut draw = Draw(7);
+        let mut draw = RandomSequences(7);
         let mut all = Vec::new();
         while all.len() < 3000 {
             let founder = draw.sequence(60);

@@ -2,19 +2,19 @@
 
 mod align;
 mod greedy;
-mod table;
+mod mmseqs;
 
 use crate::{
     cache::Cache,
     inputs::file_name,
     options::Options,
-    store::{Record, hex},
+    store::{ChainRecord, hex},
 };
 use equivbench_plugin::{PluginError, PluginResult};
 use greedy::Thresholds;
+use mmseqs::ClusterFile;
 use sha2::{Digest, Sha256};
 use std::{collections::HashMap, path::Path};
-use table::Table;
 
 /// A cluster for each chain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,7 +33,7 @@ impl Clusters {
     /// # Errors
     /// A file that cannot be read or that names none of the chains.
     pub(crate) fn new(
-        records: &[Record],
+        records: &[ChainRecord],
         options: &Options,
         cache: Option<&Cache>,
     ) -> PluginResult<Self> {
@@ -43,8 +43,8 @@ impl Clusters {
         }
     }
 
-    fn from_file(records: &[Record], path: &str) -> PluginResult<Self> {
-        let table = Table::read(path)?;
+    fn from_file(records: &[ChainRecord], path: &str) -> PluginResult<Self> {
+        let table = ClusterFile::read(path)?;
         let about = format!("read from {}", file_name(Path::new(path)));
         let clusters = Self::numbered(
             records
@@ -65,7 +65,7 @@ impl Clusters {
         Ok(clusters)
     }
 
-    fn own(records: &[Record], options: &Options, cache: Option<&Cache>) -> Self {
+    fn own(records: &[ChainRecord], options: &Options, cache: Option<&Cache>) -> Self {
         let sequences: Vec<&str> = records.iter().map(|r| r.sequence.as_str()).collect();
         let thresholds = Thresholds {
             identity: options.identity,

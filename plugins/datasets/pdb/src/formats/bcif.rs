@@ -84,7 +84,7 @@ fn entry(categories: &[ValueRef<'_>], take_modified: bool) -> Result<Entry, Stri
         let Some(category) = find(categories, name)? else {
             continue;
         };
-        let table = Table::new(category, name, items)?;
+        let table = WantedColumns::new(category, name, items)?;
         for row in 0..table.rows {
             let texts: Vec<Option<String>> = table
                 .columns
@@ -98,10 +98,10 @@ fn entry(categories: &[ValueRef<'_>], take_modified: bool) -> Result<Entry, Stri
         }
     }
     if let Some(category) = find(categories, "atom_site")? {
-        let table = Table::new(category, "atom_site", &ATOM_ITEMS)?;
+        let table = WantedColumns::new(category, "atom_site", &ATOM_ITEMS)?;
         check_columns(|item| table.columns.get(item).is_some_and(Option::is_some))?;
         for row in 0..table.rows {
-            cif.atom(&TableRow { table: &table, row })
+            cif.atom(&WantedRow { table: &table, row })
                 .map_err(|e| format!("row {} of _atom_site: {e}", row + 1))?;
         }
     }
@@ -109,12 +109,12 @@ fn entry(categories: &[ValueRef<'_>], take_modified: bool) -> Result<Entry, Stri
 }
 
 /// The wanted columns of a category.
-struct Table<'a> {
+struct WantedColumns<'a> {
     rows: usize,
     columns: Vec<Option<Column<'a>>>,
 }
 
-impl<'a> Table<'a> {
+impl<'a> WantedColumns<'a> {
     fn new(category: &'a ValueRef<'a>, name: &str, items: &[&str]) -> Result<Self, String> {
         let rows = rows(category)?;
         let columns = array(get(map(category)?, "columns")?)?;
@@ -133,12 +133,12 @@ impl<'a> Table<'a> {
     }
 }
 
-struct TableRow<'a> {
-    table: &'a Table<'a>,
+struct WantedRow<'a> {
+    table: &'a WantedColumns<'a>,
     row: usize,
 }
 
-impl TableRow<'_> {
+impl WantedRow<'_> {
     fn column(&self, item: Item) -> Option<&Column<'_>> {
         self.table
             .columns
@@ -148,7 +148,7 @@ impl TableRow<'_> {
     }
 }
 
-impl AtomRow for TableRow<'_> {
+impl AtomRow for WantedRow<'_> {
     fn text(&self, item: Item) -> Option<&str> {
         match &self.column(item)?.values {
             Values::Texts(places, texts) => text_at(places, texts, self.row),

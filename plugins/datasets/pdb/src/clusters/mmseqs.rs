@@ -12,14 +12,14 @@ use std::{
 
 /// Cluster of each chain that a file names.
 #[derive(Debug, Default)]
-pub(crate) struct Table {
+pub(crate) struct ClusterFile {
     /// Number of its cluster by the normal form of its name.
     clusters: HashMap<String, u32>,
     representatives: Vec<String>,
     first: String,
 }
 
-impl Table {
+impl ClusterFile {
     /// Reads a file, also one compressed with gzip.
     ///
     /// # Errors
@@ -154,10 +154,10 @@ mod tests {
         }
     }
 
-    fn table(text: &str) -> PluginResult<Table> {
+    fn table(text: &str) -> PluginResult<ClusterFile> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
-        Table::read(file.path().to_str().unwrap())
+        ClusterFile::read(file.path().to_str().unwrap())
     }
 
     #[test]
@@ -177,7 +177,7 @@ mod tests {
         assert!(refused("a\ta\nb\tb\nb\ta\n").contains("line 3: a is a member of two clusters"));
         assert!(refused("\n").contains("is empty"));
         assert!(
-            Table::read("no/such.tsv")
+            ClusterFile::read("no/such.tsv")
                 .unwrap_err()
                 .to_string()
                 .contains("no/such.tsv cannot be read")

@@ -75,7 +75,7 @@ pub(crate) struct Identity<'a> {
 
 /// Everything that was found.
 #[derive(Debug, Default)]
-pub(crate) struct Catalogue {
+pub(crate) struct Inventory {
     /// Keys of the molecules; [`Frame::molecule`] is an index into it.
     pub(crate) molecules: Vec<String>,
     pub(crate) frames: Vec<Frame>,
@@ -87,7 +87,7 @@ pub(crate) struct Catalogue {
     by_smiles: HashMap<String, (String, i32)>,
 }
 
-impl Catalogue {
+impl Inventory {
     /// Number of the molecule, or why it is left out.
     ///
     /// # Errors
@@ -231,7 +231,7 @@ mod tests {
     use crate::options::Options;
 
     fn admit(
-        catalogue: &mut Catalogue,
+        inventory: &mut Inventory,
         smiles: &str,
         subset: &str,
         species: &[u8],
@@ -244,35 +244,35 @@ mod tests {
             species,
             ..Identity::default()
         };
-        catalogue.admit(&identity, &settings).unwrap()
+        inventory.admit(&identity, &settings).unwrap()
     }
 
     #[test]
     fn one_molecule_in_two_subsets_is_one_molecule() {
-        let mut catalogue = Catalogue::default();
+        let mut inventory = Inventory::default();
         let options = Options::default();
         let first = admit(
-            &mut catalogue,
+            &mut inventory,
             "[O:1]([H:2])[H:3]",
             "A",
             &[8, 1, 1],
             &options,
         );
-        let second = admit(&mut catalogue, "[H:1][O:2][H:3]", "B", &[1, 8, 1], &options);
+        let second = admit(&mut inventory, "[H:1][O:2][H:3]", "B", &[1, 8, 1], &options);
         assert_eq!(
-            (first, second, catalogue.molecules.len()),
+            (first, second, inventory.molecules.len()),
             (Ok(0), Ok(0), 1)
         );
     }
 
     #[test]
     fn filters_say_why() {
-        let mut catalogue = Catalogue::default();
+        let mut inventory = Inventory::default();
         let mut with = |smiles, species: &[u8], change: fn(&mut Options)| {
             let mut options = Options::default();
             change(&mut options);
             admit(
-                &mut catalogue,
+                &mut inventory,
                 smiles,
                 "SPICE PubChem Set 6 Single Points Dataset v1.2",
                 species,
