@@ -2,7 +2,8 @@
 //!
 //! A model is a config, a Burn module and one `impl` of [`ModelPlugin`]; a dataset is one `impl` of [`DatasetPlugin`];
 //! [`export_model!`], [`export_dataset!`] or [`export_plugin!`] makes the shared library loadable. Loss, optimiser loop,
-//! checkpoints, parameter groups, vector-Jacobian products, panic guard and version handshake come from here.
+//! checkpoints, parameter groups, vector-Jacobian products, fresh weights ([`Draw`]), notes of a traced pass ([`Notes`]), panic guard
+//! and version handshake come from here.
 //!
 //! ```ignore
 //! impl ModelPlugin for PointMlp {
@@ -19,9 +20,11 @@
 mod batch;
 mod dataset;
 mod device;
+mod draw;
 mod error;
 mod guard;
 mod model;
+mod notes;
 pub mod optimiser;
 pub mod parameters;
 mod progress;
@@ -34,6 +37,7 @@ mod trainer;
 pub use batch::{Batch, Precision};
 pub use dataset::{DatasetPlugin, FieldBuffers};
 pub use device::{available_devices, parse_device};
+pub use draw::{Draw, Law};
 pub use equivbench_abi::{
     FieldKind, Rows,
     descriptor::{
@@ -43,6 +47,7 @@ pub use equivbench_abi::{
 };
 pub use error::{PluginError, PluginResult};
 pub use model::{ModelPlugin, field};
+pub use notes::{Note, Notes};
 pub use progress::Progress;
 pub use sharing::Shared;
 pub use trainer::Trainer;

@@ -7,7 +7,7 @@
 
 use crate::{
     EscaipConfig,
-    layers::{Affine, Draw, Ffn, NodeEdgeNorm, RmsNorm, States, Table},
+    layers::{Affine, ElementTable, Ffn, NodeEdgeNorm, RmsNorm, States},
     pass::{NoteRows, Pass},
 };
 use burn::{
@@ -17,6 +17,7 @@ use burn::{
 use equivbench_kernels::{
     SlotAttention, banded_radial, edge_attributes, edge_messages, gather_rows, gelu, slot_attention,
 };
+use equivbench_plugin::{Draw, Law};
 
 /// Attributes of an edge, straight through the affine map that follows them:
 /// `lin([radial ‖ source orders ‖ source element ‖ target orders ‖ target element])`.
@@ -24,9 +25,9 @@ use equivbench_kernels::{
 pub(crate) struct EdgeAttributes {
     edge_distance_embedding: Affine,
     source_direction_embedding: Affine,
-    source_atomic_embedding: Table,
+    source_atomic_embedding: ElementTable,
     target_direction_embedding: Affine,
-    target_atomic_embedding: Table,
+    target_atomic_embedding: ElementTable,
     edge_linear: Affine,
 }
 
@@ -34,12 +35,24 @@ impl EdgeAttributes {
     fn new(config: &EscaipConfig, draw: &mut Draw<'_>) -> Self {
         let (orders, embedding) = (config.boo_orders, config.boo_embedding);
         Self {
-            edge_distance_embedding: draw.affine(config.radial_functions, config.radial_embedding),
-            source_direction_embedding: draw.affine(orders, embedding),
-            source_atomic_embedding: draw.table(config.elements, config.atom_embedding),
-            target_direction_embedding: draw.affine(orders, embedding),
-            target_atomic_embedding: draw.table(config.elements, config.atom_embedding),
-            edge_linear: draw.affine(config.attributes(), config.hidden),
+            edge_distance_embedding: Affine::new(
+                config.radial_functions,
+                config.radial_embedding,
+                draw,
+            ),
+            source_direction_embedding: Affine::new(orders, embedding, draw),
+            source_atomic_embedding: ElementTable::new(
+                config.elements,
+                config.atom_embedding,
+                draw,
+            ),
+            target_direction_embedding: Affine::new(orders, embedding, draw),
+            target_atomic_embedding: ElementTable::new(
+                config.elements,
+                config.atom_embedding,
+                draw,
+            ),
+            edge_linear: Affine::new(config.attributes(), config.hidden, draw),
         }
     }
 
@@ -90,7 +103,7 @@ impl EdgeAttributes {
     }
 
     /// `[atoms, V + A]`.
-    fn atom_part(&self, orders: &Affine, table: &Table, pass: &Pass<'_, '_>) -> Tensor<2> {
+    fn atom_part(&self, orders: &Affine, table: &ElementTable, pass: &Pass<'_, '_>) -> Tensor<2> {
         let element = gather_rows(table.weight.val(), &pass.features.species);
         Tensor::cat(
             vec![
@@ -120,15 +133,15 @@ pub(crate) struct InputBlock {
 impl InputBlock {
     fn new(config: &EscaipConfig, draw: &mut Draw<'_>) -> Self {
         let attributes = EdgeAttributes::new(config, draw);
-        let edge_ffn = draw.ffn(config.hidden, 1, 1.0);
+        let edge_ffn = Ffn::new(config.hidden, 1, 1.0, draw);
         let input_layer = InputLayer {
             attributes,
             edge_ffn,
-            norm: draw.rms(config.hidden),
+            norm: RmsNorm::new(config.hidden, draw),
         };
         Self {
             input_layer,
-            norm: draw.norms(config.hidden),
+            norm: NodeEdgeNorm::new(config.hidden, draw),
         }
     }
 
@@ -159,10 +172,11 @@ pub(crate) struct MultiHeadAttention {
 
 impl MultiHeadAttention {
     fn new(config: &EscaipConfig, draw: &mut Draw<'_>) -> Self {
+        let (from, to) = (config.hidden, 3 * config.hidden);
         Self {
-            in_proj_weight: draw.xavier(config.hidden, 3 * config.hidden, 1.0),
-            in_proj_bias: draw.zeros(3 * config.hidden),
-            out_proj: draw.affine(config.hidden, config.hidden),
+            in_proj_weight: draw.parameter([from, to], Law::xavier(from, to, 1.0)),
+            in_proj_bias: draw.filled([to], 0.0),
+            out_proj: Affine::new(config.hidden, config.hidden, draw),
             heads: config.heads,
         }
     }
@@ -208,10 +222,10 @@ impl GraphAttention {
     fn new(config: &EscaipConfig, draw: &mut Draw<'_>) -> Self {
         Self {
             attributes: EdgeAttributes::new(config, draw),
-            node_linear: draw.affine(2 * config.hidden, config.hidden),
-            message_linear: draw.affine(2 * config.hidden, config.hidden),
+            node_linear: Affine::new(2 * config.hidden, config.hidden, draw),
+            message_linear: Affine::new(2 * config.hidden, config.hidden, draw),
             multi_head_attention: MultiHeadAttention::new(config, draw),
-            attn_scalar: draw.ones(1),
+            attn_scalar: draw.filled([1], 1.0),
         }
     }
 
@@ -280,14 +294,14 @@ impl Block {
         let (hidden, multiplier) = (config.hidden, config.block_multiplier);
         let graph_attention = GraphAttention::new(config, draw);
         let feedforward = FeedForward {
-            mlp_node: draw.ffn(hidden, multiplier, 1.0),
-            mlp_edge: draw.ffn(hidden, multiplier, 1.0),
+            mlp_node: Ffn::new(hidden, multiplier, 1.0, draw),
+            mlp_edge: Ffn::new(hidden, multiplier, 1.0, draw),
         };
         Self {
             graph_attention,
             feedforward,
-            norm_attn: draw.rms(hidden),
-            norm_ffn: draw.norms(hidden),
+            norm_attn: RmsNorm::new(hidden, draw),
+            norm_ffn: NodeEdgeNorm::new(hidden, draw),
         }
     }
 
@@ -339,10 +353,10 @@ impl Readout {
     fn new(config: &EscaipConfig, draw: &mut Draw<'_>) -> Self {
         let (hidden, multiplier) = (config.hidden, config.readout_multiplier);
         Self {
-            energy_ffn: draw.ffn(hidden, multiplier, 1.0),
-            force_ffn: draw.ffn(hidden, multiplier, 1.0),
-            energy_norm: draw.rms(hidden),
-            force_norm: draw.rms(hidden),
+            energy_ffn: Ffn::new(hidden, multiplier, 1.0, draw),
+            force_ffn: Ffn::new(hidden, multiplier, 1.0, draw),
+            energy_norm: RmsNorm::new(hidden, draw),
+            force_norm: RmsNorm::new(hidden, draw),
         }
     }
 
@@ -371,10 +385,10 @@ impl OutputProjection {
     fn new(config: &EscaipConfig, draw: &mut Draw<'_>) -> Self {
         let wide = (config.layers + 1) * config.hidden;
         Self {
-            node_projection: draw.affine(wide, config.hidden),
-            edge_projection: draw.affine(wide, config.hidden),
-            readout_norm: draw.norms(wide),
-            output_norm: draw.norms(config.hidden),
+            node_projection: Affine::new(wide, config.hidden, draw),
+            edge_projection: Affine::new(wide, config.hidden, draw),
+            readout_norm: NodeEdgeNorm::new(wide, draw),
+            output_norm: NodeEdgeNorm::new(config.hidden, draw),
         }
     }
 

@@ -32,7 +32,7 @@ pub struct GraphLimits {
 
 /// The graph of a batch of molecules.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Graph {
+pub struct NeighbourGraph {
     /// `[atoms + 1]`: atom `i` owns the edges `offsets[i]..offsets[i + 1]`, at least one.
     pub offsets: Vec<usize>,
     /// `[edges]`: the neighbour at the other end, ascending within an atom. A lonely atom is its own neighbour.
@@ -47,7 +47,7 @@ pub struct Graph {
     pub orders: Vec<f64>,
 }
 
-impl Graph {
+impl NeighbourGraph {
     /// Builds the graph of molecules that own the atoms `molecules[g]..molecules[g + 1]` of finite `positions [atoms, 3]`.
     #[must_use]
     pub fn build(positions: &[f64], molecules: &[usize], limits: GraphLimits) -> Self {
@@ -301,7 +301,7 @@ mod tests {
     fn the_graph_equals_a_naive_search() {
         for seed in 0..20 {
             let positions = cloud(12, seed);
-            let graph = Graph::build(&positions, &[0, 12], LIMITS);
+            let graph = NeighbourGraph::build(&positions, &[0, 12], LIMITS);
             for centre in 0..12 {
                 let kept = &graph.senders[graph.offsets[centre]..graph.offsets[centre + 1]];
                 let naive = naive_senders(&positions, centre, LIMITS);
@@ -320,7 +320,7 @@ mod tests {
 
     #[test]
     fn both_directions_of_a_pair_share_one_distance_and_unkept_pairs_have_none() {
-        let graph = Graph::build(&cloud(30, 3), &[0, 30], LIMITS);
+        let graph = NeighbourGraph::build(&cloud(30, 3), &[0, 30], LIMITS);
         let mut seen = std::collections::BTreeMap::new();
         for (edge, receiver) in graph.receivers().into_iter().enumerate() {
             let (a, b) = (graph.senders[edge], receiver);
@@ -341,8 +341,8 @@ mod tests {
     #[test]
     fn the_graph_of_a_molecule_does_not_depend_on_its_batch() {
         let (a, b) = (cloud(7, 1), cloud(9, 2));
-        let together = Graph::build(&[a.clone(), b.clone()].concat(), &[0, 7, 16], LIMITS);
-        let alone = Graph::build(&b, &[0, 9], LIMITS);
+        let together = NeighbourGraph::build(&[a.clone(), b.clone()].concat(), &[0, 7, 16], LIMITS);
+        let alone = NeighbourGraph::build(&b, &[0, 9], LIMITS);
         let first = together.offsets[7];
         let local = |senders: &[usize]| senders.iter().map(|s| s - 7).collect::<Vec<_>>();
         assert_eq!(local(&together.senders[first..]), alone.senders);
@@ -352,7 +352,7 @@ mod tests {
 
     #[test]
     fn a_lonely_atom_points_at_itself_along_x_and_has_no_features() {
-        let graph = Graph::build(
+        let graph = NeighbourGraph::build(
             &[0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 30.0, 0.0, 0.0],
             &[0, 3],
             LIMITS,
@@ -371,7 +371,7 @@ mod tests {
 
     #[test]
     fn the_cutoff_is_inclusive_and_coinciding_atoms_do_not_see_each_other() {
-        let graph = Graph::build(
+        let graph = NeighbourGraph::build(
             &[0.0, 0.0, 0.0, 4.0, 0.0, 0.0, 0.0, 0.0, 0.005],
             &[0, 3],
             LIMITS,
@@ -397,7 +397,7 @@ mod tests {
 
     #[test]
     fn orders_equal_the_explicit_harmonics_of_degree_one() {
-        let graph = Graph::build(
+        let graph = NeighbourGraph::build(
             &cloud(12, 5),
             &[0, 12],
             GraphLimits {
@@ -426,10 +426,13 @@ mod tests {
                 neighbours,
                 ..LIMITS
             };
-            let straight = Graph::build(&positions, &[0, 9], limits);
+            let straight = NeighbourGraph::build(&positions, &[0, 9], limits);
             for step in 1..200 {
-                let turned =
-                    Graph::build(&turn(&positions, 0.031 * f64::from(step)), &[0, 9], limits);
+                let turned = NeighbourGraph::build(
+                    &turn(&positions, 0.031 * f64::from(step)),
+                    &[0, 9],
+                    limits,
+                );
                 assert_eq!(
                     turned.senders, straight.senders,
                     "{neighbours} neighbours, turn {step}"

@@ -2,11 +2,12 @@
 
 use crate::{
     EscaipConfig,
-    layers::{Draw, Ffn, Linear, States},
+    layers::{Ffn, Linear, States},
     pass::{NoteRows, Pass},
 };
 use burn::{module::Module, tensor::Tensor};
 use equivbench_kernels::{product, segment_sum};
+use equivbench_plugin::Draw;
 
 /// A feed-forward network with a skip and a last linear map without bias.
 #[derive(Module, Debug)]
@@ -17,12 +18,9 @@ pub(crate) struct OutputLayer {
 
 impl OutputLayer {
     fn new(config: &EscaipConfig, outputs: usize, gain: f64, draw: &mut Draw<'_>) -> Self {
-        let ffn = draw.ffn(config.hidden, config.output_multiplier, gain);
         Self {
-            ffn,
-            final_output: Linear {
-                weight: draw.xavier(config.hidden, outputs, gain),
-            },
+            ffn: Ffn::new(config.hidden, config.output_multiplier, gain, draw),
+            final_output: Linear::scaled(config.hidden, outputs, gain, draw),
         }
     }
 

@@ -1,112 +1,12 @@
-//! The small parts: affine maps, feed-forward networks, norms, and the laws from which fresh weights are drawn.
+//! The small parts: affine maps, feed-forward networks, norms, tables of elements.
 
 use crate::pass::Pass;
 use burn::{
     module::{Module, Param},
-    tensor::{DType, Device, Distribution, Tensor, TensorData},
+    tensor::{DType, Tensor},
 };
 use equivbench_kernels::{Dropout, activated_affine, affine, feed_forward, rms_norm};
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-
-/// Draws fresh weights, one stream for a whole model.
-///
-/// The device is asked for a single number, the seed of the stream: the weights do not depend on the generator of a
-/// backend, nor on the order in which parameters are first used.
-pub(crate) struct Draw<'a> {
-    rng: ChaCha8Rng,
-    device: &'a Device,
-}
-
-impl<'a> Draw<'a> {
-    pub(crate) fn from_device(device: &'a Device) -> Self {
-        let options = (device, DType::F32);
-        let draws =
-            Tensor::<1>::random([2], Distribution::Uniform(0.0, 16_777_216.0), options).into_data();
-        // 24 bits of each: what an f32 holds exactly.
-        let seed = draws
-            .iter::<f64>()
-            .fold(0u64, |seed, x| (seed << 24) | x as u64);
-        Self {
-            rng: ChaCha8Rng::seed_from_u64(seed),
-            device,
-        }
-    }
-
-    fn uniform(&mut self, rows: usize, columns: usize, bound: f64) -> Param<Tensor<2>> {
-        let values: Vec<f32> = (0..rows * columns)
-            .map(|_| (bound * self.rng.random_range(-1.0..1.0)) as f32)
-            .collect();
-        Param::from_tensor(Tensor::from_data(
-            TensorData::new(values, [rows, columns]),
-            (self.device, DType::F32),
-        ))
-    }
-
-    fn filled(&self, width: usize, value: f32) -> Param<Tensor<1>> {
-        Param::from_tensor(Tensor::from_data(
-            TensorData::new(vec![value; width], [width]),
-            (self.device, DType::F32),
-        ))
-    }
-
-    /// Xavier uniform weight `[inputs, outputs]`.
-    pub(crate) fn xavier(&mut self, inputs: usize, outputs: usize, gain: f64) -> Param<Tensor<2>> {
-        self.uniform(
-            inputs,
-            outputs,
-            gain * (6.0 / (inputs + outputs) as f64).sqrt(),
-        )
-    }
-
-    /// An atom table `[elements, width]`.
-    pub(crate) fn table(&mut self, elements: usize, width: usize) -> Table {
-        Table {
-            weight: self.uniform(elements, width, 1e-3),
-        }
-    }
-
-    pub(crate) fn zeros(&self, width: usize) -> Param<Tensor<1>> {
-        self.filled(width, 0.0)
-    }
-
-    pub(crate) fn ones(&self, width: usize) -> Param<Tensor<1>> {
-        self.filled(width, 1.0)
-    }
-
-    pub(crate) fn affine(&mut self, inputs: usize, outputs: usize) -> Affine {
-        self.scaled_affine(inputs, outputs, 1.0)
-    }
-
-    fn scaled_affine(&mut self, inputs: usize, outputs: usize, gain: f64) -> Affine {
-        Affine {
-            weight: self.xavier(inputs, outputs, gain),
-            bias: self.zeros(outputs),
-        }
-    }
-
-    /// `width → multiplier · width → width`, the weights with a gain.
-    pub(crate) fn ffn(&mut self, width: usize, multiplier: usize, gain: f64) -> Ffn {
-        let hidden = multiplier * width;
-        Ffn {
-            first: self.scaled_affine(width, hidden, gain),
-            second: self.scaled_affine(hidden, width, gain),
-        }
-    }
-
-    pub(crate) fn rms(&self, width: usize) -> RmsNorm {
-        RmsNorm {
-            weight: self.ones(width),
-        }
-    }
-
-    pub(crate) fn norms(&self, width: usize) -> NodeEdgeNorm {
-        NodeEdgeNorm {
-            node_norm: self.rms(width),
-            edge_norm: self.rms(width),
-        }
-    }
-}
+use equivbench_plugin::{Draw, Law};
 
 /// `x W + b`.
 #[derive(Module, Debug)]
@@ -117,6 +17,17 @@ pub(crate) struct Affine {
 }
 
 impl Affine {
+    pub(crate) fn new(inputs: usize, outputs: usize, draw: &mut Draw<'_>) -> Self {
+        Self::scaled(inputs, outputs, 1.0, draw)
+    }
+
+    fn scaled(inputs: usize, outputs: usize, gain: f64, draw: &mut Draw<'_>) -> Self {
+        Self {
+            weight: draw.parameter([inputs, outputs], Law::xavier(inputs, outputs, gain)),
+            bias: draw.filled([outputs], 0.0),
+        }
+    }
+
     pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         affine(x, self.pair())
     }
@@ -139,11 +50,28 @@ pub(crate) struct Linear {
     pub(crate) weight: Param<Tensor<2>>,
 }
 
+impl Linear {
+    /// The weights with a gain.
+    pub(crate) fn scaled(inputs: usize, outputs: usize, gain: f64, draw: &mut Draw<'_>) -> Self {
+        Self {
+            weight: draw.parameter([inputs, outputs], Law::xavier(inputs, outputs, gain)),
+        }
+    }
+}
+
 /// One row for each element.
 #[derive(Module, Debug)]
-pub(crate) struct Table {
+pub(crate) struct ElementTable {
     /// `[elements, width]`.
     pub(crate) weight: Param<Tensor<2>>,
+}
+
+impl ElementTable {
+    pub(crate) fn new(elements: usize, width: usize, draw: &mut Draw<'_>) -> Self {
+        Self {
+            weight: draw.parameter([elements, width], Law::Uniform(1e-3)),
+        }
+    }
 }
 
 /// Affine, GELU, dropout, affine, dropout.
@@ -154,6 +82,15 @@ pub(crate) struct Ffn {
 }
 
 impl Ffn {
+    /// `width → multiplier · width → width`, the weights with a gain.
+    pub(crate) fn new(width: usize, multiplier: usize, gain: f64, draw: &mut Draw<'_>) -> Self {
+        let hidden = multiplier * width;
+        Self {
+            first: Affine::scaled(width, hidden, gain, draw),
+            second: Affine::scaled(hidden, width, gain, draw),
+        }
+    }
+
     /// `x + ffn(norm(x))`, or `x + ffn(x)`.
     pub(crate) fn added(
         &self,
@@ -175,6 +112,12 @@ pub(crate) struct RmsNorm {
 }
 
 impl RmsNorm {
+    pub(crate) fn new(width: usize, draw: &Draw<'_>) -> Self {
+        Self {
+            weight: draw.filled([width], 1.0),
+        }
+    }
+
     pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         let epsilon = epsilon(&x);
         rms_norm(x, self.weight.val(), epsilon)
@@ -198,6 +141,13 @@ pub(crate) struct NodeEdgeNorm {
 }
 
 impl NodeEdgeNorm {
+    pub(crate) fn new(width: usize, draw: &Draw<'_>) -> Self {
+        Self {
+            node_norm: RmsNorm::new(width, draw),
+            edge_norm: RmsNorm::new(width, draw),
+        }
+    }
+
     pub(crate) fn forward(&self, state: States) -> States {
         States {
             node: self.node_norm.forward(state.node),

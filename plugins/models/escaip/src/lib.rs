@@ -25,6 +25,6 @@ pub mod twirl;
 
 pub use config::EscaipConfig;
 pub use model::{Escaip, Trace};
-pub use pass::{Features, Note, NoteRows};
+pub use pass::{Features, NoteRows};
 
 equivbench_plugin::export_model!(Escaip);

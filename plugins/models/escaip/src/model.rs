@@ -4,8 +4,7 @@ use crate::{
     EscaipConfig,
     backbone::Backbone,
     heads::{ForceFactors, Heads},
-    layers::Draw,
-    pass::{Features, Note, Pass},
+    pass::{Features, NoteRows, Pass},
     sharing::SharedFactors,
     twirl,
 };
@@ -13,7 +12,9 @@ use burn::{
     module::Module,
     tensor::{Device, Tensor},
 };
-use equivbench_plugin::{Batch, ModelPlugin, PluginError, PluginResult, Recipe, Shared};
+use equivbench_plugin::{
+    Batch, Draw, ModelPlugin, Note, PluginError, PluginResult, Recipe, Shared,
+};
 
 /// EScAIP with direct forces.
 #[derive(Module, Debug)]
@@ -30,7 +31,7 @@ pub struct Trace {
     /// The graph and its features.
     pub features: Features,
     /// Intermediate tensors in the order in which they were made.
-    pub notes: Vec<Note>,
+    pub notes: Vec<Note<NoteRows>>,
     /// `[atoms, 3]`.
     pub forces: Tensor<2>,
     /// `[molecules, 1]`, where there is an energy head.
@@ -102,7 +103,7 @@ impl ModelPlugin for Escaip {
     }
 
     fn init(config: &EscaipConfig, device: &Device) -> Self {
-        let mut draw = Draw::from_device(device);
+        let mut draw = Draw::in_one_stream(device);
         let backbone = Backbone::new(config, &mut draw);
         Self {
             backbone,

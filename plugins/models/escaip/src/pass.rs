@@ -2,20 +2,19 @@
 
 use crate::{
     EscaipConfig,
-    graph::{Graph, GraphLimits},
+    graph::{GraphLimits, NeighbourGraph},
 };
 use burn::tensor::Tensor;
 use equivbench_kernels::{
     Bands, Dropout, KernelError, RowIndex, Segments, banded_radial, gather_rows, segment_sum,
 };
-use equivbench_plugin::{Batch, PluginError, PluginResult, Precision};
-use std::cell::RefCell;
+use equivbench_plugin::{Batch, Note, Notes, PluginError, PluginResult, Precision};
 
 /// The fixed inputs of the network: everything that follows from atoms and positions alone.
 #[derive(Debug)]
 pub struct Features {
     /// The graph itself, in f64 on the host.
-    pub graph: Graph,
+    pub graph: NeighbourGraph,
     /// `[atoms]` rows of the atom tables.
     pub(crate) species: RowIndex,
     /// `[edges]` rows of node tensors: neighbours.
@@ -76,13 +75,13 @@ impl Features {
             neighbours: config.neighbours,
             orders: config.boo_orders,
         };
-        let graph = Graph::build(&positions, molecules, limits);
+        let graph = NeighbourGraph::build(&positions, molecules, limits);
         Self::upload(graph, &species, molecules, batch, config)
             .map_err(|e| PluginError::Other(format!("escaip: {e}")))
     }
 
     fn upload(
-        graph: Graph,
+        graph: NeighbourGraph,
         species: &[usize],
         molecules: &[usize],
         batch: &Batch<'_>,
@@ -136,7 +135,7 @@ impl Features {
 }
 
 impl Padding {
-    fn between(graph: &Graph, slots: usize) -> Result<Option<Self>, KernelError> {
+    fn between(graph: &NeighbourGraph, slots: usize) -> Result<Option<Self>, KernelError> {
         let (atoms, edges) = (graph.atoms(), graph.edges());
         if edges == atoms * slots {
             return Ok(None);
@@ -225,20 +224,7 @@ fn radial_bands(
     )
 }
 
-/// One tensor noted during a traced pass.
-#[derive(Clone, Debug)]
-pub struct Note {
-    /// Name of the quantity.
-    pub name: String,
-    /// What its rows are.
-    pub rows: NoteRows,
-    /// Numbers in a row.
-    pub width: usize,
-    /// The numbers, row-major.
-    pub values: Vec<f64>,
-}
-
-/// What the rows of a [`Note`] stand for.
+/// What the rows of a [note](equivbench_plugin::Note) stand for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoteRows {
     /// Atoms.
@@ -254,7 +240,7 @@ pub(crate) struct Pass<'a, 'b> {
     pub(crate) batch: &'a Batch<'b>,
     pub(crate) features: Features,
     config: &'a EscaipConfig,
-    notes: Option<RefCell<Vec<Note>>>,
+    notes: Notes<NoteRows>,
 }
 
 impl<'a, 'b> Pass<'a, 'b> {
@@ -263,14 +249,14 @@ impl<'a, 'b> Pass<'a, 'b> {
             batch,
             features: Features::new(batch, config)?,
             config,
-            notes: None,
+            notes: Notes::none(),
         })
     }
 
     /// A pass that keeps notes, those on the fixed inputs first.
     pub(crate) fn traced(batch: &'a Batch<'b>, config: &'a EscaipConfig) -> PluginResult<Self> {
         let pass = Self {
-            notes: Some(RefCell::default()),
+            notes: Notes::kept(),
             ..Self::new(batch, config)?
         };
         let features = &pass.features;
@@ -370,27 +356,15 @@ impl<'a, 'b> Pass<'a, 'b> {
 
     /// Whether notes are kept.
     pub(crate) fn is_traced(&self) -> bool {
-        self.notes.is_some()
+        self.notes.are_kept()
     }
 
     /// Notes a tensor in a traced pass; free otherwise.
     pub(crate) fn note(&self, rows: NoteRows, name: impl FnOnce() -> String, x: &Tensor<2>) {
-        if let Some(notes) = &self.notes {
-            let width = x.dims()[1];
-            let values = x.clone().into_data().iter::<f64>().collect();
-            notes.borrow_mut().push(Note {
-                name: name(),
-                rows,
-                width,
-                values,
-            });
-        }
+        self.notes.add(rows, name, || x.clone());
     }
 
-    pub(crate) fn into_notes(self) -> (Features, Vec<Note>) {
-        (
-            self.features,
-            self.notes.map(RefCell::into_inner).unwrap_or_default(),
-        )
+    pub(crate) fn into_notes(self) -> (Features, Vec<Note<NoteRows>>) {
+        (self.features, self.notes.into_vec())
     }
 }

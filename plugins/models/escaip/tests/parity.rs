@@ -334,7 +334,7 @@ fn graph_and_intermediate_tensors_equal_the_reference() {
             };
             let values = match note.rows {
                 NoteRows::Atoms => note.values.clone(),
-                rows => padded(&trace, rows, note.width, &note.values, slots),
+                rows => padded(&trace, rows, note.width(), &note.values, slots),
             };
             let quantity = name
                 .rsplit_once(".block")

@@ -4,14 +4,15 @@
 use crate::{
     ProteinaConfig,
     features::Features,
-    layers::{Draw, Gated, Law, Linear},
-    notes::{NoteRows, Notes},
+    layers::{Gated, Linear},
+    layout::{NoteRows, Notes},
 };
 use burn::{
     module::{Module, Param},
     tensor::Tensor,
 };
 use equivbench_kernels::{RowIndex, gather_rows};
+use equivbench_plugin::{Draw, Law};
 
 /// The three fold vectors. Chains carry no fold labels here, so one vector of each table is all that is ever used.
 #[derive(Module, Debug)]
@@ -42,7 +43,7 @@ pub(crate) struct Conditioning {
 impl Conditioning {
     pub(crate) fn new(config: &ProteinaConfig, draw: &mut Draw<'_>) -> Self {
         let (width, fold) = (config.conditioning_width, config.fold_width);
-        let mut vector = || draw.matrix(1, fold, Law::Normal(1.0));
+        let mut vector = || draw.parameter([1, fold], Law::Normal(1.0));
         let fold_vectors = FoldVectors {
             embedding_c: vector(),
             embedding_a: vector(),
@@ -50,12 +51,12 @@ impl Conditioning {
         };
         let cond_factory = ConditioningFactory {
             fold: fold_vectors,
-            linear_out: draw.linear(config.time_width + 3 * fold, width),
+            linear_out: Linear::new(config.time_width + 3 * fold, width, draw),
         };
         Self {
             cond_factory,
-            transition_c_1: draw.gated(width, 2 * width),
-            transition_c_2: draw.gated(width, 2 * width),
+            transition_c_1: Gated::new(width, 2 * width, draw),
+            transition_c_2: Gated::new(width, 2 * width, draw),
         }
     }
 

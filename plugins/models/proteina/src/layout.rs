@@ -6,9 +6,27 @@
 use equivbench_kernels::{KernelError, RowChoice, RowIndex};
 use std::ops::Range;
 
+/// What the rows of a [note](equivbench_plugin::Note) stand for, chain after chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoteRows {
+    /// Chains.
+    Chains,
+    /// Residues.
+    Residues,
+    /// Registers and residues of every chain.
+    Tokens,
+    /// Pairs of residues of every chain.
+    ResiduePairs,
+    /// Pairs of tokens of every chain, registers included.
+    TokenPairs,
+}
+
+/// Where a pass puts its notes.
+pub(crate) type Notes = equivbench_plugin::Notes<NoteRows>;
+
 /// Consecutive chains of one length.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Run {
+pub(crate) struct ChainRun {
     /// Number of chains.
     pub(crate) chains: usize,
     /// Tokens of each chain, registers included.
@@ -19,7 +37,7 @@ pub(crate) struct Run {
     pub(crate) first_pair: usize,
 }
 
-impl Run {
+impl ChainRun {
     /// Rows of the tokens.
     pub(crate) fn token_rows(&self) -> Range<usize> {
         self.first_token..self.first_token + self.chains * self.tokens
@@ -36,21 +54,21 @@ impl Run {
 pub(crate) struct Layout {
     registers: usize,
     lengths: Vec<usize>,
-    pub(crate) runs: Vec<Run>,
+    pub(crate) runs: Vec<ChainRun>,
 }
 
 impl Layout {
     /// From the offsets of the residues of each chain.
     pub(crate) fn new(offsets: &[usize], registers: usize) -> Self {
         let lengths: Vec<usize> = offsets.windows(2).map(|w| w[1] - w[0]).collect();
-        let mut runs: Vec<Run> = Vec::new();
+        let mut runs: Vec<ChainRun> = Vec::new();
         for tokens in lengths.iter().map(|n| registers + n) {
             match runs.last_mut() {
                 Some(run) if run.tokens == tokens => run.chains += 1,
                 last => {
                     let (first_token, first_pair) =
                         last.map_or((0, 0), |run| (run.token_rows().end, run.pair_rows().end));
-                    runs.push(Run {
+                    runs.push(ChainRun {
                         chains: 1,
                         tokens,
                         first_token,
@@ -162,7 +180,7 @@ mod tests {
     #[test]
     fn chains_of_one_length_in_a_row_form_a_run() {
         let layout = Layout::new(&[0, 3, 6, 10, 13], 2);
-        let run = |chains, tokens, first_token, first_pair| Run {
+        let run = |chains, tokens, first_token, first_pair| ChainRun {
             chains,
             tokens,
             first_token,

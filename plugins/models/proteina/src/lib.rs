@@ -9,13 +9,12 @@
 //! | `config` | sizes, checks, parameter formula, recipe |
 //! | `inputs` | a batch as checked numbers |
 //! | `bins` | classes of distances and separations: pure functions |
-//! | `layout` | rows of tokens and pairs of ragged chains |
+//! | `layout` | rows of tokens and pairs of ragged chains, and of what is noted of them |
 //! | `features` | everything that follows from the inputs alone and that no rotation changes |
 //! | `kinds` | classes of pairs, and which pairs are alike |
 //! | `layers`, `conditioning`, `tokens`, `pairs`, `triangles`, `trunk` | the network |
 //! | `context` | what the network computes once for all rotations of a batch |
 //! | `losses` | training losses |
-//! | `notes` | what a traced pass keeps |
 //! | `model` | the plugin |
 
 mod bins;
@@ -29,14 +28,13 @@ mod layers;
 mod layout;
 mod losses;
 mod model;
-mod notes;
 mod pairs;
 mod tokens;
 mod triangles;
 mod trunk;
 
 pub use config::ProteinaConfig;
+pub use layout::NoteRows;
 pub use model::{Proteina, Trace};
-pub use notes::{Note, NoteRows};
 
 equivbench_plugin::export_model!(Proteina);

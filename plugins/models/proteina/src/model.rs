@@ -7,9 +7,8 @@ use crate::{
     features::Features,
     inputs::{Inputs, Site},
     kinds::PairKinds,
-    layers::Draw,
+    layout::{NoteRows, Notes},
     losses::{Weighting, distogram_loss, velocity_loss},
-    notes::{Note, Notes},
     pairs::{DistogramHead, PairBuilder, Pairs},
     tokens::{CoordinateHead, Embedding},
     triangles::PairUpdate,
@@ -21,7 +20,8 @@ use burn::{
 };
 use equivbench_kernels::KernelError;
 use equivbench_plugin::{
-    Batch, FieldDescriptor, ModelPlugin, PluginError, PluginResult, Recipe, Shared, field,
+    Batch, Draw, FieldDescriptor, ModelPlugin, Note, PluginError, PluginResult, Recipe, Shared,
+    field,
 };
 
 /// Proteina: flow matching on C-alpha traces.
@@ -43,7 +43,7 @@ pub struct Proteina {
 #[derive(Debug)]
 pub struct Trace {
     /// Intermediate quantities in the order in which they were made.
-    pub notes: Vec<Note>,
+    pub notes: Vec<Note<NoteRows>>,
     /// `[residues, 3]`, nm.
     pub velocity: Tensor<2>,
     /// `[pairs of residues, classes]`, where the model updates its pairs.

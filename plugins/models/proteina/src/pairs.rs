@@ -6,9 +6,8 @@ use crate::{
     context::Base,
     features::Features,
     kinds::PairKinds,
-    layers::{AdaptiveNorm, Affine, Draw, EPSILON, LayerNorm, Linear},
-    layout::Layout,
-    notes::{NoteRows, Notes},
+    layers::{AdaptiveNorm, Affine, EPSILON, LayerNorm, Linear},
+    layout::{Layout, NoteRows, Notes},
 };
 use burn::{
     module::Module,
@@ -17,6 +16,7 @@ use burn::{
 use equivbench_kernels::{
     RowChoice, RowIndex, adaptive_layer_norm, affine, gather_rows, is_host, layer_norm, lookup_sum,
 };
+use equivbench_plugin::Draw;
 
 /// The pair representation at one place of the trunk.
 #[derive(Clone, Debug)]
@@ -108,8 +108,8 @@ pub(crate) struct BiasMap {
 impl BiasMap {
     pub(crate) fn new(config: &ProteinaConfig, draw: &mut Draw<'_>) -> Self {
         Self {
-            pair_norm: draw.norm(config.pair_width),
-            to_bias: draw.linear(config.pair_width, config.heads),
+            pair_norm: LayerNorm::new(config.pair_width, draw),
+            to_bias: Linear::new(config.pair_width, config.heads, draw),
         }
     }
 
@@ -143,8 +143,8 @@ impl PairBuilder {
     pub(crate) fn new(config: &ProteinaConfig, draw: &mut Draw<'_>) -> Self {
         let (pair, conditioning) = (config.pair_width, config.conditioning_width);
         let mut factory = |inputs, outputs| PairFactory {
-            ln_out: draw.norm(outputs),
-            linear_out: draw.linear(inputs, outputs),
+            ln_out: LayerNorm::new(outputs, draw),
+            linear_out: Linear::new(inputs, outputs, draw),
         };
         let (init_repr_factory, cond_factory) = (
             factory(config.pair_features(), pair),
@@ -153,7 +153,7 @@ impl PairBuilder {
         Self {
             init_repr_factory,
             cond_factory,
-            adaln: draw.adaptive_norm(conditioning, pair),
+            adaln: AdaptiveNorm::new(conditioning, pair, draw),
         }
     }
 
@@ -278,8 +278,8 @@ pub(crate) struct DistogramHead {
 impl DistogramHead {
     pub(crate) fn new(config: &ProteinaConfig, draw: &mut Draw<'_>) -> Self {
         Self {
-            head_norm: draw.norm(config.pair_width),
-            head_linear: draw.affine(config.pair_width, config.distogram_bins),
+            head_norm: LayerNorm::new(config.pair_width, draw),
+            head_linear: Affine::new(config.pair_width, config.distogram_bins, draw),
         }
     }
 

@@ -5,14 +5,15 @@ use crate::{
     context::Base,
     features::Features,
     inputs::Cartesian,
-    layers::{Draw, Law, LayerNorm, Linear},
-    notes::{NoteRows, Notes},
+    layers::{LayerNorm, Linear},
+    layout::{NoteRows, Notes},
 };
 use burn::{
     module::{Module, Param},
     tensor::Tensor,
 };
 use equivbench_kernels::gather_rows;
+use equivbench_plugin::{Draw, Law};
 
 /// Features to a representation.
 #[derive(Module, Debug)]
@@ -33,10 +34,10 @@ impl Embedding {
     pub(crate) fn new(config: &ProteinaConfig, draw: &mut Draw<'_>) -> Self {
         let width = config.token_width;
         Self {
-            registers: draw.matrix(config.registers, width, Law::Normal(0.05)),
-            linear_3d_embed: draw.linear(3, width),
+            registers: draw.parameter([config.registers, width], Law::Normal(0.05)),
+            linear_3d_embed: Linear::new(3, width, draw),
             init_repr_factory: SequenceFactory {
-                linear_out: draw.linear(config.sequence_features(), width),
+                linear_out: Linear::new(config.sequence_features(), width, draw),
             },
         }
     }
@@ -102,8 +103,8 @@ pub(crate) struct CoordinateHead {
 impl CoordinateHead {
     pub(crate) fn new(config: &ProteinaConfig, draw: &mut Draw<'_>) -> Self {
         Self {
-            head_norm: draw.norm(config.token_width),
-            head_linear: draw.linear(config.token_width, 3),
+            head_norm: LayerNorm::new(config.token_width, draw),
+            head_linear: Linear::new(config.token_width, 3, draw),
         }
     }
 

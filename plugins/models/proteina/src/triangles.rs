@@ -2,15 +2,15 @@
 
 use crate::{
     ProteinaConfig,
-    layers::{Affine, Draw, Law, LayerNorm, Linear},
-    layout::{Layout, Run},
-    notes::{NoteRows, Notes},
+    layers::{Affine, LayerNorm, Linear},
+    layout::{ChainRun, Layout, NoteRows, Notes},
 };
 use burn::{
     module::Module,
     tensor::{Tensor, activation::relu},
 };
 use equivbench_kernels::{is_host, lookup_sum, sigmoid_gate};
+use equivbench_plugin::{Draw, Law};
 
 /// The way in which a triangle multiplication sums over the third token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,14 +40,14 @@ impl Triangle {
         let (zeros, ones) = (Law::Constant(0.0), Law::Constant(1.0));
         let value = Law::Truncated((1.0 / p as f64).sqrt());
         Self {
-            layer_norm_in: draw.norm(p),
-            linear_a_p: draw.affine_of(p, q, value, zeros),
-            linear_a_g: draw.affine_of(p, q, zeros, ones),
-            linear_b_p: draw.affine_of(p, q, value, zeros),
-            linear_b_g: draw.affine_of(p, q, zeros, ones),
-            layer_norm_out: draw.norm(q),
-            linear_z: draw.affine_of(q, p, zeros, zeros),
-            linear_g: draw.affine_of(p, p, zeros, ones),
+            layer_norm_in: LayerNorm::new(p, draw),
+            linear_a_p: Affine::of_laws([p, q], [value, zeros], draw),
+            linear_a_g: Affine::of_laws([p, q], [zeros, ones], draw),
+            linear_b_p: Affine::of_laws([p, q], [value, zeros], draw),
+            linear_b_g: Affine::of_laws([p, q], [zeros, ones], draw),
+            layer_norm_out: LayerNorm::new(q, draw),
+            linear_z: Affine::of_laws([q, p], [zeros, zeros], draw),
+            linear_g: Affine::of_laws([p, p], [zeros, ones], draw),
         }
     }
 
@@ -78,7 +78,7 @@ fn multiply_triangles(
     direction: Direction,
 ) -> Tensor<2> {
     let width = a.dims()[1];
-    let of_run = |x: &Tensor<2>, run: &Run| {
+    let of_run = |x: &Tensor<2>, run: &ChainRun| {
         let own = if layout.runs.len() == 1 {
             x.clone()
         } else {
@@ -127,9 +127,9 @@ impl PairTransition {
         let p = config.pair_width;
         let (zeros, value) = (Law::Constant(0.0), Law::Truncated((2.0 / p as f64).sqrt()));
         Self {
-            layer_norm: draw.norm(p),
-            linear_1: draw.affine_of(p, 2 * p, value, zeros),
-            linear_2: draw.affine_of(2 * p, p, zeros, zeros),
+            layer_norm: LayerNorm::new(p, draw),
+            linear_1: Affine::of_laws([p, 2 * p], [value, zeros], draw),
+            linear_2: Affine::of_laws([2 * p, p], [zeros, zeros], draw),
         }
     }
 
@@ -152,8 +152,8 @@ pub(crate) struct PairUpdate {
 impl PairUpdate {
     pub(crate) fn new(config: &ProteinaConfig, draw: &mut Draw<'_>) -> Self {
         Self {
-            layer_norm_in: draw.norm(config.token_width),
-            linear_x: draw.linear(config.token_width, 2 * config.pair_width),
+            layer_norm_in: LayerNorm::new(config.token_width, draw),
+            linear_x: Linear::new(config.token_width, 2 * config.pair_width, draw),
             tri_mult_out: Triangle::new(config, draw),
             tri_mult_in: Triangle::new(config, draw),
             transition_out: PairTransition::new(config, draw),

@@ -3,15 +3,15 @@
 use crate::{
     ProteinaConfig,
     features::Features,
-    layers::{AdaptiveNorm, Affine, Draw, EPSILON, Gated, LayerNorm, OutputScale},
-    layout::Run,
-    notes::{NoteRows, Notes},
+    layers::{AdaptiveNorm, Affine, EPSILON, Gated, LayerNorm, OutputScale},
+    layout::{ChainRun, NoteRows, Notes},
     pairs::BiasMap,
 };
 use burn::{module::Module, tensor::Tensor};
 use equivbench_kernels::{
     adaptive_layer_norm, gated_residual, lookup_sum, pair_biased_attention, sigmoid, sigmoid_gate,
 };
+use equivbench_plugin::Draw;
 
 /// Attention among the tokens of a chain.
 #[derive(Module, Debug)]
@@ -31,13 +31,13 @@ impl Attention {
     fn new(config: &ProteinaConfig, draw: &mut Draw<'_>) -> Self {
         let d = config.token_width;
         Self {
-            node_norm: draw.norm(d),
-            to_qkv: draw.affine(d, 3 * d),
-            to_g: draw.affine(d, d),
-            q_layer_norm: draw.norm(d),
-            k_layer_norm: draw.norm(d),
+            node_norm: LayerNorm::new(d, draw),
+            to_qkv: Affine::new(d, 3 * d, draw),
+            to_g: Affine::new(d, d, draw),
+            q_layer_norm: LayerNorm::new(d, draw),
+            k_layer_norm: LayerNorm::new(d, draw),
             bias_map: BiasMap::new(config, draw),
-            to_out_node: draw.affine(d, d),
+            to_out_node: Affine::new(d, d, draw),
             heads: config.heads,
         }
     }
@@ -66,7 +66,7 @@ impl Attention {
     }
 
     /// The rows of a run, `[chains, h, n, d / h]`.
-    fn heads_of_run(&self, x: &Tensor<2>, run: &Run) -> Tensor<4> {
+    fn heads_of_run(&self, x: &Tensor<2>, run: &ChainRun) -> Tensor<4> {
         let [rows, d] = x.dims();
         let own = if run.token_rows() == (0..rows) {
             x.clone()
@@ -163,19 +163,19 @@ pub(crate) struct LayerInputs<'a> {
 impl Layer {
     pub(crate) fn new(config: &ProteinaConfig, draw: &mut Draw<'_>) -> Self {
         let (d, c) = (config.token_width, config.conditioning_width);
-        let (adaln, mha) = (draw.adaptive_norm(c, d), Attention::new(config, draw));
+        let (adaln, mha) = (AdaptiveNorm::new(c, d, draw), Attention::new(config, draw));
         let mhba = AttentionHalf {
             adaln,
             mha,
-            scale_output: draw.output_scale(c, d),
+            scale_output: OutputScale::new(c, d, draw),
         };
-        let (adaln, transition) = (draw.adaptive_norm(c, d), draw.gated(d, 4 * d));
+        let (adaln, transition) = (AdaptiveNorm::new(c, d, draw), Gated::new(d, 4 * d, draw));
         Self {
             mhba,
             transition: TransitionHalf {
                 adaln,
                 transition,
-                scale_output: draw.output_scale(c, d),
+                scale_output: OutputScale::new(c, d, draw),
             },
         }
     }

@@ -383,7 +383,7 @@ fn intermediate_tensors_and_outputs_equal_the_reference() {
             let Some(theirs) = fixture.arrays.get(&name) else {
                 continue;
             };
-            assert_eq!(theirs.shape.last(), Some(&note.width), "{name}");
+            assert_eq!(theirs.shape.last(), Some(&note.width()), "{name}");
             let quantity = if note.name.starts_with("p0.") || note.name.contains("update") {
                 "mid, pair updates"
             } else {
@@ -993,7 +993,7 @@ fn hessians_of_the_head_from_its_input_equal_the_reference() {
             let trace = traced(&trainer, batch, precision);
             let note = trace.notes.iter().find(|n| n.name == "head_ln").unwrap();
             Hidden {
-                width: note.width,
+                width: note.width(),
                 values: note.values.clone(),
             }
         };

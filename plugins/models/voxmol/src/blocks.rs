@@ -2,10 +2,10 @@
 
 use burn::{module::Module, tensor::Tensor};
 use equivbench_kernels::Conv3d;
+use equivbench_plugin::Draw;
 
 use crate::{
     VoxmolConfig,
-    draw::Draw,
     layers::{Attention, Conv, Norm, Pass, Resample},
 };
 
@@ -40,7 +40,7 @@ impl Residual {
             Some(shortcut) => h + shortcut.forward(x, Conv3d::Point, &pass.inside("shortcut")),
             None => h + x,
         };
-        pass.notes.add(&y);
+        pass.note(&y);
         y
     }
 }
@@ -66,7 +66,7 @@ impl Block {
             Some(attention) => attention.forward(y, &pass.inside("attn")),
             None => y,
         };
-        pass.notes.add(&y);
+        pass.note(&y);
         y
     }
 }
@@ -196,7 +196,7 @@ impl Middle {
         let x = self.res1.forward(x, &pass.inside("res1"));
         let x = self.attn.forward(x, &pass.inside("attn"));
         let y = self.res2.forward(x, &pass.inside("res2"));
-        pass.notes.add(&y);
+        pass.note(&y);
         y
     }
 }

@@ -5,9 +5,9 @@ use burn::{
     tensor::Tensor,
 };
 use equivbench_kernels::{Conv3d, Dropout, conv3d, group_norm_silu, softmax};
-use equivbench_plugin::Batch;
+use equivbench_plugin::{Batch, Draw, Law, Notes};
 
-use crate::{VoxmolConfig, draw::Draw, notes::Notes};
+use crate::VoxmolConfig;
 
 /// Inside the square root of every norm.
 const EPSILON: f64 = 1e-5;
@@ -19,25 +19,35 @@ pub(crate) struct Pass<'a> {
     dropout: f64,
     /// Knows whether this is a training step, and its random numbers.
     batch: &'a Batch<'a>,
-    pub(crate) notes: Notes<'a>,
+    notes: &'a Notes,
+    /// The module that the pass is in, as the parameters there are named: `down.3.attn`. Empty where nobody traces.
+    path: String,
 }
 
 impl<'a> Pass<'a> {
-    pub(crate) fn new(config: &VoxmolConfig, batch: &'a Batch<'a>, notes: Notes<'a>) -> Self {
+    pub(crate) fn new(config: &VoxmolConfig, batch: &'a Batch<'a>, notes: &'a Notes) -> Self {
         Self {
             groups: config.groups,
             dropout: config.dropout,
             batch,
             notes,
+            path: String::new(),
         }
     }
 
     /// The pass inside of a module.
     pub(crate) fn inside(&self, module: impl std::fmt::Display) -> Self {
-        Self {
-            notes: self.notes.inside(module),
-            ..*self
-        }
+        let path = match (self.notes.are_kept(), self.path.is_empty()) {
+            (false, _) => String::new(),
+            (true, true) => module.to_string(),
+            (true, false) => format!("{}.{module}", self.path),
+        };
+        Self { path, ..*self }
+    }
+
+    /// Notes what the module gave.
+    pub(crate) fn note<const D: usize>(&self, x: &Tensor<D>) {
+        self.notes.add((), || self.path.clone(), || x.clone());
     }
 
     fn next_dropout(&self) -> Option<Dropout> {
@@ -69,14 +79,14 @@ impl Conv {
             Conv3d::Up4 => ([from, to, 4, 4, 4], 64 * to),
         };
         Self {
-            weight: draw.uniform(shape, inputs),
-            bias: draw.uniform([to], inputs),
+            weight: draw.parameter(shape, Law::usual(inputs)),
+            bias: draw.parameter([to], Law::usual(inputs)),
         }
     }
 
     pub(crate) fn forward(&self, x: Tensor<5>, kind: Conv3d, pass: &Pass<'_>) -> Tensor<5> {
         let y = conv3d(x, self.weight.val(), self.bias.val(), kind);
-        pass.notes.add(&y);
+        pass.note(&y);
         y
     }
 }
@@ -109,8 +119,8 @@ pub(crate) struct Norm {
 impl Norm {
     pub(crate) fn new(width: usize, draw: &Draw<'_>) -> Self {
         Self {
-            weight: draw.constant(width, 1.0),
-            bias: draw.constant(width, 0.0),
+            weight: draw.filled([width], 1.0),
+            bias: draw.filled([width], 0.0),
         }
     }
 
@@ -138,7 +148,7 @@ impl Norm {
             EPSILON,
             dropout,
         );
-        pass.notes.add(&y);
+        pass.note(&y);
         y
     }
 }
@@ -154,8 +164,8 @@ struct Linear {
 impl Linear {
     fn new(from: usize, to: usize, draw: &mut Draw<'_>) -> Self {
         Self {
-            weight: draw.uniform([to, from], from),
-            bias: draw.uniform([to], from),
+            weight: draw.parameter([to, from], Law::usual(from)),
+            bias: draw.parameter([to], Law::usual(from)),
         }
     }
 
@@ -168,7 +178,7 @@ impl Linear {
             self.bias.val(),
             Conv3d::Point,
         );
-        pass.notes.add(&y);
+        pass.note(&y);
         y
     }
 }
@@ -206,7 +216,7 @@ impl Attention {
             .matmul(k);
         let mixed = v.matmul(softmax(scores).swap_dims(1, 2)).reshape(shape);
         let y = x + self.output.forward(mixed, &pass.inside("output"));
-        pass.notes.add(&y);
+        pass.note(&y);
         y
     }
 }

@@ -8,24 +8,19 @@
 //! |---|---|
 //! | `config` | sizes, checks, parameter formula, recipe |
 //! | `grids` | a batch as checked grids |
-//! | `draw` | laws of fresh weights |
 //! | `layers` | convolutions, norms, attention |
 //! | `blocks` | residual blocks, stages, the middle |
 //! | `symmetry` | projection onto kernels that the rotations of the cube leave alone |
-//! | `notes` | what a traced pass keeps |
 //! | `model` | the plugin |
 
 mod blocks;
 mod config;
-mod draw;
 mod grids;
 mod layers;
 mod model;
-mod notes;
 mod symmetry;
 
 pub use config::VoxmolConfig;
 pub use model::{Trace, Voxmol};
-pub use notes::Note;
 
 equivbench_plugin::export_model!(Voxmol);

@@ -3,10 +3,8 @@
 use crate::{
     VoxmolConfig,
     blocks::{Middle, Stage, ascend, decoder, descend, encoder},
-    draw::Draw,
     grids::density,
     layers::{Conv, Norm, Pass},
-    notes::{Note, Notes},
     symmetry,
 };
 use burn::{
@@ -15,9 +13,9 @@ use burn::{
 };
 use equivbench_kernels::Conv3d;
 use equivbench_plugin::{
-    Batch, FieldDescriptor, ModelPlugin, PluginError, PluginResult, Recipe, field, parameters,
+    Batch, Draw, FieldDescriptor, ModelPlugin, Note, Notes, PluginError, PluginResult, Recipe,
+    field, parameters,
 };
-use std::cell::RefCell;
 
 /// VoxMol: denoising of molecules on density grids.
 #[derive(Module, Debug)]
@@ -35,7 +33,7 @@ pub struct Voxmol {
 /// Everything a traced pass saw, for parity tests and for people who look inside.
 #[derive(Debug)]
 pub struct Trace {
-    /// Intermediate quantities in the order in which they were made.
+    /// Intermediate quantities in the order in which they were made, named as the parameters beside them: `down.3.attn`.
     pub notes: Vec<Note>,
     /// The denoised grids `[samples, elements, side, side, side]`.
     pub density: Tensor<5>,
@@ -53,13 +51,13 @@ impl Voxmol {
     /// # Errors
     /// A batch that the model cannot read.
     pub fn trace(&self, batch: &Batch<'_>) -> PluginResult<Trace> {
-        let notes = RefCell::default();
+        let notes = Notes::kept();
         let density = self.denoised(
             density(batch, &self.config)?,
-            &Pass::new(&self.config, batch, Notes::kept(&notes)),
+            &Pass::new(&self.config, batch, &notes),
         );
         Ok(Trace {
-            notes: notes.into_inner(),
+            notes: notes.into_vec(),
             density,
         })
     }
@@ -138,7 +136,7 @@ impl ModelPlugin for Voxmol {
     fn forward(&self, batch: &Batch<'_>) -> PluginResult<Tensor<2>> {
         let denoised = self.denoised(
             density(batch, &self.config)?,
-            &Pass::new(&self.config, batch, Notes::NONE),
+            &Pass::new(&self.config, batch, &Notes::none()),
         );
         Ok(denoised.flatten(1, 4))
     }
@@ -273,7 +271,8 @@ impl ModelPlugin for Voxmol {
         if !["enc", "mid"].contains(&name) {
             return Err(PluginError::Unsupported(format!("latent:{name}")));
         }
-        let pass = Pass::new(&self.config, batch, Notes::NONE);
+        let notes = Notes::none();
+        let pass = Pass::new(&self.config, batch, &notes);
         let encoded = self.encoded(density(batch, &self.config)?, &pass).0;
         let latent = if name == "mid" {
             self.bottleneck(encoded, &pass)
