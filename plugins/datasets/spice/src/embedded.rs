@@ -6,17 +6,17 @@ use crate::{
     source::Source,
     units::Units,
 };
-use equivbench_dataset_tools::bad_data;
-use equivbench_plugin::{PluginError, PluginResult};
+use equivbench_dataset_tools::sample_file::SampleFile;
+use equivbench_plugin::PluginResult;
 use serde::Deserialize;
-use std::{io::Read, ops::Range};
+use std::ops::Range;
 
-/// The sample as it lies in the repository; `data/make_spice_mini.py` describes the layout.
-pub(crate) const BYTES: &[u8] = include_bytes!("../data/spice-mini.bin.gz");
+/// The sample as it lies in the repository; `data/README.md` lists its arrays.
+pub(crate) const BYTES: &[u8] = include_bytes!("../data/spice-mini.safetensors");
 /// Its name in every table.
 pub(crate) const NAME: &str = "spice-mini (GFN2-xTB)";
 /// File name for messages.
-pub(crate) const FILE: &str = "spice-mini.bin.gz (embedded)";
+pub(crate) const FILE: &str = "spice-mini.safetensors (embedded)";
 
 /// The open sample.
 pub(crate) struct Embedded {
@@ -31,19 +31,20 @@ pub(crate) struct Embedded {
     conformations: Vec<(u32, usize)>,
 }
 
+/// What the sample says about itself.
 #[derive(Deserialize)]
-struct Header {
+struct Description {
     level_of_theory: String,
     subset: String,
-    molecules: Vec<HeaderMolecule>,
+    molecules: Vec<MoleculeDescription>,
 }
 
 #[derive(Deserialize)]
-struct HeaderMolecule {
+struct MoleculeDescription {
     name: String,
     smiles: String,
+    atoms: usize,
     conformations: usize,
-    atomic_numbers: Vec<u8>,
 }
 
 impl Embedded {
@@ -61,72 +62,44 @@ impl Embedded {
         settings: &Settings,
         inventory: &mut Inventory,
     ) -> PluginResult<Self> {
-        let mut body = Vec::new();
-        flate2::read::GzDecoder::new(bytes)
-            .read_to_end(&mut body)
-            .map_err(|e| damaged(&e.to_string()))?;
-        let text = body
-            .strip_prefix(b"EQBSPICE")
-            .ok_or_else(|| damaged("its magic is missing"))?;
-        let (length, rest) = text
-            .split_first_chunk::<4>()
-            .ok_or_else(|| damaged("its header is cut off"))?;
-        let (header, rest) = rest
-            .split_at_checked(u32::from_le_bytes(*length) as usize)
-            .ok_or_else(|| damaged("its header is cut off"))?;
-        let header: Header = serde_json::from_slice(header).map_err(|e| damaged(&e.to_string()))?;
-        let count: usize = header.molecules.iter().map(|m| m.conformations).sum();
-        let numbers: usize = header
-            .molecules
-            .iter()
-            .map(|m| 3 * m.conformations * m.atomic_numbers.len())
-            .sum();
-        if rest.len() != 8 * numbers + 8 * count {
-            return Err(damaged("its arrays are cut off"));
-        }
+        let file = SampleFile::open(FILE, bytes)?;
+        let about: Description = file.about()?;
+        let sum = |of: fn(&MoleculeDescription) -> usize| about.molecules.iter().map(of).sum();
+        let rows: usize = sum(|m| m.atoms * m.conformations);
         let mut sample = Self {
-            level: header.level_of_theory,
             units: settings.units_or(Units::ATOMIC),
             sign: -1.0,
-            positions: planes(&rest[..4 * numbers])
-                .map(f32::from_le_bytes)
-                .collect(),
-            gradient: planes(&rest[4 * numbers..8 * numbers])
-                .map(f32::from_le_bytes)
-                .collect(),
-            energies: planes(&rest[8 * numbers..])
-                .map(f64::from_le_bytes)
-                .collect(),
+            positions: file.numbers("positions_bohr", &[rows, 3])?,
+            gradient: file.numbers("gradient_hartree_per_bohr", &[rows, 3])?,
+            energies: file.numbers("formation_energy_hartree", &[sum(|m| m.conformations)])?,
             molecules: Vec::new(),
             conformations: Vec::new(),
+            level: about.level_of_theory.clone(),
         };
-        sample.index(
-            &header.molecules,
-            &header.subset,
-            source,
-            settings,
-            inventory,
-        )?;
+        let species: Vec<u8> = file.numbers("atomic_numbers", &[sum(|m| m.atoms)])?;
+        sample.index(&about, &species, source, settings, inventory)?;
         Ok(sample)
     }
 
     fn index(
         &mut self,
-        molecules: &[HeaderMolecule],
-        subset: &str,
+        about: &Description,
+        mut species: &[u8],
         source: u32,
         settings: &Settings,
         inventory: &mut Inventory,
     ) -> PluginResult<()> {
         let mut atom = 0;
-        for (i, molecule) in molecules.iter().enumerate() {
-            let atoms = molecule.atomic_numbers.len();
+        for (i, molecule) in about.molecules.iter().enumerate() {
+            let atoms = molecule.atoms;
+            let (own, others) = species.split_at(atoms);
+            species = others;
             let identity = Identity {
                 name: Some(&molecule.name),
                 smiles: Some(&molecule.smiles),
-                subset: Some(subset),
+                subset: Some(&about.subset),
                 charge: None,
-                species: &molecule.atomic_numbers,
+                species: own,
             };
             let admitted = inventory.admit(&identity, settings)?;
             for _ in 0..molecule.conformations {
@@ -147,25 +120,10 @@ impl Embedded {
                     }),
                 }
             }
-            self.molecules.push(molecule.atomic_numbers.clone());
+            self.molecules.push(own.to_vec());
         }
         Ok(())
     }
-}
-
-/// Elements of `N` bytes that are stored as planes: all first bytes, then all second bytes, ...
-fn planes<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> + '_ {
-    let count = bytes.len() / N;
-    (0..count).map(move |i| std::array::from_fn(|plane| bytes[plane * count + i]))
-}
-
-fn damaged(what: &str) -> PluginError {
-    bad_data(
-        FILE,
-        "",
-        what,
-        "the plugin was built from a damaged checkout; fetch data/spice-mini.bin.gz again and rebuild",
-    )
 }
 
 impl Source for Embedded {
@@ -221,13 +179,5 @@ mod tests {
             );
         }
         assert!(Embedded::parse(BYTES, 0, &settings, &mut Inventory::default()).is_ok());
-    }
-
-    #[test]
-    fn planes_are_put_back_together() {
-        assert_eq!(
-            planes::<2>(&[1, 2, 3, 10, 20, 30]).collect::<Vec<_>>(),
-            [[1, 10], [2, 20], [3, 30]]
-        );
     }
 }
