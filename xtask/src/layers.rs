@@ -61,6 +61,7 @@ const MAY: &[(&str, &[&str])] = &[
             "equivbench-spice",
         ],
     ),
+    ("equivbench-backbone-generator", &["equivbench-pdb"]),
     ("equivbench-testkit", &[]),
     ("equivbench-e2e", &[]),
     ("xtask", &[]),

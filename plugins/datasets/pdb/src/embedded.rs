@@ -1,23 +1,43 @@
 //! The sample that the plugin carries: 322 generated C-alpha traces of 92 families (see `data/README.md`).
 
-use crate::{
-    chain::Chain,
-    generator::file::{Header, HeaderChain, MAGIC, STEPS},
-};
-use equivbench_plugin::{PluginError, PluginResult};
-use std::io::Read;
+use crate::chain::Chain;
+use equivbench_dataset_tools::sample_file::{self, SampleArray, SampleFile};
+use equivbench_plugin::PluginResult;
+use serde::{Deserialize, Serialize};
 
-/// The sample as it lies in the repository; `generator/file.rs` describes the layout.
-const BYTES: &[u8] = include_bytes!("../data/backbones-mini.bin.gz");
+/// The sample as it lies in the repository; `data/README.md` lists its arrays.
+const BYTES: &[u8] = include_bytes!("../data/backbones-mini.safetensors");
 /// Its name in every table.
 pub const NAME: &str = "backbones-mini (generated)";
 /// File name for messages.
-pub const FILE: &str = "backbones-mini.bin.gz (embedded)";
+pub const FILE: &str = "backbones-mini.safetensors (embedded)";
 /// Terms under which it may be given away.
 pub const LICENCE: &str = "CC0-1.0";
 /// Where the structures come from, in place of an experimental method.
 pub const LEVEL: &str = "generated, not experimental: Monte Carlo sampling of C-alpha traces with the pseudo-bond angles, pseudo-torsions, \
                          strand pairing and compactness of real chains";
+/// `[residues of all chains, 3]`, chain by chain: whole steps.
+const POSITIONS: &str = "positions_1e-3_angstrom";
+/// Steps in an ångström: positions of the sample are whole steps, which are exact in the file and nearest in f64.
+pub const STEPS: f64 = 1000.0;
+
+/// What the sample says about itself.
+#[derive(Serialize, Deserialize)]
+struct Description {
+    level: String,
+    seed: u64,
+    chains: Vec<ChainDescription>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ChainDescription {
+    id: String,
+    family: u32,
+    fold: String,
+    sequence: String,
+    /// First residue number and number of residues of each unbroken piece.
+    pieces: Vec<(i64, usize)>,
+}
 
 /// The chains of the sample and the family of each.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,141 +63,115 @@ pub fn chains() -> PluginResult<Vec<Chain>> {
 /// # Errors
 /// When the file was damaged before the plugin was built.
 pub fn sample() -> PluginResult<Sample> {
-    parse(BYTES)
+    Sample::decode(BYTES)
 }
 
-fn parse(bytes: &[u8]) -> PluginResult<Sample> {
-    let mut body = Vec::new();
-    flate2::read::GzDecoder::new(bytes)
-        .read_to_end(&mut body)
-        .map_err(|e| damaged(&e.to_string()))?;
-    let text = body
-        .strip_prefix(MAGIC)
-        .ok_or_else(|| damaged("its magic is missing"))?;
-    let (length, rest) = text
-        .split_first_chunk::<4>()
-        .ok_or_else(|| damaged("its header is cut off"))?;
-    let (header, rest) = rest
-        .split_at_checked(u32::from_le_bytes(*length) as usize)
-        .ok_or_else(|| damaged("its header is cut off"))?;
-    let header: Header = serde_json::from_slice(header).map_err(|e| damaged(&e.to_string()))?;
-    let residues: usize = header.chains.iter().map(|c| c.sequence.len()).sum();
-    if rest.len() != 4 * 3 * residues {
-        return Err(damaged("its coordinates are cut off"));
+impl Sample {
+    fn decode(bytes: &[u8]) -> PluginResult<Self> {
+        let file = SampleFile::open(FILE, bytes)?;
+        let about: Description = file.about()?;
+        let residues = about.chains.iter().map(|c| c.sequence.len()).sum();
+        let steps: Vec<i32> = file.numbers(POSITIONS, &[residues, 3])?;
+        let mut positions = steps
+            .as_chunks::<3>()
+            .0
+            .iter()
+            .map(|x| x.map(|x| f64::from(x) / STEPS));
+        let mut chain = |c: &ChainDescription| {
+            Ok(Chain {
+                id: c.id.clone(),
+                sequence: c.sequence.clone(),
+                positions: positions.by_ref().take(c.sequence.len()).collect(),
+                residue_numbers: c.residue_numbers().ok_or_else(|| {
+                    file.damaged(format!(
+                        "chain {} has other residue numbers than letters",
+                        c.id
+                    ))
+                })?,
+            })
+        };
+        Ok(Self {
+            chains: about
+                .chains
+                .iter()
+                .map(&mut chain)
+                .collect::<PluginResult<_>>()?,
+            families: about.chains.iter().map(|c| c.family).collect(),
+            folds: about.chains.into_iter().map(|c| c.fold).collect(),
+        })
     }
-    let mut positions = positions(rest).into_iter();
-    let families = header.chains.iter().map(|c| c.family).collect();
-    let chains = header
-        .chains
-        .iter()
-        .map(|c| chain_of(c, positions.by_ref()))
-        .collect::<PluginResult<_>>()?;
-    Ok(Sample {
-        chains,
-        families,
-        folds: header.chains.into_iter().map(|c| c.fold).collect(),
-    })
+
+    /// The file of the sample, positions rounded to whole [`STEPS`]; `seed` is what its chains were generated from.
+    ///
+    /// # Errors
+    /// None in a sample whose lists have one length.
+    pub fn encode(&self, seed: u64) -> PluginResult<Vec<u8>> {
+        let chains = self.chains.iter().zip(&self.families).zip(&self.folds);
+        let about = Description {
+            level: LEVEL.into(),
+            seed,
+            chains: chains
+                .map(|((chain, &family), fold)| ChainDescription::of(chain, family, fold))
+                .collect(),
+        };
+        let steps: Vec<i32> = self
+            .chains
+            .iter()
+            .flat_map(|c| c.positions.as_flattened())
+            .map(|x| (x * STEPS).round() as i32)
+            .collect();
+        let array = SampleArray::new(POSITIONS, &[steps.len() / 3, 3], &steps);
+        sample_file::encode(&about, &[array])
+    }
 }
 
-/// Coordinates from planes of differences.
-fn positions(planes: &[u8]) -> Vec<[f64; 3]> {
-    let count = planes.len() / 4;
-    let mut last = [0i32; 3];
-    let mut positions = Vec::with_capacity(count / 3);
-    for residue in 0..count / 3 {
-        for (axis, last) in last.iter_mut().enumerate() {
-            let step = std::array::from_fn(|plane| planes[plane * count + 3 * residue + axis]);
-            *last = last.wrapping_add(i32::from_le_bytes(step));
+impl ChainDescription {
+    fn of(chain: &Chain, family: u32, fold: &str) -> Self {
+        let mut pieces: Vec<(i64, usize)> = Vec::new();
+        for &number in &chain.residue_numbers {
+            match pieces.last_mut() {
+                Some((first, count)) if *first + *count as i64 == number => *count += 1,
+                _ => pieces.push((number, 1)),
+            }
         }
-        positions.push(last.map(|steps| f64::from(steps) / STEPS));
+        Self {
+            id: chain.id.clone(),
+            family,
+            fold: fold.into(),
+            sequence: chain.sequence.clone(),
+            pieces,
+        }
     }
-    positions
-}
 
-fn chain_of(
-    header: &HeaderChain,
-    positions: impl Iterator<Item = [f64; 3]>,
-) -> PluginResult<Chain> {
-    let residues = header.sequence.len();
-    let residue_numbers: Vec<i64> = header
-        .pieces
-        .iter()
-        .flat_map(|&(first, count)| (first..).take(count))
-        .take(residues + 1)
-        .collect();
-    if residue_numbers.len() != residues {
-        return Err(damaged(&format!(
-            "chain {} has {residues} letters, but other residue numbers",
-            header.id
-        )));
+    /// `None` where there are not as many as letters.
+    fn residue_numbers(&self) -> Option<Vec<i64>> {
+        let residues = self.sequence.len();
+        let numbers: Vec<i64> = self
+            .pieces
+            .iter()
+            .flat_map(|&(first, count)| (first..).take(count))
+            .take(residues + 1)
+            .collect();
+        (numbers.len() == residues).then_some(numbers)
     }
-    let (id, sequence) = (header.id.clone(), header.sequence.clone());
-    Ok(Chain {
-        id,
-        sequence,
-        positions: positions.take(residues).collect(),
-        residue_numbers,
-    })
-}
-
-fn damaged(what: &str) -> PluginError {
-    PluginError::BadData(format!(
-        "{FILE}: {what}; the plugin was built from a damaged checkout; fetch data/backbones-mini.bin.gz again and rebuild"
-    ))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::generator;
 
     #[test]
     fn a_damaged_sample_is_an_error_at_every_length() {
         for length in (0..BYTES.len()).step_by(BYTES.len() / 40) {
-            assert!(parse(&BYTES[..length]).is_err(), "{length}");
+            assert!(Sample::decode(&BYTES[..length]).is_err(), "{length}");
         }
-        assert!(parse(BYTES).is_ok());
-    }
-
-    /// The generator makes each chain from the seed and the chain's number alone; these were taken from all over the sample.
-    #[test]
-    fn the_generator_makes_the_chains_of_the_file() {
-        let sample = sample().unwrap();
-        let plan = generator::plan();
-        assert_eq!(
-            plan.iter().map(|p| p.0).collect::<Vec<_>>(),
-            sample.families
-        );
-        // The second lacks part of a loop; the others are a first and a last chain of a family.
-        for number in [0, 157, plan.len() - 1] {
-            let (made, stored) = (
-                generator::generate_chain(generator::SEED, number),
-                &sample.chains[number],
-            );
-            assert_eq!(
-                (&made.id, &made.sequence, &made.residue_numbers),
-                (&stored.id, &stored.sequence, &stored.residue_numbers)
-            );
-            for (a, b) in made
-                .positions
-                .as_flattened()
-                .iter()
-                .zip(stored.positions.as_flattened())
-            {
-                assert!(
-                    (a - b).abs() <= 0.5 / STEPS + 1e-9,
-                    "chain {number}: half a step of the file, and rounding: {a} {b}"
-                );
-            }
-        }
+        assert!(Sample::decode(BYTES).is_ok());
     }
 
     #[test]
     fn what_is_encoded_is_read_back() {
-        let trace = generator::Trace {
+        let chain = Chain {
             id: "X_A".into(),
-            family: 3,
-            fold: "test",
             sequence: "GAV".into(),
             positions: vec![
                 [-1.5, 0.25, 100.0],
@@ -185,20 +179,20 @@ mod tests {
                 [2.301, 0.002, 0.0],
             ],
             residue_numbers: vec![-1, 0, 5],
-            kinds: vec![generator::Kind::Loop; 3],
         };
-        let sample =
-            parse(&generator::encode(&[trace.clone(), trace.clone()], 1, LEVEL).unwrap()).unwrap();
-        assert_eq!(sample.families, [3, 3]);
-        for chain in &sample.chains {
-            assert_eq!(
-                (&chain.sequence, &chain.residue_numbers),
-                (&trace.sequence, &trace.residue_numbers)
-            );
-            assert_eq!(
-                chain.positions, trace.positions,
-                "thousandths are exact in the file and nearest in f64"
-            );
-        }
+        let sample = Sample {
+            chains: vec![chain.clone(), chain],
+            families: vec![3, 4],
+            folds: vec!["test".into(), "other".into()],
+        };
+        assert_eq!(Sample::decode(&sample.encode(1).unwrap()).unwrap(), sample);
+    }
+
+    #[test]
+    fn residue_numbers_that_do_not_fit_the_sequence_are_an_error() {
+        let mut sample = Sample::decode(BYTES).unwrap();
+        sample.chains[0].residue_numbers.pop();
+        let bytes = sample.encode(1).unwrap();
+        assert!(Sample::decode(&bytes).is_err());
     }
 }

@@ -12,7 +12,7 @@
 //! | `index`, `store`, `cache` | all chains, their coordinates, and both in a file |
 //! | `clusters`, `split` | clusters by sequence; train, valid, test by cluster |
 //! | `checks` | the dataset's report on itself |
-//! | [`embedded`], [`generator`] | the sample that the plugin carries, and what makes it |
+//! | [`embedded`] | the sample that the plugin carries; the crate in `generator/` makes it |
 //!
 //! ```
 //! use equivbench_pdb::{Options, Pdb};
@@ -31,7 +31,6 @@ pub mod embedded;
 mod entry;
 mod filter;
 mod formats;
-pub mod generator;
 mod index;
 mod inputs;
 mod options;

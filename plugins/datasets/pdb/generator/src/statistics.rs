@@ -5,7 +5,7 @@
 //! where at least three successive ones have torsions within 25° of 51° and both angles within 14° of 91.5°; as strand where at least
 //! two successive ones have torsions within 50° of 195° and both angles above 103°; as loop elsewhere (26 %, 24 % and 50 % of them).
 
-use super::{blueprint::Kind, geometry::wrapped_deg};
+use crate::{blueprint::SecondaryStructure, geometry::wrapped_deg};
 
 /// One normal component: weight, means and standard deviations (degrees) of angle, torsion and next angle.
 struct Component {
@@ -47,7 +47,7 @@ const LOOP: &[Component] = &[
 ];
 
 /// The distributions of the three kinds, with the logarithms of their constants.
-pub(super) struct Statistics([Vec<Prepared>; 3]);
+pub(crate) struct Statistics([Vec<Prepared>; 3]);
 
 /// A component ready for use: means, inverse standard deviations, and the logarithm of weight and normalisation for the angle alone.
 struct Prepared {
@@ -58,20 +58,20 @@ struct Prepared {
 }
 
 impl Statistics {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self([HELIX, STRAND, LOOP].map(|mixture| mixture.iter().map(Prepared::new).collect()))
     }
 
-    fn of(&self, kind: Kind) -> &[Prepared] {
+    fn of(&self, kind: SecondaryStructure) -> &[Prepared] {
         match kind {
-            Kind::Helix => &self.0[0],
-            Kind::Strand => &self.0[1],
-            Kind::Loop => &self.0[2],
+            SecondaryStructure::Helix => &self.0[0],
+            SecondaryStructure::Strand => &self.0[1],
+            SecondaryStructure::Loop => &self.0[2],
         }
     }
 
     /// `-ln p(angle)`: the energy of the first angle of a chain.
-    pub(super) fn angle_energy(&self, kind: Kind, angle: f64) -> f64 {
+    pub(crate) fn angle_energy(&self, kind: SecondaryStructure, angle: f64) -> f64 {
         let mut marginal = LogSum::default();
         self.of(kind)
             .iter()
@@ -81,9 +81,9 @@ impl Statistics {
 
     /// `-ln p(torsion, next angle | angle)`: the energy of four residues in units of kT, so that a free chain at kT = 1 is the Markov
     /// chain with the measured statistics.
-    pub(super) fn local_energy(
+    pub(crate) fn local_energy(
         &self,
-        kind: Kind,
+        kind: SecondaryStructure,
         angle: f64,
         torsion: f64,
         next_angle: f64,
@@ -161,7 +161,11 @@ mod tests {
     #[test]
     fn the_conditional_densities_integrate_to_one() {
         let statistics = Statistics::new();
-        for kind in [Kind::Helix, Kind::Strand, Kind::Loop] {
+        for kind in [
+            SecondaryStructure::Helix,
+            SecondaryStructure::Strand,
+            SecondaryStructure::Loop,
+        ] {
             for angle in [90.0, 112.0, 125.0] {
                 let step = 1.5;
                 let cells = (0..240).flat_map(|t| {
@@ -180,13 +184,16 @@ mod tests {
 
     #[test]
     fn a_left_handed_helix_costs_more_than_a_right_handed_one() {
-        let helix = |torsion| Statistics::new().local_energy(Kind::Helix, 91.0, torsion, 91.0);
+        let helix = |torsion| {
+            Statistics::new().local_energy(SecondaryStructure::Helix, 91.0, torsion, 91.0)
+        };
         assert!(helix(-50.0) > helix(50.0) + 20.0);
     }
 
     #[test]
     fn energies_far_from_every_component_keep_their_slope() {
-        let energy = |next| Statistics::new().local_energy(Kind::Helix, 150.0, 50.0, next);
+        let energy =
+            |next| Statistics::new().local_energy(SecondaryStructure::Helix, 150.0, 50.0, next);
         assert!(energy(160.0) > energy(150.0) + 10.0 && energy(150.0) > 50.0);
     }
 }

@@ -5,10 +5,10 @@
 //! `exp(−E/T)` (in the volume of turns, so that angles have the usual factor `sin θ`, which is 1 for helices and 0.84 for strands). The temperature falls from [`HOT`] to 1 over the first part of the run and stays there: what is stored is a sample at kT = 1,
 //! not a minimum.
 
-use super::{
-    draws::Draws,
+use crate::{
     energy::Energy,
     geometry::{Point, Turn, add, dot, scale, sub, unit},
+    random::RandomStream,
 };
 use std::ops::Range;
 
@@ -22,7 +22,11 @@ const COOLING: f64 = 0.6;
 const HOLD: [f64; 2] = [0.8, 8.0];
 
 /// Runs the annealing on a chain.
-pub(super) fn anneal(start: Vec<Point>, energy: &mut Energy, draws: &mut Draws) -> Vec<Point> {
+pub(crate) fn anneal(
+    start: Vec<Point>,
+    energy: &mut Energy,
+    draws: &mut RandomStream,
+) -> Vec<Point> {
     let mut walker = Walker::new(start, energy);
     let moves = MOVES * walker.r.len();
     for step in 0..moves {
@@ -47,7 +51,7 @@ struct Walker<'a> {
 }
 
 /// The outcome of a move: change of the energy, new sums, new local terms of the runs of four that changed.
-struct Turned {
+struct RotatedPiece {
     change: f64,
     sums: (Point, f64),
     locals: [Option<(usize, f64)>; 4],
@@ -66,7 +70,7 @@ impl<'a> Walker<'a> {
         }
     }
 
-    fn step(&mut self, temperature: f64, draws: &mut Draws) {
+    fn step(&mut self, temperature: f64, draws: &mut RandomStream) {
         let n = self.r.len();
         let Some((moved, reach)) = propose(n, draws) else {
             return;
@@ -91,7 +95,7 @@ impl<'a> Walker<'a> {
         turn: &Turn,
         pivot: Point,
         temperature: f64,
-        draws: &mut Draws,
+        draws: &mut RandomStream,
     ) {
         let turned = self.turn(moved, turn, pivot);
         if turned.change <= 0.0 || draws.uniform() < libm::exp(-turned.change / temperature) {
@@ -105,7 +109,7 @@ impl<'a> Walker<'a> {
     }
 
     /// Turns the window and says what that changed; the old positions are in `saved`.
-    fn turn(&mut self, moved: &Range<usize>, turn: &Turn, pivot: Point) -> Turned {
+    fn turn(&mut self, moved: &Range<usize>, turn: &Turn, pivot: Point) -> RotatedPiece {
         let before = self.energy.of_moved(&self.r, moved);
         let old_sums = sums(&self.r[moved.clone()]);
         self.saved.clear();
@@ -127,7 +131,7 @@ impl<'a> Walker<'a> {
             .flatten()
             .map(|&(q, e)| e - self.local[q])
             .sum();
-        Turned {
+        RotatedPiece {
             change: self.energy.of_moved(&self.r, moved) - before + size + local,
             sums,
             locals,
@@ -141,7 +145,7 @@ impl<'a> Walker<'a> {
 }
 
 /// A window of residues to turn and the largest usual angle (radians at temperature 1); `None` when it would be the whole chain.
-fn propose(n: usize, draws: &mut Draws) -> Option<(Range<usize>, f64)> {
+fn propose(n: usize, draws: &mut RandomStream) -> Option<(Range<usize>, f64)> {
     let (length, reach) = match draws.weighted([0.55, 0.3, 0.15].into_iter()) {
         0 => (draws.within(1..=3), 0.25),
         1 => (draws.within(4..=8), 0.12),
@@ -176,18 +180,18 @@ fn sums(points: &[Point]) -> (Point, f64) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{blueprint::Blueprint, geometry::distance, layout::Layout};
     use super::*;
+    use crate::{blueprint::Blueprint, geometry::distance, scaffold::Scaffold};
 
     /// The change that a move reports is the difference of the whole energy, as the plain sum over everything gives it.
     #[test]
     fn a_move_changes_the_energy_by_what_it_says() {
         for stream in 0..6 {
-            let mut draws = Draws::new(4, stream);
-            let layout = Layout::draw(&Blueprint::draw(&mut draws), &mut draws);
-            let mut energy = Energy::new(&layout, 11.0);
+            let mut draws = RandomStream::new(4, stream);
+            let scaffold = Scaffold::draw(&Blueprint::draw(&mut draws), &mut draws);
+            let mut energy = Energy::new(&scaffold, 11.0);
             energy.hold = 0.3;
-            let mut walker = Walker::new(layout.start, &mut energy);
+            let mut walker = Walker::new(scaffold.start, &mut energy);
             for _ in 0..200 {
                 let Some((moved, _)) = propose(walker.r.len(), &mut draws) else {
                     continue;
@@ -219,12 +223,12 @@ mod tests {
 
     #[test]
     fn annealing_keeps_every_bond() {
-        let mut draws = Draws::new(8, 0);
-        let layout = Layout::draw(&Blueprint::draw(&mut draws), &mut draws);
-        let mut energy = Energy::new(&layout, 11.0);
-        let mut walker = Walker::new(layout.start.clone(), &mut energy);
+        let mut draws = RandomStream::new(8, 0);
+        let scaffold = Scaffold::draw(&Blueprint::draw(&mut draws), &mut draws);
+        let mut energy = Energy::new(&scaffold, 11.0);
+        let mut walker = Walker::new(scaffold.start.clone(), &mut energy);
         (0..20_000).for_each(|_| walker.step(2.0, &mut draws));
-        for (old, new) in layout.start.windows(2).zip(walker.r.windows(2)) {
+        for (old, new) in scaffold.start.windows(2).zip(walker.r.windows(2)) {
             let change = distance(old[0], old[1]) - distance(new[0], new[1]);
             assert!(
                 change.abs() < 1e-10,
@@ -232,7 +236,7 @@ mod tests {
             );
         }
         assert!(
-            distance(walker.r[0], layout.start[0]) > 0.1,
+            distance(walker.r[0], scaffold.start[0]) > 0.1,
             "the chain has moved"
         );
     }

@@ -7,10 +7,10 @@
 //! `  + ½ ((Rg − R)/v)²                         size`
 //! `  + Σ_i |r_i − r_i⁰|²/(2 λ²)                helices and strands stay near their ideal places`
 
-use super::{
-    blueprint::Kind,
+use crate::{
+    blueprint::SecondaryStructure,
     geometry::{Point, angle_deg, distance, dot, sub, torsion_deg},
-    layout::{Layout, Pair},
+    scaffold::{Pair, Scaffold},
     statistics::Statistics,
 };
 use std::ops::Range;
@@ -18,7 +18,7 @@ use std::ops::Range;
 /// Width of the excluded-volume wall in Å.
 const WALL: f64 = 0.25;
 /// No pair three or more apart may come nearer than this (Å); of the pairs of real chains within 8 Å, 0.3 % are below 4.0 Å.
-pub(super) const HARD_FLOOR: f64 = 3.95;
+pub(crate) const HARD_FLOOR: f64 = 3.95;
 /// Cost of a pair below the floor: finite, so that a first chain that overlaps can leave.
 const OVERLAP: f64 = 1e3;
 /// Side chains: height of the shoulder, where it is full, where it ends (Å).
@@ -32,29 +32,29 @@ const PAIR_WIDTH: f64 = 0.4;
 const SIZE_WIDTH: f64 = 0.2;
 
 /// The energy function of one chain; positions are passed in.
-pub(super) struct Energy {
+pub(crate) struct Energy {
     statistics: Statistics,
-    kinds: Vec<Kind>,
+    kinds: Vec<SecondaryStructure>,
     targets: Vec<Option<Point>>,
     /// Partners and distances of each residue.
     pairs: Vec<Vec<(usize, f64)>>,
     target_size: f64,
     /// 1 / λ² in Å⁻².
-    pub(super) hold: f64,
+    pub(crate) hold: f64,
 }
 
 impl Energy {
-    pub(super) fn new(layout: &Layout, target_size: f64) -> Self {
-        let mut pairs = vec![Vec::new(); layout.kinds.len()];
+    pub(crate) fn new(scaffold: &Scaffold, target_size: f64) -> Self {
+        let mut pairs = vec![Vec::new(); scaffold.kinds.len()];
         for &Pair {
             residues: [i, j],
             distance,
-        } in &layout.pairs
+        } in &scaffold.pairs
         {
             pairs[i].push((j, distance));
             pairs[j].push((i, distance));
         }
-        let (kinds, targets) = (layout.kinds.clone(), layout.targets.clone());
+        let (kinds, targets) = (scaffold.kinds.clone(), scaffold.targets.clone());
         Self {
             statistics: Statistics::new(),
             kinds,
@@ -66,7 +66,7 @@ impl Energy {
     }
 
     /// Local term of residues `q..q + 4`.
-    pub(super) fn local(&self, r: &[Point], q: usize) -> f64 {
+    pub(crate) fn local(&self, r: &[Point], q: usize) -> f64 {
         let [a, b, c, d] = [r[q], r[q + 1], r[q + 2], r[q + 3]];
         let [first, next] = [angle_deg(a, b, c), angle_deg(b, c, d)];
         let kind = self.kind_of_four(q);
@@ -82,17 +82,17 @@ impl Energy {
     }
 
     /// Four residues follow the statistics of a helix or strand when all are in it.
-    fn kind_of_four(&self, q: usize) -> Kind {
+    fn kind_of_four(&self, q: usize) -> SecondaryStructure {
         let first = self.kinds[q];
         if self.kinds[q + 1..q + 4].iter().all(|&k| k == first) {
             first
         } else {
-            Kind::Loop
+            SecondaryStructure::Loop
         }
     }
 
     /// All terms between the residues of `moved` and the others, and those of each moved residue alone.
-    pub(super) fn of_moved(&self, r: &[Point], moved: &Range<usize>) -> f64 {
+    pub(crate) fn of_moved(&self, r: &[Point], moved: &Range<usize>) -> f64 {
         let mut sum = 0.0;
         for i in moved.clone() {
             let others = (0..moved.start).chain(moved.end..r.len());
@@ -130,8 +130,8 @@ impl Energy {
     fn diameter(&self, i: usize, j: usize, apart: usize) -> f64 {
         match (self.kinds[i], self.kinds[j]) {
             _ if apart < 6 => 4.5,
-            (Kind::Helix, Kind::Helix) => 5.8,
-            (Kind::Helix, _) | (_, Kind::Helix) => 5.1,
+            (SecondaryStructure::Helix, SecondaryStructure::Helix) => 5.8,
+            (SecondaryStructure::Helix, _) | (_, SecondaryStructure::Helix) => 5.1,
             _ => 4.5,
         }
     }
@@ -144,7 +144,7 @@ impl Energy {
     }
 
     /// The size term for a squared radius of gyration.
-    pub(super) fn size(&self, squared: f64) -> f64 {
+    pub(crate) fn size(&self, squared: f64) -> f64 {
         let x = (squared.max(0.0).sqrt() - self.target_size) / SIZE_WIDTH;
         0.5 * x * x
     }
@@ -164,7 +164,7 @@ fn pair(d: f64, ideal: f64) -> f64 {
 #[cfg(test)]
 impl Energy {
     /// The whole energy, term by term: slow and obvious.
-    pub(super) fn total(&self, r: &[Point]) -> f64 {
+    pub(crate) fn total(&self, r: &[Point]) -> f64 {
         let n = r.len();
         let local: f64 = (0..n - 3).map(|q| self.local(r, q)).sum();
         let non_bonded: f64 = (0..n)
@@ -184,7 +184,7 @@ impl Energy {
             + non_bonded
             + twice_paired / 2.0
             + held
-            + self.size(super::geometry::radius_of_gyration(r).powi(2))
+            + self.size(crate::geometry::radius_of_gyration(r).powi(2))
     }
 }
 

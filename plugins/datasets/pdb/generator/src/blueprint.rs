@@ -4,12 +4,12 @@
 //! helices 10 Å away from a sheet or from each other. Connections β-α-β are right-handed, as in real proteins: over the sheet (+z) a
 //! strand that goes up is followed by one at larger x, below it by one at smaller x, and the other way round for strands that go down.
 
-use super::draws::Draws;
+use crate::random::RandomStream;
 use std::ops::RangeInclusive;
 
 /// What a residue belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum SecondaryStructure {
     /// α-helix.
     Helix,
     /// β-strand.
@@ -20,17 +20,17 @@ pub enum Kind {
 
 /// One helix or strand of a fold: place of its middle in the x-z plane (Å), direction along y.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Part {
-    pub(super) kind: Kind,
-    pub(super) x: f64,
-    pub(super) z: f64,
-    pub(super) up: bool,
+pub(crate) struct Part {
+    pub(crate) kind: SecondaryStructure,
+    pub(crate) x: f64,
+    pub(crate) z: f64,
+    pub(crate) up: bool,
 }
 
 /// Distance of neighbouring strands in Å.
-pub(super) const STRAND_SPACING: f64 = 4.8;
+pub(crate) const STRAND_SPACING: f64 = 4.8;
 /// Rise of a twisted strand and of an ideal helix for each residue in Å.
-pub(super) const STRAND_RISE: f64 = 3.3;
+pub(crate) const STRAND_RISE: f64 = 3.3;
 const HELIX_RISE: f64 = 1.5;
 const UP: bool = true;
 const DOWN: bool = false;
@@ -38,7 +38,7 @@ const DOWN: bool = false;
 /// Strand in a column of the sheet at `z`.
 const fn e(column: f64, z: f64, up: bool) -> Part {
     Part {
-        kind: Kind::Strand,
+        kind: SecondaryStructure::Strand,
         x: column * STRAND_SPACING,
         z,
         up,
@@ -48,7 +48,7 @@ const fn e(column: f64, z: f64, up: bool) -> Part {
 /// Helix at `x`, `z` in Å.
 const fn h(x: f64, z: f64, up: bool) -> Part {
     Part {
-        kind: Kind::Helix,
+        kind: SecondaryStructure::Helix,
         x,
         z,
         up,
@@ -327,24 +327,24 @@ pub const LENGTHS: RangeInclusive<usize> = 40..=96;
 
 /// A fold with all lengths drawn: what the members of one family have in common.
 #[derive(Clone, Debug)]
-pub(super) struct Blueprint {
-    pub(super) fold: &'static str,
-    pub(super) elements: Vec<Element>,
+pub(crate) struct Blueprint {
+    pub(crate) fold: &'static str,
+    pub(crate) elements: Vec<Element>,
     /// Residues before the first element, between each two and after the last.
-    pub(super) loops: Vec<usize>,
+    pub(crate) loops: Vec<usize>,
 }
 
 /// A part with its number of residues and, for strands, the row of its lowest residue.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Element {
-    pub(super) part: Part,
-    pub(super) residues: usize,
-    pub(super) first_row: i32,
+pub(crate) struct Element {
+    pub(crate) part: Part,
+    pub(crate) residues: usize,
+    pub(crate) first_row: i32,
 }
 
 impl Blueprint {
-    /// Draws a fold by weight, then lengths until the chain has a length of the sample.
-    pub(super) fn draw(draws: &mut Draws) -> Self {
+    /// RandomStream a fold by weight, then lengths until the chain has a length of the sample.
+    pub(crate) fn draw(draws: &mut RandomStream) -> Self {
         let fold = &FOLDS[draws.weighted(FOLDS.iter().map(|f| f.weight))];
         let mirrored = fold.mirrors && draws.chance(0.5);
         loop {
@@ -356,7 +356,7 @@ impl Blueprint {
         }
     }
 
-    fn draw_lengths(fold: &Fold, mirrored: bool, draws: &mut Draws) -> Self {
+    fn draw_lengths(fold: &Fold, mirrored: bool, draws: &mut RandomStream) -> Self {
         // Elements of one domain are about equally long, or they would stick out of it.
         let (common_helix, common_strand) = (
             draws.within(fold.helix.clone()),
@@ -366,7 +366,7 @@ impl Blueprint {
             .parts
             .iter()
             .map(|&part| {
-                let (common, range) = if part.kind == Kind::Helix {
+                let (common, range) = if part.kind == SecondaryStructure::Helix {
                     (common_helix, &fold.helix)
                 } else {
                     (common_strand, &fold.strand)
@@ -393,22 +393,22 @@ impl Blueprint {
         }
     }
 
-    pub(super) fn residues(&self) -> usize {
+    pub(crate) fn residues(&self) -> usize {
         self.loops.iter().sum::<usize>() + self.elements.iter().map(|e| e.residues).sum::<usize>()
     }
 
     /// The kind of each residue.
-    pub(super) fn kinds(&self) -> Vec<Kind> {
-        let mut kinds = vec![Kind::Loop; self.loops[0]];
+    pub(crate) fn kinds(&self) -> Vec<SecondaryStructure> {
+        let mut kinds = vec![SecondaryStructure::Loop; self.loops[0]];
         for (element, &after) in self.elements.iter().zip(&self.loops[1..]) {
             kinds.extend(std::iter::repeat_n(element.part.kind, element.residues));
-            kinds.extend(std::iter::repeat_n(Kind::Loop, after));
+            kinds.extend(std::iter::repeat_n(SecondaryStructure::Loop, after));
         }
         kinds
     }
 
     /// First residue and length of the longest loop that has an element on both sides.
-    pub(super) fn longest_inner_loop(&self) -> (usize, usize) {
+    pub(crate) fn longest_inner_loop(&self) -> (usize, usize) {
         let mut start = self.loops[0];
         let mut longest = (0, 0);
         for (element, &after) in self
@@ -427,7 +427,7 @@ impl Blueprint {
 }
 
 /// Each loop spans its gap with 3.1 Å for each of its bonds, with up to three residues to spare; tails have up to four residues.
-fn draw_loops(elements: &[Element], draws: &mut Draws) -> Vec<usize> {
+fn draw_loops(elements: &[Element], draws: &mut RandomStream) -> Vec<usize> {
     let mut loops = vec![draws.within(0..=4)];
     for pair in elements.windows(2) {
         let gap = libm::ceil(gap_of(&pair[0], &pair[1]) / 3.1) as usize;
@@ -448,8 +448,8 @@ fn gap_of(from: &Element, to: &Element) -> f64 {
 
 impl Element {
     /// Rise along y for each residue in Å.
-    pub(super) fn rise(&self) -> f64 {
-        if self.part.kind == Kind::Helix {
+    pub(crate) fn rise(&self) -> f64 {
+        if self.part.kind == SecondaryStructure::Helix {
             HELIX_RISE
         } else {
             STRAND_RISE
@@ -457,20 +457,20 @@ impl Element {
     }
 
     /// y of its `k`-th residue along the chain. Strands lie on common rows, so that the pleats of a sheet match; helices are centred.
-    pub(super) fn y(&self, k: usize) -> f64 {
+    pub(crate) fn y(&self, k: usize) -> f64 {
         let along = if self.part.up {
             k
         } else {
             self.residues - 1 - k
         };
         match self.part.kind {
-            Kind::Strand => self.rise() * f64::from(self.row(k)),
+            SecondaryStructure::Strand => self.rise() * f64::from(self.row(k)),
             _ => self.rise() * (along as f64 - (self.residues - 1) as f64 / 2.0),
         }
     }
 
     /// The row of its `k`-th residue along the chain.
-    pub(super) fn row(&self, k: usize) -> i32 {
+    pub(crate) fn row(&self, k: usize) -> i32 {
         self.first_row
             + (if self.part.up {
                 k
@@ -495,7 +495,7 @@ mod tests {
     #[test]
     fn kinds_count_as_many_residues_as_the_blueprint() {
         for stream in 0..200 {
-            let blueprint = Blueprint::draw(&mut Draws::new(5, stream));
+            let blueprint = Blueprint::draw(&mut RandomStream::new(5, stream));
             let kinds = blueprint.kinds();
             assert_eq!(kinds.len(), blueprint.residues());
             assert!(LENGTHS.contains(&kinds.len()));
@@ -504,11 +504,14 @@ mod tests {
                 length >= 2
                     && kinds[start..start + length]
                         .iter()
-                        .all(|&k| k == Kind::Loop),
+                        .all(|&k| k == SecondaryStructure::Loop),
                 "{}",
                 blueprint.fold
             );
-            assert!(kinds[start - 1] != Kind::Loop && kinds[start + length] != Kind::Loop);
+            assert!(
+                kinds[start - 1] != SecondaryStructure::Loop
+                    && kinds[start + length] != SecondaryStructure::Loop
+            );
         }
     }
 
@@ -519,7 +522,14 @@ mod tests {
             for unit in fold.parts.windows(3) {
                 let [a, b, c] = [unit[0], unit[1], unit[2]];
                 let kinds = [a.kind, b.kind, c.kind];
-                if kinds == [Kind::Strand, Kind::Helix, Kind::Strand] && a.up == c.up {
+                if kinds
+                    == [
+                        SecondaryStructure::Strand,
+                        SecondaryStructure::Helix,
+                        SecondaryStructure::Strand,
+                    ]
+                    && a.up == c.up
+                {
                     let up = if a.up { 1.0 } else { -1.0 };
                     assert!(up * b.z * (c.x - a.x) > 0.0, "{}", fold.name);
                     assert!(!fold.mirrors, "{}", fold.name);

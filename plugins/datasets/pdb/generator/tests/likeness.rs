@@ -4,13 +4,11 @@
 //! is always compared; where the chains themselves are at hand, the numbers are measured anew. Distances of histograms are overlaps, `Σ min(p, q)`: 1 for
 //! equal ones, and 1 minus the total variation.
 
-use equivbench_pdb::{
-    Chain, embedded,
-    generator::{
-        LENGTHS,
-        geometry::{angle_deg, distance, radius_of_gyration, torsion_deg},
-    },
+use equivbench_backbone_generator::{
+    LENGTHS,
+    geometry::{angle_deg, distance, radius_of_gyration, torsion_deg},
 };
+use equivbench_pdb::{Chain, embedded};
 use std::collections::BTreeMap;
 
 /// Shares of virtual bonds in steps of 0.02 Å from 3.6 Å.

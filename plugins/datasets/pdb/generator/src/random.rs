@@ -1,48 +1,48 @@
 //! Random draws of the generator: one ChaCha stream for each family and each chain.
 
-use super::geometry::{Point, Turn, unit};
+use crate::geometry::{Point, Turn, unit};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::{f64::consts::TAU, ops::RangeInclusive};
 
-pub(super) struct Draws(ChaCha8Rng);
+pub(crate) struct RandomStream(ChaCha8Rng);
 
-impl Draws {
+impl RandomStream {
     /// The stream with this number; streams of one seed do not overlap.
-    pub(super) fn new(seed: u64, stream: u64) -> Self {
+    pub(crate) fn new(seed: u64, stream: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(stream);
         Self(rng)
     }
 
     /// Uniform on [0, 1), 53 bits.
-    pub(super) fn uniform(&mut self) -> f64 {
+    pub(crate) fn uniform(&mut self) -> f64 {
         (self.0.next_u64() >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
     }
 
     /// Uniform on -1 to 1.
-    pub(super) fn signed(&mut self) -> f64 {
+    pub(crate) fn signed(&mut self) -> f64 {
         2.0 * self.uniform() - 1.0
     }
 
-    pub(super) fn chance(&mut self, probability: f64) -> bool {
+    pub(crate) fn chance(&mut self, probability: f64) -> bool {
         self.uniform() < probability
     }
 
     /// A whole number of the range; the bias of the multiplication is below 1e-15.
-    pub(super) fn within(&mut self, range: RangeInclusive<usize>) -> usize {
+    pub(crate) fn within(&mut self, range: RangeInclusive<usize>) -> usize {
         let count = range.end() - range.start() + 1;
         range.start() + (self.uniform() * count as f64) as usize
     }
 
     /// A standard normal draw (Box and Muller).
-    pub(super) fn normal(&mut self) -> f64 {
+    pub(crate) fn normal(&mut self) -> f64 {
         let radius = (-2.0 * libm::log(1.0 - self.uniform())).sqrt();
         radius * libm::cos(TAU * self.uniform())
     }
 
     /// An index, drawn with these weights.
-    pub(super) fn weighted(&mut self, weights: impl Iterator<Item = f64> + Clone) -> usize {
+    pub(crate) fn weighted(&mut self, weights: impl Iterator<Item = f64> + Clone) -> usize {
         let mut left = self.uniform() * weights.clone().sum::<f64>();
         let mut last = 0;
         for (i, weight) in weights.enumerate() {
@@ -56,12 +56,12 @@ impl Draws {
     }
 
     /// A direction, uniform on the sphere.
-    pub(super) fn direction(&mut self) -> Point {
+    pub(crate) fn direction(&mut self) -> Point {
         unit([self.normal(), self.normal(), self.normal()])
     }
 
     /// A rotation, uniform on SO(3): a quaternion uniform on the sphere.
-    pub(super) fn rotation(&mut self) -> Turn {
+    pub(crate) fn rotation(&mut self) -> Turn {
         Turn::of_quaternion([self.normal(), self.normal(), self.normal(), self.normal()])
     }
 }
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn normal_draws_have_mean_zero_and_variance_one() {
-        let mut draws = Draws::new(1, 2);
+        let mut draws = RandomStream::new(1, 2);
         let n = 40_000;
         let x: Vec<f64> = (0..n).map(|_| draws.normal()).collect();
         let mean = x.iter().sum::<f64>() / f64::from(n);
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn weights_are_relative_frequencies() {
-        let mut draws = Draws::new(3, 0);
+        let mut draws = RandomStream::new(3, 0);
         let hits = (0..10_000)
             .filter(|_| draws.weighted([1.0, 3.0].into_iter()) == 1)
             .count() as f64;

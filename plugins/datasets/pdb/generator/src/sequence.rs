@@ -1,9 +1,9 @@
 //! Sequences that fit a structure: by secondary structure and by whether a residue looks into the protein.
 
-use super::{
-    blueprint::Kind,
-    draws::Draws,
+use crate::{
+    blueprint::SecondaryStructure,
     geometry::{Point, add, dot, scale, sub},
+    random::RandomStream,
 };
 
 /// Letters and relative frequencies: typical preferences of real helices, strands and loops, inside and outside.
@@ -73,8 +73,12 @@ const LOOP: Emission = &[
     (b'V', 0.8),
 ];
 
-/// Draws one letter for each residue, given the kinds and a trace of the fold.
-pub(super) fn ancestor(kinds: &[Kind], trace: &[Point], draws: &mut Draws) -> Vec<u8> {
+/// RandomStream one letter for each residue, given the kinds and a trace of the fold.
+pub(crate) fn ancestor(
+    kinds: &[SecondaryStructure],
+    trace: &[Point],
+    draws: &mut RandomStream,
+) -> Vec<u8> {
     let inside = looks_inside(trace);
     kinds
         .iter()
@@ -84,12 +88,12 @@ pub(super) fn ancestor(kinds: &[Kind], trace: &[Point], draws: &mut Draws) -> Ve
 }
 
 /// Redraws each letter with a probability.
-pub(super) fn mutated(
+pub(crate) fn mutated(
     sequence: &[u8],
     rate: f64,
-    kinds: &[Kind],
+    kinds: &[SecondaryStructure],
     trace: &[Point],
-    draws: &mut Draws,
+    draws: &mut RandomStream,
 ) -> Vec<u8> {
     let inside = looks_inside(trace);
     let places = sequence.iter().zip(kinds).zip(inside);
@@ -104,13 +108,13 @@ pub(super) fn mutated(
         .collect()
 }
 
-fn letter(kind: Kind, inside: bool, draws: &mut Draws) -> u8 {
+fn letter(kind: SecondaryStructure, inside: bool, draws: &mut RandomStream) -> u8 {
     let emission = match (kind, inside) {
-        (Kind::Helix, true) => HELIX_INSIDE,
-        (Kind::Helix, false) => HELIX_OUTSIDE,
-        (Kind::Strand, true) => STRAND_INSIDE,
-        (Kind::Strand, false) => STRAND_OUTSIDE,
-        (Kind::Loop, _) => LOOP,
+        (SecondaryStructure::Helix, true) => HELIX_INSIDE,
+        (SecondaryStructure::Helix, false) => HELIX_OUTSIDE,
+        (SecondaryStructure::Strand, true) => STRAND_INSIDE,
+        (SecondaryStructure::Strand, false) => STRAND_OUTSIDE,
+        (SecondaryStructure::Loop, _) => LOOP,
     };
     emission[draws.weighted(emission.iter().map(|e| e.1))].0
 }
@@ -139,11 +143,11 @@ mod tests {
 
     #[test]
     fn a_rate_of_zero_keeps_the_sequence_and_one_redraws_it() {
-        let kinds = vec![Kind::Loop; 200];
+        let kinds = vec![SecondaryStructure::Loop; 200];
         let trace: Vec<Point> = (0..200)
             .map(|i| [3.8 * f64::from(i), f64::from(i % 2), 0.0])
             .collect();
-        let mut draws = Draws::new(0, 0);
+        let mut draws = RandomStream::new(0, 0);
         let old = ancestor(&kinds, &trace, &mut draws);
         assert_eq!(mutated(&old, 0.0, &kinds, &trace, &mut draws), old);
         let new = mutated(&old, 1.0, &kinds, &trace, &mut draws);

@@ -1,9 +1,9 @@
 //! From a blueprint to space: ideal places of the residues of helices and strands, strand pairs, and a first chain with exact bonds.
 
-use super::{
-    blueprint::{Blueprint, Element, Kind, STRAND_RISE, STRAND_SPACING},
-    draws::Draws,
+use crate::{
+    blueprint::{Blueprint, Element, STRAND_RISE, STRAND_SPACING, SecondaryStructure},
     geometry::{Point, Turn, add, distance, norm, scale, sub, unit},
+    random::RandomStream,
 };
 
 /// Ideal α-helix: radius of the C-alpha atoms (Å) and turn for each residue (degrees).
@@ -22,23 +22,23 @@ const BOND_SD: [(f64, f64); 2] = [(0.7, 0.018), (0.3, 0.046)];
 
 /// A pair of residues of one sheet with the distance that the ideal sheet gives them.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pair {
-    pub(super) residues: [usize; 2],
-    pub(super) distance: f64,
+pub(crate) struct Pair {
+    pub(crate) residues: [usize; 2],
+    pub(crate) distance: f64,
 }
 
 /// What the annealing starts from.
-pub(super) struct Layout {
-    pub(super) kinds: Vec<Kind>,
+pub(crate) struct Scaffold {
+    pub(crate) kinds: Vec<SecondaryStructure>,
     /// Ideal place of each residue of a helix or strand.
-    pub(super) targets: Vec<Option<Point>>,
-    pub(super) pairs: Vec<Pair>,
+    pub(crate) targets: Vec<Option<Point>>,
+    pub(crate) pairs: Vec<Pair>,
     /// A chain near the targets whose virtual bonds have their final lengths.
-    pub(super) start: Vec<Point>,
+    pub(crate) start: Vec<Point>,
 }
 
-impl Layout {
-    pub(super) fn draw(blueprint: &Blueprint, draws: &mut Draws) -> Self {
+impl Scaffold {
+    pub(crate) fn draw(blueprint: &Blueprint, draws: &mut RandomStream) -> Self {
         let targets = targets(blueprint, draws);
         let pairs = pairs(blueprint);
         let bonds: Vec<f64> = (1..targets.len()).map(|_| bond(draws)).collect();
@@ -52,12 +52,12 @@ impl Layout {
     }
 }
 
-fn bond(draws: &mut Draws) -> f64 {
+fn bond(draws: &mut RandomStream) -> f64 {
     let sd = BOND_SD[draws.weighted(BOND_SD.iter().map(|b| b.0))].1;
     BOND + sd * draws.normal().clamp(-3.0, 3.0)
 }
 
-fn targets(blueprint: &Blueprint, draws: &mut Draws) -> Vec<Option<Point>> {
+fn targets(blueprint: &Blueprint, draws: &mut RandomStream) -> Vec<Option<Point>> {
     let centre = centre_of(blueprint);
     let mut targets = vec![None; blueprint.loops[0]];
     for (element, &after) in blueprint.elements.iter().zip(&blueprint.loops[1..]) {
@@ -84,7 +84,7 @@ fn centre_of(blueprint: &Blueprint) -> Point {
 /// Residue `k` relative to the middle of an element that stands along y.
 fn ideal(element: &Element, k: usize, phase_deg: f64) -> Point {
     let y = element.y(k);
-    if element.part.kind == Kind::Strand {
+    if element.part.kind == SecondaryStructure::Strand {
         // The normal of the twisted sheet z = −c x y turns towards +x along y; pleats follow it, which coils each strand.
         let turn = (-SHEET_TWIST_DEG / STRAND_SPACING * y).to_radians();
         let height = if element.row(k) % 2 == 0 {
@@ -108,7 +108,7 @@ fn tilt_of(element: &Element, blueprint: &Blueprint, centre: Point) -> Turn {
     let has_sheet = blueprint
         .elements
         .iter()
-        .any(|e| e.part.kind == Kind::Strand);
+        .any(|e| e.part.kind == SecondaryStructure::Strand);
     let from_centre = sub([element.part.x, 0.0, element.part.z], centre);
     if has_sheet {
         let columns = from_centre[0] / STRAND_SPACING;
@@ -155,7 +155,7 @@ fn strand_places(blueprint: &Blueprint) -> Vec<(usize, &Element, i32)> {
     let mut places = Vec::new();
     let mut residue = blueprint.loops[0];
     for (element, &after) in blueprint.elements.iter().zip(&blueprint.loops[1..]) {
-        if element.part.kind == Kind::Strand {
+        if element.part.kind == SecondaryStructure::Strand {
             places.extend((0..element.residues).map(|k| (residue + k, element, element.row(k))));
         }
         residue += element.residues + after;
@@ -164,7 +164,7 @@ fn strand_places(blueprint: &Blueprint) -> Vec<(usize, &Element, i32)> {
 }
 
 /// Fills loops with arcs that bulge away from the middle, tails with straight lines away from it.
-fn interpolated(targets: &[Option<Point>], draws: &mut Draws) -> Vec<Point> {
+fn interpolated(targets: &[Option<Point>], draws: &mut RandomStream) -> Vec<Point> {
     let known: Vec<(usize, Point)> = targets
         .iter()
         .enumerate()
@@ -233,24 +233,27 @@ fn with_bonds(mut chain: Vec<Point>, bonds: &[f64]) -> Vec<Point> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::geometry::torsion_deg;
     use super::*;
+    use crate::geometry::torsion_deg;
 
-    fn layouts() -> impl Iterator<Item = (Blueprint, Layout)> {
+    fn scaffolds() -> impl Iterator<Item = (Blueprint, Scaffold)> {
         (0..60).map(|stream| {
-            let mut draws = Draws::new(9, stream);
+            let mut draws = RandomStream::new(9, stream);
             let blueprint = Blueprint::draw(&mut draws);
-            let layout = Layout::draw(&blueprint, &mut draws);
-            (blueprint, layout)
+            let scaffold = Scaffold::draw(&blueprint, &mut draws);
+            (blueprint, scaffold)
         })
     }
 
     #[test]
     fn ideal_helices_are_right_handed_whichever_way_they_run() {
-        for (_, layout) in layouts() {
-            for i in 0..layout.kinds.len() - 3 {
-                if layout.kinds[i..i + 4].iter().all(|&k| k == Kind::Helix) {
-                    let p: Vec<Point> = layout.targets[i..i + 4]
+        for (_, scaffold) in scaffolds() {
+            for i in 0..scaffold.kinds.len() - 3 {
+                if scaffold.kinds[i..i + 4]
+                    .iter()
+                    .all(|&k| k == SecondaryStructure::Helix)
+                {
+                    let p: Vec<Point> = scaffold.targets[i..i + 4]
                         .iter()
                         .map(|t| t.unwrap())
                         .collect();
@@ -263,9 +266,9 @@ mod tests {
 
     #[test]
     fn the_first_chain_has_exact_bonds_near_their_mean() {
-        for (blueprint, layout) in layouts() {
-            assert_eq!(layout.start.len(), blueprint.residues());
-            for pair in layout.start.windows(2) {
+        for (blueprint, scaffold) in scaffolds() {
+            assert_eq!(scaffold.start.len(), blueprint.residues());
+            for pair in scaffold.start.windows(2) {
                 assert!(
                     (distance(pair[0], pair[1]) - BOND).abs() <= 3.0 * BOND_SD[1].1 + 1e-12,
                     "{}",
@@ -277,8 +280,8 @@ mod tests {
 
     #[test]
     fn neighbouring_strands_lie_side_by_side() {
-        for (blueprint, layout) in layouts() {
-            for pair in &layout.pairs {
+        for (blueprint, scaffold) in scaffolds() {
+            for pair in &scaffold.pairs {
                 assert!(
                     (4.5..14.0).contains(&pair.distance),
                     "{}: {pair:?}",

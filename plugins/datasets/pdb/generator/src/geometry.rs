@@ -5,23 +5,23 @@
 /// A point or a vector in ångström.
 pub type Point = [f64; 3];
 
-pub(super) fn add(a: Point, b: Point) -> Point {
+pub(crate) fn add(a: Point, b: Point) -> Point {
     [a[0] + b[0], a[1] + b[1], a[2] + b[2]]
 }
 
-pub(super) fn sub(a: Point, b: Point) -> Point {
+pub(crate) fn sub(a: Point, b: Point) -> Point {
     [a[0] - b[0], a[1] - b[1], a[2] - b[2]]
 }
 
-pub(super) fn scale(a: Point, factor: f64) -> Point {
+pub(crate) fn scale(a: Point, factor: f64) -> Point {
     [a[0] * factor, a[1] * factor, a[2] * factor]
 }
 
-pub(super) fn dot(a: Point, b: Point) -> f64 {
+pub(crate) fn dot(a: Point, b: Point) -> f64 {
     a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 }
 
-pub(super) fn cross(a: Point, b: Point) -> Point {
+pub(crate) fn cross(a: Point, b: Point) -> Point {
     [
         a[1] * b[2] - a[2] * b[1],
         a[2] * b[0] - a[0] * b[2],
@@ -29,12 +29,12 @@ pub(super) fn cross(a: Point, b: Point) -> Point {
     ]
 }
 
-pub(super) fn norm(a: Point) -> f64 {
+pub(crate) fn norm(a: Point) -> f64 {
     dot(a, a).sqrt()
 }
 
 /// The vector of length one along `a`; the first axis where `a` has no length.
-pub(super) fn unit(a: Point) -> Point {
+pub(crate) fn unit(a: Point) -> Point {
     let length = norm(a);
     if length > 0.0 {
         scale(a, 1.0 / length)
@@ -65,7 +65,7 @@ pub fn torsion_deg(a: Point, b: Point, c: Point, d: Point) -> f64 {
 }
 
 /// A difference of angles brought into -180 to 180 degrees.
-pub(super) fn wrapped_deg(difference: f64) -> f64 {
+pub(crate) fn wrapped_deg(difference: f64) -> f64 {
     difference - 360.0 * libm::round(difference / 360.0)
 }
 
@@ -84,11 +84,11 @@ pub fn radius_of_gyration(points: &[Point]) -> f64 {
 
 /// A proper rotation, rows of its matrix.
 #[derive(Clone, Copy)]
-pub(super) struct Turn([Point; 3]);
+pub(crate) struct Turn([Point; 3]);
 
 impl Turn {
     /// Rodrigues' formula: by `angle` radians about the unit vector `axis`, counterclockwise when the axis points at the viewer.
-    pub(super) fn about(axis: Point, angle: f64) -> Self {
+    pub(crate) fn about(axis: Point, angle: f64) -> Self {
         let [x, y, z] = axis;
         let (s, c) = (libm::sin(angle), libm::cos(angle));
         let k = 1.0 - c;
@@ -100,7 +100,7 @@ impl Turn {
     }
 
     /// The rotation of a quaternion `[w, x, y, z]` of any length but zero.
-    pub(super) fn of_quaternion(q: [f64; 4]) -> Self {
+    pub(crate) fn of_quaternion(q: [f64; 4]) -> Self {
         let s = 2.0 / q.iter().map(|x| x * x).sum::<f64>();
         let [w, x, y, z] = q;
         Self([
@@ -122,12 +122,12 @@ impl Turn {
         ])
     }
 
-    pub(super) fn apply(&self, p: Point) -> Point {
+    pub(crate) fn apply(&self, p: Point) -> Point {
         self.0.map(|row| dot(row, p))
     }
 
     /// Turns `p` about an axis through `centre`.
-    pub(super) fn apply_at(&self, centre: Point, p: Point) -> Point {
+    pub(crate) fn apply_at(&self, centre: Point, p: Point) -> Point {
         add(centre, self.apply(sub(p, centre)))
     }
 }
