@@ -126,16 +126,16 @@ impl<'a> Draw<'a> {
     /// another law in its place moves no parameter that follows.
     pub fn parameter<const D: usize>(&mut self, shape: [usize; D], law: Law) -> Param<Tensor<D>> {
         let values = self.values(shape.iter().product(), law);
-        self.from_values(values, shape)
+        self.uploaded(values, shape)
     }
 
     /// A parameter with one number everywhere; nothing is drawn, and no stream taken.
     #[must_use]
     pub fn filled<const D: usize>(&self, shape: [usize; D], value: f32) -> Param<Tensor<D>> {
-        self.from_values(vec![value; shape.iter().product()], shape)
+        self.uploaded(vec![value; shape.iter().product()], shape)
     }
 
-    fn from_values<const D: usize>(&self, values: Vec<f32>, shape: [usize; D]) -> Param<Tensor<D>> {
+    fn uploaded<const D: usize>(&self, values: Vec<f32>, shape: [usize; D]) -> Param<Tensor<D>> {
         Param::from_tensor(Tensor::from_data(
             TensorData::new(values, shape),
             (self.device, DType::F32),
