@@ -8,15 +8,15 @@
 //! Compatibility rules: add methods and root fields at the end only, with a default; never touch a struct that crosses by
 //! value ([`Batch`], [`Field`], [`FieldMut`], [`AbiError`]); bump the patch version for additions while this crate is 0.x.
 
-mod batch;
 pub mod descriptor;
 mod error;
+mod fields;
 mod objects;
 mod root;
 
 pub use abi_stable;
-pub use batch::{Batch, ElementType, Field, FieldKind, FieldMut, Rows};
 pub use error::{AbiError, AbiResult, code};
+pub use fields::{Batch, ElementType, Field, FieldKind, FieldMut, Rows};
 pub use objects::{
     Dataset, Dataset_TO, DatasetBox, Model, Model_TO, ModelBox, SHARED_ROTATIONS, Weights,
 };

@@ -17,7 +17,7 @@
 //! export_model!(PointMlp);
 //! ```
 
-mod batch;
+mod arrays;
 mod dataset;
 mod device;
 mod draw;
@@ -34,7 +34,7 @@ mod sharing;
 mod state;
 mod trainer;
 
-pub use batch::{Batch, Precision};
+pub use arrays::{Batch, Precision};
 pub use dataset::{DatasetPlugin, FieldBuffers};
 pub use device::{available_devices, parse_device};
 pub use draw::{Draw, Law};

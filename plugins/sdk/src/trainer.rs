@@ -2,7 +2,7 @@
 
 use crate::{
     Batch, ModelPlugin, PluginError, PluginResult, Precision, Shared,
-    batch::splitmix,
+    arrays::splitmix,
     device,
     guard::guard,
     optimiser::{Optimiser, OptimiserState, StepFigures},
