@@ -163,6 +163,14 @@ pub trait Dataset {
     /// # Errors
     /// Whatever the dataset reports; numbers that are not finite.
     fn load(&mut self, split: &str, indices: &[u64]) -> Result<Batch, CoreError>;
+    /// The group of each sample: molecule, sequence cluster. Samples of one group are not independent of each other; those of
+    /// different groups are taken to be. `None` where the dataset does not say: every sample is a group of its own.
+    ///
+    /// # Errors
+    /// Whatever the dataset reports.
+    fn groups(&mut self, _split: &str, _indices: &[u64]) -> Result<Option<Vec<u64>>, CoreError> {
+        Ok(None)
+    }
     /// Suggested `(mean, scale)` of target fields by name.
     fn normalisers(&self) -> BTreeMap<String, (f64, f64)>;
 }
