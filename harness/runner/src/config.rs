@@ -73,12 +73,26 @@ pub struct DatasetConfig {
 
 /// How many training samples are used: all, a count, or a percentage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, try_from = "Value")]
 pub enum Examples {
     /// A number of samples.
     Count(u64),
     /// `all`, or a percentage such as `10%`.
     Text(String),
+}
+
+impl TryFrom<Value> for Examples {
+    type Error = String;
+
+    fn try_from(value: Value) -> Result<Self, String> {
+        match value {
+            Value::String(text) => Ok(Self::Text(text)),
+            Value::Integer(count) if count >= 0 => Ok(Self::Count(count.unsigned_abs())),
+            other => Err(format!(
+                "train.examples: {other} is neither \"all\", a count nor a percentage like \"10%\""
+            )),
+        }
+    }
 }
 
 impl Default for Examples {
@@ -238,12 +252,26 @@ impl Default for ExecutionConfig {
 
 /// A step whose checkpoint stays.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, try_from = "Value")]
 pub enum KeptStep {
     /// Optimiser steps done.
     Step(u64),
     /// `last`.
     Named(String),
+}
+
+impl TryFrom<Value> for KeptStep {
+    type Error = String;
+
+    fn try_from(value: Value) -> Result<Self, String> {
+        match value {
+            Value::String(name) => Ok(Self::Named(name)),
+            Value::Integer(step) if step >= 0 => Ok(Self::Step(step.unsigned_abs())),
+            other => Err(format!(
+                "run.keep_checkpoints: {other} is neither a step nor \"last\"; write a list such as [500, \"last\"]"
+            )),
+        }
+    }
 }
 
 impl KeptStep {
@@ -279,6 +307,25 @@ mod tests {
                 .of(1)
                 .unwrap_err()
                 .contains("first")
+        );
+    }
+
+    #[test]
+    fn a_step_that_cannot_be_kept_is_refused_with_what_can() {
+        let read = |text: &str| toml::from_str::<ExecutionConfig>(text).map_err(|e| e.to_string());
+        let kept = read("keep_checkpoints = [5, \"last\"]")
+            .unwrap()
+            .keep_checkpoints;
+        assert_eq!(kept, [KeptStep::Step(5), KeptStep::Named("last".into())]);
+        for wrong in ["-1", "1.5", "[2]"] {
+            let said = read(&format!("keep_checkpoints = [{wrong}]")).unwrap_err();
+            let expected = format!("run.keep_checkpoints: {wrong} is neither a step nor \"last\"");
+            assert!(said.contains(&expected), "{said}");
+        }
+        let said = toml::from_str::<TrainConfig>("examples = -1").unwrap_err();
+        assert!(
+            said.to_string().contains("train.examples: -1 is neither"),
+            "{said}"
         );
     }
 
