@@ -11,7 +11,7 @@ mod writer;
 pub use docs::{columns_json, columns_markdown};
 pub use error::ReportError;
 pub use keys::{MEASUREMENT, RunKeys, key_columns};
-pub use manifest::{DataFacts, Manifest, NOT_PASSED, PluginFacts, RunManifest};
+pub use manifest::{DataFacts, Manifest, MeasurementFacts, NOT_PASSED, PluginFacts, RunManifest};
 pub use merge::{
     MergedTable, Row, TableSource, merge_tables, write_atomically, write_parts_atomically,
 };

@@ -110,4 +110,20 @@ pub struct RunManifest {
     pub total_steps: u64,
     /// Data.
     pub data: DataFacts,
+    /// Measurements of kept checkpoints, in the order of the tables.
+    pub measurements: Vec<MeasurementFacts>,
+}
+
+/// A finished measurement of a kept checkpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MeasurementFacts {
+    /// What stands in the column `measurement`: the step and a hash of all that can change a row.
+    pub measurement: String,
+    /// Optimiser steps of the checkpoint.
+    pub step: u64,
+    /// Protocols that were asked.
+    pub protocols: Vec<String>,
+    /// What was set otherwise than in the run, each as for `--set`.
+    pub set: Vec<String>,
 }

@@ -2,11 +2,13 @@
 
 use crate::{
     RunnerError,
+    request::set_otherwise,
     run_dir::{RunDir, RunSpec, State, Status},
 };
 use equivbench_protocols::{PROTOCOL_VERSION, PROTOCOLS};
 use equivbench_report::{
-    Manifest, MergedTable, PluginFacts, RunManifest, TableSource, merge_tables, write_atomically,
+    Manifest, MeasurementFacts, MergedTable, PluginFacts, RunManifest, TableSource, merge_tables,
+    write_atomically,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -160,7 +162,7 @@ impl Experiment {
             .runs
             .iter()
             .map(|(dir, spec)| run_manifest(dir, spec))
-            .collect();
+            .collect::<Result<_, _>>()?;
         let text = toml::to_string(&manifest).map_err(|e| RunnerError::Run(e.to_string()))?;
         write_atomically(&self.out.join(MANIFEST), text.as_bytes())?;
         Ok(merged)
@@ -215,15 +217,30 @@ fn with_kept_steps(dir: &RunDir, spec: &RunSpec) -> RunSpec {
     spec
 }
 
-fn run_manifest(dir: &RunDir, spec: &RunSpec) -> RunManifest {
+fn run_manifest(dir: &RunDir, spec: &RunSpec) -> Result<RunManifest, RunnerError> {
     let status = dir.status();
     let manifest = dir.manifest().unwrap_or_default();
-    RunManifest {
+    Ok(RunManifest {
         run: spec.id.clone(),
         status: status.state.name().into(),
         reason: status.reason,
+        measurements: measurements(dir, spec)?,
         ..manifest
-    }
+    })
+}
+
+/// What was measured of the kept checkpoints of a run.
+fn measurements(dir: &RunDir, trained: &RunSpec) -> Result<Vec<MeasurementFacts>, RunnerError> {
+    let facts = |(dir, status): (RunDir, Status)| {
+        let measured = dir.spec()?;
+        Ok(MeasurementFacts {
+            measurement: dir.name(),
+            step: status.step,
+            set: set_otherwise(trained, &measured),
+            protocols: measured.protocols,
+        })
+    };
+    dir.measurements()?.into_iter().map(facts).collect()
 }
 
 /// Whether the folder is to be set up; an error when it holds something else.

@@ -12,10 +12,12 @@ mod measuring;
 mod opening;
 pub mod plan;
 pub mod pool;
+mod request;
 pub mod run_dir;
 pub mod suite;
 mod watch;
 pub mod worker;
 
 pub use error::RunnerError;
-pub use measuring::{MeasureRequest, measure_checkpoint};
+pub use measuring::measure_checkpoint;
+pub use request::MeasureRequest;

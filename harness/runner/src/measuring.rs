@@ -4,33 +4,18 @@
 use crate::{
     RunnerError,
     checkpoint::{self, Checkpoint},
-    config::{KeptStep, RunConfig},
     opening::{Opened, failed, manifest, open},
-    plan::{check, resolve_protocols},
+    request::{MeasureRequest, Trained},
     run_dir::{RunDir, RunSpec, State, Status},
-    suite::override_config,
     watch::{RunTables, Watch},
     worker::{accept, clock},
 };
-use equivbench_core::{Model, Scheme, Weights};
-use equivbench_host::LoadedModel;
-use equivbench_protocols::{
-    Session, SessionError, SessionState, Source, measure_once, protocol_by_name,
-};
-use equivbench_report::header;
+use equivbench_core::{Model, Weights};
+use equivbench_host::{Library, LoadedModel, sha256_of};
+use equivbench_protocols::{Session, SessionError, SessionState, Source, measure_once};
+use equivbench_report::{PluginFacts, header};
 use sha2::{Digest, Sha256};
-use std::{collections::BTreeSet, sync::atomic::AtomicBool};
-
-/// What is asked of a checkpoint.
-#[derive(Clone, Debug)]
-pub struct MeasureRequest {
-    /// Which checkpoint.
-    pub at: KeptStep,
-    /// Protocols by name, or `all`; empty for those of the run.
-    pub protocols: Vec<String>,
-    /// Settings that differ from the run's: keys of `measure` and `protocols`, `run.precision = f64`, `run.device`, `run.threads`.
-    pub overrides: Vec<(String, toml::Value)>,
-}
+use std::{collections::BTreeSet, path::Path, sync::atomic::AtomicBool};
 
 /// Measures a checkpoint of a run and returns the folder with the tables.
 ///
@@ -42,9 +27,14 @@ pub fn measure_checkpoint(
     stop: &AtomicBool,
 ) -> Result<RunDir, RunnerError> {
     let trained = dir.spec()?;
-    let saved = checkpoint_of(dir, &trained, &request.at)?;
-    let spec = measured_spec(&trained, request)?;
-    let name = format!("{}-{}", saved.session.step, hash(&spec));
+    let total_steps = dir
+        .manifest()
+        .map_or(trained.config.train.steps, |m| m.total_steps);
+    let step = request.at.of(total_steps);
+    let step = step.map_err(|e| RunnerError::Config(e.replace("run.keep_checkpoints", "--at")))?;
+    let saved = checkpoint::at(&dir.checkpoints(), step)?;
+    let spec = measured_spec(dir, &trained, total_steps, request)?;
+    let name = format!("{step}-{}", hash(&spec));
     let out = RunDir::at(dir.measured().join(name));
     std::fs::create_dir_all(out.path()).map_err(RunnerError::io(out.path()))?;
     // Whoever comes second waits here, and finds what the first one wrote.
@@ -53,7 +43,6 @@ pub fn measure_checkpoint(
         return Ok(out);
     }
     out.create(&spec)?;
-    let step = saved.session.step;
     let measured = measure(&trained, &spec, saved, &out, stop);
     let (state, reason) = match &measured {
         Ok(_) => (State::Finished, String::new()),
@@ -70,68 +59,59 @@ pub fn measure_checkpoint(
     measured.map(|_| out)
 }
 
-fn checkpoint_of(dir: &RunDir, spec: &RunSpec, at: &KeptStep) -> Result<Checkpoint, RunnerError> {
-    let total = dir
-        .manifest()
-        .map_or(spec.config.train.steps, |m| m.total_steps);
-    let step = match at {
-        KeptStep::Step(step) => *step,
-        named => named
-            .of(total)
-            .map_err(|e| RunnerError::Config(e.replace("run.keep_checkpoints", "--at")))?,
-    };
-    checkpoint::at(&dir.checkpoints(), step)
-}
-
 /// The specification of a run with what is to be measured differently.
-fn measured_spec(trained: &RunSpec, request: &MeasureRequest) -> Result<RunSpec, RunnerError> {
-    let own = ["run.precision", "run.device", "run.threads"];
-    for (key, value) in &request.overrides {
-        if key == "run.precision" && value.as_str() != Some("f64") {
-            return Err(RunnerError::Config(format!(
-                "run.precision = {value}: a checkpoint is measured in the precision of its run, or in f64"
-            )));
-        }
-        let is_free = key.starts_with("measure.") || key.starts_with("protocols.");
-        if !is_free && !own.contains(&key.as_str()) {
-            return Err(RunnerError::Config(format!(
-                "--set {key}: this belongs to the training, which is over; a measurement can set keys of measure and protocols, {}",
-                own.join(", ")
-            )));
-        }
-    }
-    let mut config: RunConfig = override_config(&trained.config, &request.overrides)?;
-    check(&config).map_err(RunnerError::Config)?;
-    Scheme::parse(&config.measure.scheme)
-        .map_err(|e| RunnerError::Config(format!("measure.scheme: {e}")))?;
-    let protocols = protocols(trained, &request.protocols)?;
-    config
-        .protocols
-        .retain(|name, _| protocols.iter().any(|p| p == name));
-    Ok(RunSpec {
-        protocols,
-        config,
-        ..trained.clone()
-    })
+fn measured_spec(
+    dir: &RunDir,
+    trained: &RunSpec,
+    total_steps: u64,
+    request: &MeasureRequest,
+) -> Result<RunSpec, RunnerError> {
+    let model = plugin_of(
+        dir,
+        "model_library",
+        &trained.model_library,
+        &trained.model_plugin,
+    )?;
+    let dataset = plugin_of(
+        dir,
+        "dataset_library",
+        &trained.dataset_library,
+        &trained.dataset_plugin,
+    )?;
+    let trained = Trained {
+        spec: trained,
+        total_steps,
+        model: &model.descriptor,
+        dataset: &dataset.descriptor,
+    };
+    trained.measured(request)
 }
 
-/// Those asked for, or those of the run: of either, those that can say something about one moment.
-fn protocols(trained: &RunSpec, asked: &[String]) -> Result<Vec<String>, RunnerError> {
-    let follows = |name: &String| protocol_by_name(name).is_some_and(|p| p.follows_a_run);
-    if asked.is_empty() || asked.iter().any(|name| name == "all") {
-        let mut own = match asked.is_empty() {
-            true => trained.protocols.clone(),
-            false => resolve_protocols(asked)?,
-        };
-        own.retain(|name| !follows(name));
-        return Ok(own);
-    }
-    match asked.iter().find(|name| follows(name)) {
-        None => resolve_protocols(asked),
-        Some(name) => Err(RunnerError::Config(format!(
-            "protocol {name} follows a run from its beginning; it has nothing to say about one checkpoint"
-        ))),
-    }
+/// A plugin that the run was trained with.
+///
+/// # Errors
+/// A file that is not where it was, or is another build: says which one is needed, and what to do.
+fn plugin_of(
+    dir: &RunDir,
+    key: &str,
+    path: &Path,
+    facts: &PluginFacts,
+) -> Result<Library, RunnerError> {
+    let what = if !path.is_file() {
+        "is not there any more"
+    } else if sha256_of(path).map_err(RunnerError::io(path))? != facts.sha256 {
+        "is another build than the one that the run was trained with"
+    } else {
+        return Ok(Library::open(path)?);
+    };
+    Err(RunnerError::Conflict(format!(
+        "plugin file {} {what}: a checkpoint is measured with the file that wrote it, {} {} with SHA-256 {}. Put it back, or write into {} where it lies now ({key} = \"...\"); where it is lost, train again",
+        path.display(),
+        facts.name,
+        facts.version,
+        facts.sha256,
+        dir.path().join("run.toml").display(),
+    )))
 }
 
 /// A name for what is measured: everything that can change a row.

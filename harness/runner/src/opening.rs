@@ -376,6 +376,7 @@ pub(crate) fn manifest(spec: &RunSpec, opened: &Opened, dataset: &LoadedDataset)
         task: json(&serde_json::json!({ opened.task.name(): opened.task.settings() })),
         config: json(&spec.config),
         total_steps: opened.session.training.total_steps,
+        measurements: Vec::new(),
         data: DataFacts {
             name: data.name.clone(),
             source: data.source.clone(),

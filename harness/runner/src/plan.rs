@@ -58,16 +58,7 @@ pub struct Request<'a> {
 /// Unknown protocols, sizes or datasets, a device that is not there, a combination that leaves no run.
 pub fn plan(request: &Request<'_>) -> Result<Vec<RunSpec>, RunnerError> {
     let protocols = protocols(request)?;
-    for (key, _) in &request.overrides {
-        let named = key
-            .strip_prefix("protocols.")
-            .and_then(|rest| rest.split('.').next());
-        if let Some(name) = named.filter(|name| protocols.iter().all(|p| p != name)) {
-            return Err(RunnerError::Config(format!(
-                "--set {key}: protocol {name} is not asked; name it with --protocols"
-            )));
-        }
-    }
+    refuse_settings_of_others(&request.overrides, &protocols)?;
     let mut specs: Vec<RunSpec> = Vec::new();
     for plugin in &request.models {
         if plugin.descriptor.models.is_empty() {
@@ -96,6 +87,24 @@ pub fn plan(request: &Request<'_>) -> Result<Vec<RunSpec>, RunnerError> {
         ));
     }
     Ok(specs)
+}
+
+/// Settings of a protocol that is not asked can only be a mistake.
+pub(crate) fn refuse_settings_of_others(
+    overrides: &[(String, toml::Value)],
+    protocols: &[String],
+) -> Result<(), RunnerError> {
+    for (key, _) in overrides {
+        let named = key
+            .strip_prefix("protocols.")
+            .and_then(|rest| rest.split('.').next());
+        if let Some(name) = named.filter(|name| protocols.iter().all(|p| p != name)) {
+            return Err(RunnerError::Config(format!(
+                "--set {key}: protocol {name} is not asked; name it with --protocols"
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn protocols(request: &Request<'_>) -> Result<Vec<String>, RunnerError> {
@@ -170,7 +179,7 @@ fn resolve(
         .map_err(|e| RunnerError::Config(format!("measure.scheme: {e}")))?;
     task.check_scheme(&scheme)
         .map_err(|e| RunnerError::Config(format!("measure.scheme: {e}")))?;
-    config.run.device = resolve_device(&config.run.device, plugin)?;
+    config.run.device = resolve_device(&config.run.device, &plugin.descriptor)?;
     let spec = RunSpec {
         id: String::new(),
         protocols: protocols.to_vec(),
@@ -330,10 +339,13 @@ fn resolve_dataset<'a>(
 }
 
 /// `auto` takes the first GPU where the plugin can use one.
-fn resolve_device(asked: &str, plugin: &PluginFile) -> Result<String, RunnerError> {
-    let offers_cuda = plugin.descriptor.devices.iter().any(|d| d == "cuda");
+pub(crate) fn resolve_device(
+    asked: &str,
+    plugin: &PluginDescriptor,
+) -> Result<String, RunnerError> {
+    let offers_cuda = plugin.devices.iter().any(|d| d == "cuda");
     let gpus = gpu_count();
-    let name = &plugin.descriptor.name;
+    let name = &plugin.name;
     let refused = |message: String| {
         Err(RunnerError::Host(HostError::Device {
             plugin: name.clone(),

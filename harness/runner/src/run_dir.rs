@@ -137,21 +137,39 @@ impl RunDir {
             measurement: String::new(),
             finished: (status.state == State::Finished).then_some(status.tables),
         }];
-        let entries = std::fs::read_dir(self.measured()).into_iter().flatten();
-        let mut added: Vec<Self> = entries.flatten().map(|e| Self(e.path())).collect();
-        added.sort();
-        for dir in added {
-            let status = dir.checked_status()?;
-            if status.state == State::Finished {
-                let name = dir.0.file_name().unwrap_or_default();
-                sources.push(TableSource {
-                    measurement: name.to_string_lossy().into_owned(),
-                    folder: dir.0.clone(),
-                    finished: Some(status.tables),
-                });
-            }
+        for (dir, status) in self.measurements()? {
+            sources.push(TableSource {
+                measurement: dir.name(),
+                folder: dir.0,
+                finished: Some(status.tables),
+            });
         }
         Ok(sources)
+    }
+
+    /// The finished measurements of kept checkpoints, in the order of their rows.
+    ///
+    /// # Errors
+    /// A `status.toml` that cannot be read.
+    pub fn measurements(&self) -> Result<Vec<(Self, Status)>, RunnerError> {
+        let entries = std::fs::read_dir(self.measured()).into_iter().flatten();
+        let mut dirs: Vec<Self> = entries.flatten().map(|e| Self(e.path())).collect();
+        dirs.sort();
+        let mut finished = Vec::new();
+        for dir in dirs {
+            let status = dir.checked_status()?;
+            if status.state == State::Finished {
+                finished.push((dir, status));
+            }
+        }
+        Ok(finished)
+    }
+
+    /// Name of the folder.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let name = self.0.file_name().unwrap_or_default();
+        name.to_string_lossy().into_owned()
     }
 
     /// How the run stands; a run without a status is planned, one with a status that cannot be read is an error.

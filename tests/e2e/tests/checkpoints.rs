@@ -168,6 +168,11 @@ fn what_cannot_be_measured_is_refused_with_what_can() {
     assert!(training.contains("belongs to the training"), "{training}");
     let precision = refused(&run, &["--at", "5", "--set", "run.precision=bf16"]);
     assert!(precision.contains("or in f64"), "{precision}");
+    let condition = refused(&run, &["--at", "5", "--set", "measure.flow_times=[0.5]"]);
+    assert!(
+        condition.contains("the task force-field does not have this condition"),
+        "{condition}"
+    );
     assert!(refused(folder.path(), &["--at", "5"]).contains("no run directory"));
     assert!(refused(&run, &["--at", "5", "--protocols", "dip"]).contains("dip-timing"));
     let follows = refused(&run, &["--at", "5", "--protocols", "dip-timing"]);
@@ -175,6 +180,77 @@ fn what_cannot_be_measured_is_refused_with_what_can() {
         follows.contains("follows a run from its beginning"),
         "{follows}"
     );
+}
+
+#[test]
+fn the_manifest_lists_measurements_with_what_was_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let run = trained(&out, &[]);
+    let asked = ["--at", "5", "--protocols", "final-percent"];
+    let set = ["--set", "measure.samples=4", "--set", "run.device=auto"];
+    let first = measured(&run, &[&asked[..], &set].concat());
+    let manifest = fs::read_to_string(out.join("manifest.toml")).unwrap();
+    let manifest: toml::Table = manifest.parse().unwrap();
+    let listed = manifest["runs"][0]["measurements"].as_array().unwrap();
+    let name = first.file_name().unwrap().to_string_lossy().into_owned();
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0]["measurement"].as_str(), Some(name.as_str()));
+    assert_eq!(listed[0]["step"].as_integer(), Some(5));
+    assert_eq!(listed[0]["protocols"].to_string(), r#"["final-percent"]"#);
+    assert_eq!(listed[0]["set"].to_string(), r#"["measure.samples=4"]"#);
+}
+
+#[test]
+fn a_protocol_whose_settings_leave_no_rows_writes_nothing_and_the_log_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = trained(&folder.path().join("out"), &[]);
+    let path = run.to_string_lossy().into_owned();
+    let asked = ["--protocols", "samples,final-percent"];
+    let silent = ["--set", "protocols.samples.rows=none"];
+    let arguments = [&["measure", &path, "--at", "5"][..], &asked, &silent].concat();
+    let done = equivbench(&arguments).assert().success();
+    let output = done.get_output();
+    let said = String::from_utf8(output.stderr.clone()).unwrap();
+    assert!(said.contains("protocol samples leaves no rows"), "{said}");
+    let tables = String::from_utf8(output.stdout.clone()).unwrap();
+    assert!(
+        tables.contains("final.csv") && !tables.contains("samples.csv"),
+        "{tables}"
+    );
+    let nothing = refused(
+        &run,
+        &[&["--at", "5"][..], &asked[..1], &["samples"], &silent].concat(),
+    );
+    assert!(nothing.contains("there is nothing to measure"), "{nothing}");
+}
+
+#[test]
+fn a_plugin_file_that_moved_or_changed_is_named_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = trained(&folder.path().join("out"), &[]);
+    let pinned = run.join("run.toml");
+    let text = fs::read_to_string(&pinned).unwrap();
+    let spec: toml::Table = text.parse().unwrap();
+    let library = spec["model_library"].as_str().unwrap();
+    let elsewhere = folder.path().join("moved.so");
+    let at = |path: &Path| text.replacen(library, &path.to_string_lossy(), 1);
+    fs::write(&pinned, at(&elsewhere)).unwrap();
+    let moved = refused(&run, &["--at", "5"]);
+    assert!(
+        moved.contains("moved.so is not there any more") && moved.contains("(model_library = "),
+        "{moved}"
+    );
+    let other = spec["dataset_library"].as_str().unwrap();
+    fs::copy(other, &elsewhere).unwrap();
+    let changed = refused(&run, &["--at", "5"]);
+    assert!(
+        changed.contains("is another build") && changed.contains("run.toml where it lies now"),
+        "{changed}"
+    );
+    // What the message advises works.
+    fs::copy(library, &elsewhere).unwrap();
+    measured(&run, &["--at", "5"]);
 }
 
 #[test]
