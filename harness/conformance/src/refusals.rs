@@ -141,29 +141,49 @@ fn expect_refusal(result: Result<(), String>, what: &str) -> Result<(), Stop> {
 pub(crate) fn lengths(subject: &ModelSubject<'_>) -> Verdict {
     let mut model = subject.open()?;
     let toy = Toy::of(subject.descriptor, 1);
-    let width = number_bytes(&model);
-    let (outputs, scalars) = (predict(&mut model, &toy.inputs)?.len(), all_scalars(&model));
+    let outputs = predict(&mut model, &toy.inputs)?.len();
     // Parameters, not the saved state: two saved states of one instance may differ in the order of their metadata.
     let mut before = Vec::new();
     model.parameters_into("all", &mut before)?;
-    let mut refused = 0;
-    for bytes in [(outputs - 1) * width, (outputs + 1) * width, 0] {
-        let what = format!(
-            "a prediction of {} bytes into a buffer of {bytes}",
-            outputs * width
-        );
-        expect_refusal(
-            raw_prediction(&mut model, &toy.inputs, &mut Buffer::of(bytes)),
-            &what,
-        )?;
-        refused += 1;
+    let length = outputs * number_bytes(&model);
+    let refused = predictions(&mut model, &toy, outputs)?
+        + products(&mut model, &toy, outputs)?
+        + parameters(&mut model, &toy)?
+        + fields(&mut model, &toy, length)?;
+    let mut after = Vec::new();
+    model.parameters_into("all", &mut after)?;
+    if after != before {
+        return fail("a refused call changed the parameters");
     }
-    for (cotangent, out) in [
+    Ok(format!("{refused} calls refused, parameters unchanged"))
+}
+
+/// Predictions into buffers of a wrong length.
+fn predictions(model: &mut LoadedModel, toy: &Toy, outputs: usize) -> Result<usize, Stop> {
+    let width = number_bytes(model);
+    let lengths = [(outputs - 1) * width, (outputs + 1) * width, 0];
+    for bytes in lengths {
+        expect_refusal(
+            raw_prediction(model, &toy.inputs, &mut Buffer::of(bytes)),
+            &format!(
+                "a prediction of {} bytes into a buffer of {bytes}",
+                outputs * width
+            ),
+        )?;
+    }
+    Ok(lengths.len())
+}
+
+/// Vector-Jacobian products with a cotangent or a result of a wrong length.
+fn products(model: &mut LoadedModel, toy: &Toy, outputs: usize) -> Result<usize, Stop> {
+    let (width, scalars) = (number_bytes(model), all_scalars(model));
+    let lengths = [
         (outputs - 1, scalars),
         (outputs + 1, scalars),
         (outputs, scalars - 1),
         (outputs, scalars + 1),
-    ] {
+    ];
+    for (cotangent, out) in lengths {
         let (cotangent, mut out) = (Buffer::of(cotangent * width), Buffer::of(out * width));
         let product = model.with_raw(&toy.inputs, |object, raw| {
             answer(object.vjp_into(
@@ -177,9 +197,15 @@ pub(crate) fn lengths(subject: &ModelSubject<'_>) -> Verdict {
             product,
             "a vjp with a cotangent or a result of a wrong length",
         )?;
-        refused += 1;
     }
-    for count in [scalars - 1, scalars + 1, 0] {
+    Ok(lengths.len())
+}
+
+/// Parameters from and into buffers of a wrong length.
+fn parameters(model: &mut LoadedModel, toy: &Toy) -> Result<usize, Stop> {
+    let (width, scalars) = (number_bytes(model), all_scalars(model));
+    let counts = [scalars - 1, scalars + 1, 0];
+    for count in counts {
         let mut values = Buffer::of(count * width);
         let set = model.with_raw(&toy.inputs, |object, _| {
             answer(object.set_parameters("all".into(), values.read().into()))
@@ -192,15 +218,8 @@ pub(crate) fn lengths(subject: &ModelSubject<'_>) -> Verdict {
             got,
             &format!("reading {scalars} parameters into a buffer of {count}"),
         )?;
-        refused += 2;
     }
-    refused += fields(&mut model, &toy, outputs * width)?;
-    let mut after = Vec::new();
-    model.parameters_into("all", &mut after)?;
-    if after != before {
-        return fail("a refused call changed the parameters");
-    }
-    Ok(format!("{refused} calls refused, parameters unchanged"))
+    Ok(2 * counts.len())
 }
 
 /// Fields that are missing, or shorter than their shape; a step without a target.

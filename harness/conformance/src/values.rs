@@ -6,7 +6,10 @@ use crate::{
     verdict::{Stop, Verdict, fail},
 };
 use equivbench_core::{Batch, Model, Rows, Weights};
-use equivbench_host::LoadedModel;
+use equivbench_host::{
+    LoadedModel,
+    descriptor::{InstanceDescriptor, ParameterDescriptor},
+};
 
 /// Raw-weight predictions of a batch.
 pub(crate) fn predict(model: &mut LoadedModel, batch: &Batch) -> Result<Vec<f64>, Stop> {
@@ -46,45 +49,8 @@ pub(crate) fn describe(subject: &ModelSubject<'_>) -> Verdict {
     if model.describe()? != *instance {
         return fail("two descriptions of one instance differ");
     }
-    let size_of = |name: &str| {
-        instance
-            .parameters
-            .iter()
-            .find(|p| p.name == name)
-            .map(|p| p.shape.iter().product::<u64>())
-    };
-    let total: u64 = instance
-        .parameters
-        .iter()
-        .map(|p| p.shape.iter().product::<u64>())
-        .sum();
-    let Some(all) = instance.groups.iter().find(|g| g.name == "all") else {
-        return fail("there is no parameter group \"all\"");
-    };
-    if all.scalars != total || all.parameters.len() != instance.parameters.len() {
-        return fail(format!(
-            "group \"all\" has {} scalars, the parameters have {total}",
-            all.scalars
-        ));
-    }
-    for group in &instance.groups {
-        let sizes: Option<Vec<u64>> = group.parameters.iter().map(|name| size_of(name)).collect();
-        match sizes {
-            None => {
-                return fail(format!(
-                    "group \"{}\" names a parameter that is not there",
-                    group.name
-                ));
-            }
-            Some(sizes) if sizes.iter().sum::<u64>() != group.scalars => {
-                return fail(format!(
-                    "group \"{}\" does not have {} scalars",
-                    group.name, group.scalars
-                ));
-            }
-            Some(_) => {}
-        }
-    }
+    let total: u64 = instance.parameters.iter().map(scalars).sum();
+    groups_add_up(instance, total)?;
     let declared = subject
         .descriptor
         .sizes
@@ -103,6 +69,45 @@ pub(crate) fn describe(subject: &ModelSubject<'_>) -> Verdict {
             instance.groups.len()
         )),
     }
+}
+
+fn scalars(parameter: &ParameterDescriptor) -> u64 {
+    parameter.shape.iter().product()
+}
+
+/// Every group holds as many scalars as its parameters do, and `all` holds all of them.
+fn groups_add_up(instance: &InstanceDescriptor, total: u64) -> Result<(), Stop> {
+    let Some(all) = instance.groups.iter().find(|g| g.name == "all") else {
+        return fail("there is no parameter group \"all\"");
+    };
+    if all.scalars != total || all.parameters.len() != instance.parameters.len() {
+        return fail(format!(
+            "group \"all\" has {} scalars, the parameters have {total}",
+            all.scalars
+        ));
+    }
+    let size_of = |name: &String| {
+        let named = instance.parameters.iter().find(|p| p.name == *name);
+        named.map(scalars)
+    };
+    for group in &instance.groups {
+        match group.parameters.iter().map(size_of).sum::<Option<u64>>() {
+            None => {
+                return fail(format!(
+                    "group \"{}\" names a parameter that is not there",
+                    group.name
+                ));
+            }
+            Some(size) if size != group.scalars => {
+                return fail(format!(
+                    "group \"{}\" does not have {} scalars",
+                    group.name, group.scalars
+                ));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// Shape and finiteness for a whole batch, its parts, and larger batches.
