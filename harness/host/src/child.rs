@@ -134,11 +134,12 @@ fn collect(pipe: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
     receiver
 }
 
-/// A grandchild may hold the pipe open after the child has ended; then the output is given up.
+/// A grandchild may hold the pipe open after the child has ended; then the output is given up. Long enough for a thread that only has
+/// to be woken, however busy the machine is: less, and an answer is lost that had been written.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 fn text(pipe: &Receiver<Vec<u8>>) -> String {
-    let bytes = pipe
-        .recv_timeout(Duration::from_secs(2))
-        .unwrap_or_default();
+    let bytes = pipe.recv_timeout(PATIENCE).unwrap_or_default();
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
