@@ -178,10 +178,12 @@ fn the_task_changes_the_report_and_nothing_that_is_served() {
     assert!(small > value(&plain, "64 voxels of 0.25 angstrom").unwrap());
 }
 
-/// Prints how long things take; machines differ, so only gross failures are caught. `EQUIVBENCH_GEOM_PATH` adds data, for example the crude
+/// Prints how long things take. A batch takes a 3,000th of an opening or less; a tenth says that nothing is opened again, on any machine and
+/// beside any neighbours: the quickest of five batches is a fraction of one slice of a processor's time.
+/// `EQUIVBENCH_GEOM_PATH` adds data, for example the crude
 /// file of GEOM.
 #[test]
-fn opening_and_reading_are_fast() {
+fn a_batch_is_read_without_opening_the_data_again() {
     let (_folder, many) = crate::written("many.sdf", make::molecules(4000, 5).as_bytes());
     let mut paths = vec![
         ("embedded sample".to_owned(), None),
@@ -240,6 +242,6 @@ fn opening_and_reading_are_fast() {
             "{name}: opened in {opening_s:.3} s, a batch of 64 in {:.3} ms",
             1e3 * best_s
         );
-        assert!(name == "the path given" || opening_s < 20.0 && best_s < 0.05);
+        assert!(name == "the path given" || 10.0 * best_s < opening_s);
     }
 }

@@ -176,10 +176,12 @@ fn errors_cross_with_a_code_and_a_remedy() {
     );
 }
 
-/// Prints how long things take; machines differ, so only gross failures are caught. `EQUIVBENCH_PDB_PATH` adds data, for example the archive;
+/// Prints how long things take. A batch takes a 150th of an opening or less; a tenth says that nothing is opened again, on any machine and
+/// beside any neighbours: the quickest of five batches is a fraction of one slice of a processor's time.
+/// `EQUIVBENCH_PDB_PATH` adds data, for example the archive;
 /// their cache lies in the folder `EQUIVBENCH_PDB_CACHE`, or in memory.
 #[test]
-fn opening_and_reading_are_fast() {
+fn a_batch_is_read_without_opening_the_data_again() {
     let mut requests = vec![("embedded sample", r#"{"dataset": "pdb"}"#.to_owned())];
     if let Ok(path) = std::env::var("EQUIVBENCH_PDB_PATH") {
         let cache = std::env::var("EQUIVBENCH_PDB_CACHE").unwrap_or_else(|_| "none".into());
@@ -229,7 +231,7 @@ fn opening_and_reading_are_fast() {
             "{name}: opened in {opening_s:.3} s, a batch of 24 in {:.3} ms",
             1e3 * best_s
         );
-        // The sample opens in 0.1 s and a batch takes 0.5 ms on one core.
-        assert!(name != "embedded sample" || opening_s < 10.0 && best_s < 0.05);
+        // With a cache an opening reads little, so that its batches are not to be compared with that.
+        assert!(name != "embedded sample" || 10.0 * best_s < opening_s);
     }
 }
