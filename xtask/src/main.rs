@@ -6,6 +6,7 @@ mod cubecl;
 mod cuda;
 mod layers;
 mod machine;
+mod nightly;
 mod peers;
 mod profile;
 mod test;
@@ -19,6 +20,8 @@ use std::{
 const HELP: &str = "\
 cargo equivbench ARGS...   build program and plugins, then run `equivbench ARGS...`
 cargo xtask test           build everything, run all checks and tests (what CI runs)
+cargo xtask nightly [--busy N]
+                           the tests, the slow ones too, and N times beside a busy loop on every core [default: 1]; writes results/nightly/REPORT.md
 cargo xtask check          formatting, lints, documentation, arrows, generated pages
 cargo xtask layers         arrows between crates, and between files of the harness
 cargo xtask docs           write the generated pages
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
     let done = match command {
         "equivbench" => return equivbench(rest),
         "test" => test::all(),
+        "nightly" => nightly::run(rest),
         "check" => test::checks(),
         "layers" => layers::check().and_then(|()| circles::check()),
         "docs" => test::write_pages(),
@@ -116,7 +120,7 @@ fn equivbench(arguments: &[String]) -> ExitCode {
 }
 
 /// The commit of the working tree, empty where git does not say. Part of the manifest, not of any number.
-fn commit() -> String {
+pub(crate) fn commit() -> String {
     let output = Command::new("git")
         .args(["rev-parse", "--short=12", "HEAD"])
         .current_dir(root())

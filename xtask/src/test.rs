@@ -15,12 +15,9 @@ pub(crate) fn all() -> Result<()> {
     build()?;
     check_pages()?;
     lints()?;
-    let tally = run_tests()?;
-    println!(
-        "{} passed, {} failed, {} skipped",
-        tally.passed, tally.failed, tally.skipped
-    );
-    if tally.failed > 0 || tally.passed == 0 || !tally.exited_well {
+    let tally = run_tests(&[])?;
+    println!("{tally}");
+    if !tally.is_good() {
         bail!("tests failed");
     }
     Ok(())
@@ -87,43 +84,31 @@ pub(crate) fn write_pages() -> Result<()> {
     Ok(())
 }
 
-struct Tally {
-    passed: u64,
-    failed: u64,
-    skipped: u64,
+/// What came out of a series of tests.
+#[derive(Default)]
+pub(crate) struct Tally {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
+    pub(crate) skipped: u64,
+    /// Names of those that are only for the night: `#[ignore = "slow: ..."]`.
+    pub(crate) slow: Vec<String>,
     exited_well: bool,
 }
 
-/// Runs `cargo test`, shows its output, and counts. A test without its data prints `skipped: why` and returns; it counts as
-/// skipped, not as passed.
-fn run_tests() -> Result<Tally> {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command
-        .args([
-            "test",
-            "--release",
-            "--workspace",
-            "--no-fail-fast",
-            "--",
-            "--show-output",
-        ])
-        .current_dir(root());
-    let mut child = command
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cargo test could not be started")?;
-    let mut tally = Tally {
-        passed: 0,
-        failed: 0,
-        skipped: 0,
-        exited_well: false,
-    };
-    let output = child.stdout.take().context("cargo test has no output")?;
-    for line in BufReader::new(output).lines() {
-        let line = line?;
-        println!("{line}");
+impl Tally {
+    /// Whether tests ran, and none failed.
+    pub(crate) fn is_good(&self) -> bool {
+        self.failed == 0 && self.passed > 0 && self.exited_well
+    }
+
+    /// A test without its data prints `skipped: why` and returns; it counts as skipped, not as passed.
+    fn read(&mut self, line: &str) {
         if line.starts_with("skipped: ") {
-            tally.skipped += 1;
+            self.skipped += 1;
+        }
+        if let Some((name, _)) = line.split_once(" ... ignored, slow:") {
+            let name = name.strip_prefix("test ").unwrap_or(name);
+            self.slow.push(name.to_owned());
         }
         if let Some(counts) = line.strip_prefix("test result: ") {
             let number = |word: &str| -> u64 {
@@ -134,11 +119,72 @@ fn run_tests() -> Result<Tally> {
                     .and_then(|n| n.parse().ok())
                     .unwrap_or(0)
             };
-            tally.passed += number(" passed");
-            tally.failed += number(" failed");
+            self.passed += number(" passed");
+            self.failed += number(" failed");
         }
+    }
+}
+
+impl std::fmt::Display for Tally {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            passed,
+            failed,
+            skipped,
+            ..
+        } = self;
+        write!(f, "{passed} passed, {failed} failed, {skipped} skipped")
+    }
+}
+
+/// Runs `cargo test` with some arguments for the tests, shows its output, and counts.
+pub(crate) fn run_tests(arguments: &[&str]) -> Result<Tally> {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command
+        .args([
+            "test",
+            "--release",
+            "--workspace",
+            "--no-fail-fast",
+            "--",
+            "--show-output",
+        ])
+        .args(arguments)
+        .current_dir(root());
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cargo test could not be started")?;
+    let mut tally = Tally::default();
+    let output = child.stdout.take().context("cargo test has no output")?;
+    for line in BufReader::new(output).lines() {
+        let line = line?;
+        println!("{line}");
+        tally.read(&line);
     }
     tally.exited_well = child.wait()?.success();
     tally.passed = tally.passed.saturating_sub(tally.skipped);
     Ok(tally)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tests_are_counted_and_those_for_the_night_are_named() {
+        let mut tally = Tally::default();
+        for line in [
+            "test laws::quick ... ok",
+            "test laws::long ... ignored, slow: 1,000 repeats take minutes",
+            "test calls::child ... ignored, run by another test",
+            "skipped: no data",
+            "test result: ok. 12 passed; 0 failed; 2 ignored; 0 measured; 0 filtered out",
+            "test result: FAILED. 3 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out",
+        ] {
+            tally.read(line);
+        }
+        assert_eq!(tally.to_string(), "15 passed, 1 failed, 1 skipped");
+        assert_eq!(tally.slow, ["laws::long"]);
+    }
 }
