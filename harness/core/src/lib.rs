@@ -57,9 +57,9 @@ pub use seed::{Seed, Stream};
 pub use split::{MeasuredSample, Split};
 pub use table::{Cell, Column, ColumnInfo, Sink, Table, TableInfo, within};
 pub use task::{
-    Augmentation, Balance, FlowMatching, ForceField, Occasion, Preparation, Supervised, Task,
-    TaskRequest, VoxelDenoising, all_axes, condition_columns, conditions_of, configure_task,
-    euler_rotation, task_columns,
+    Augmentation, Balance, Baseline, CloudAugmentation, Examples, FlowMatching, ForceField,
+    Occasion, Preparation, Supervised, Task, TaskRequest, VoxelDenoising, all_axes, baseline_sums,
+    condition_columns, conditions_of, configure_task, euler_rotation, task_columns,
 };
 pub use traits::{Clock, Dataset, Model, StepFigures, Weights};
 pub use twirl::TwirlAccumulator;

@@ -179,7 +179,7 @@ mod tests {
         let seed = Seed::new(1);
         let order = BatchOrder::new(samples, 1, seed);
         let preparer = Preparer {
-            task: Arc::new(ForceField),
+            task: Arc::new(ForceField::default()),
             order,
             seed,
             normalisers: Atoms.normalisers(),
@@ -224,7 +224,7 @@ mod tests {
         let seed = Seed::new(1);
         let order = BatchOrder::new(vec![0, 1], 1, seed);
         let preparer = Preparer {
-            task: Arc::new(ForceField),
+            task: Arc::new(ForceField::default()),
             order,
             seed,
             normalisers: BTreeMap::new(),
