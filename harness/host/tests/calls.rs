@@ -295,6 +295,25 @@ fn unknown_models_groups_weights_devices_and_abilities_are_refused() {
 }
 
 #[test]
+fn kernels_that_a_plugin_does_not_take_are_refused() {
+    let ask = |kernels: &str| {
+        library().open_model(&ModelRequest {
+            kernels: kernels.into(),
+            ..request("good", "f32")
+        })
+    };
+    assert!(ask("auto").is_ok());
+    let Err(error) = ask("plain") else {
+        panic!("the fixture knows nothing of kernels")
+    };
+    let text = error.to_string();
+    assert!(
+        text.contains("kernels \"plain\" were asked for, and it does not say which it takes"),
+        "{text}"
+    );
+}
+
+#[test]
 fn a_saved_model_continues_bit_for_bit() {
     let (mut a, mut b) = (model("good", "f32"), model("good", "f32"));
     train(&mut a, 4);
