@@ -174,6 +174,9 @@ pub struct ModelRequest {
     pub precision: String,
     /// Threads the plugin may use; 0 for all.
     pub threads: u64,
+    /// Instruction set of the loops on the processor: `plain`, `avx2`, `avx512`; `auto` or nothing for the widest. Whatever the processor
+    /// lacks is refused. Since 0.1.1.
+    pub kernels: String,
     /// Optimiser steps in one pass over the training examples, for schedules that count epochs.
     pub steps_per_epoch: u64,
     /// Optimiser steps of the whole run, for schedules that end with it.
@@ -210,6 +213,12 @@ pub struct InstanceDescriptor {
     pub inputs: Vec<FieldDescriptor>,
     /// Intermediate quantities it can show, each the capability `latent:NAME`.
     pub latents: Vec<FieldDescriptor>,
+    /// Instruction set that its loops on the processor take: `plain`, `avx2`, `avx512`; empty where the plugin does not say. Since 0.1.1.
+    pub kernels: String,
+    /// Instruction set of matrix products, where the plugin chooses it; empty where their library chooses by itself. Since 0.1.1.
+    pub matrix_products: String,
+    /// Features of the processor that numbers or speed may depend on: `avx2`, `fma`. Since 0.1.1.
+    pub processor_flags: Vec<String>,
 }
 
 /// A parameter.

@@ -3,7 +3,7 @@
 use crate::{AbiResult, Batch, FieldMut};
 use abi_stable::{
     sabi_trait,
-    std_types::{RBox, RSlice, RSliceMut, RStr, RString, RVec},
+    std_types::{RBox, ROk, RSlice, RSliceMut, RStr, RString, RVec},
 };
 
 /// The ability to share work among rotated copies of a batch, as a name for [`Model::capability`]. The call gives the batch and, as one f64,
@@ -117,6 +117,17 @@ mod traits {
             indices: RSlice<'_, u64>,
             fields: RSliceMut<'_, FieldMut<'_>>,
         ) -> AbiResult<()>;
+        /// Since 0.1.1. Writes for each sample the number of its group (molecule, sequence cluster): equal exactly where the group is
+        /// the same, in every split, and never `u64::MAX`. The answer says whether they were written; `false` where the dataset does
+        /// not know groups, which is also what a plugin of an older version answers.
+        fn groups_into(
+            &self,
+            _split: RStr<'_>,
+            _indices: RSlice<'_, u64>,
+            _out: RSliceMut<'_, u64>,
+        ) -> AbiResult<bool> {
+            ROk(false)
+        }
     }
 }
 pub use traits::{Dataset, Dataset_TO, Model, Model_TO};

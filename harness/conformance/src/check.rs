@@ -197,6 +197,11 @@ const CHECKS: &[Check] = &[
         "samples come in the order of the indices",
     ),
     dataset(
+        "groups",
+        data::groups,
+        "says of every sample which group it belongs to, always the same one; no group lies in two splits",
+    ),
+    dataset(
         "range",
         data::range,
         "refuses indices beyond a split with an error",

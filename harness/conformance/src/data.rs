@@ -7,10 +7,13 @@ use crate::{
 use equivbench_abi::descriptor::DatasetRequest;
 use equivbench_core::{Batch, Dataset, FieldKind, Rows, Values};
 use equivbench_host::LoadedDataset;
+use std::collections::{HashMap, HashSet};
 
 /// Samples of a split that are looked at, and how many are loaded at once.
 const LOOKED_AT: u64 = 256;
 const AT_ONCE: usize = 32;
+/// Groups that are asked for at once.
+const GROUPS_AT_ONCE: usize = 1 << 16;
 
 /// Splits that hold samples, with their sizes.
 fn splits(dataset: &LoadedDataset) -> Vec<(String, u64)> {
@@ -289,6 +292,89 @@ fn joined(batches: &[Batch]) -> Batch {
     whole
 }
 
+/// Groups of a whole split, asked for in pieces.
+fn groups_of_split(
+    dataset: &LoadedDataset,
+    split: &str,
+    samples: u64,
+) -> Result<Option<Vec<u64>>, Stop> {
+    let indices: Vec<u64> = (0..samples).collect();
+    let mut groups = Vec::new();
+    for indices in indices.chunks(GROUPS_AT_ONCE) {
+        match dataset.groups_of(split, indices)? {
+            Some(more) => groups.extend(more),
+            None if groups.is_empty() => return Ok(None),
+            None => return fail(format!("split \"{split}\": only some samples have groups")),
+        }
+    }
+    Ok(Some(groups))
+}
+
+/// Every sample has a group, always the same one, whatever else is asked for.
+fn groups_repeat(dataset: &LoadedDataset, split: &str, groups: &[u64]) -> Result<(), Stop> {
+    let mut indices = spread(groups.len() as u64, LOOKED_AT);
+    indices.reverse();
+    let turn = indices.len() / 3;
+    indices.rotate_left(turn);
+    let expected: Vec<u64> = indices.iter().map(|&i| groups[i as usize]).collect();
+    for _ in 0..2 {
+        let Some(found) = dataset.groups_of(split, &indices)? else {
+            return fail(format!(
+                "split \"{split}\": asked again, it does not know groups"
+            ));
+        };
+        if let Some(at) = (0..found.len()).find(|&at| found[at] != expected[at]) {
+            return fail(format!(
+                "split \"{split}\": sample {} is in group {} among all samples in order, and in group {} among others in another order",
+                indices[at], expected[at], found[at]
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Groups are complete, repeat, add up, and lie in one split each.
+pub(crate) fn groups(subject: &DatasetSubject<'_>) -> Verdict {
+    let (dataset, again) = (subject.open()?, subject.open()?);
+    let mut home: HashMap<u64, (String, usize)> = HashMap::new();
+    let (mut counts, mut silent) = (Vec::new(), Vec::new());
+    for (split, samples) in splits(&dataset) {
+        let Some(groups) = groups_of_split(&dataset, &split, samples)? else {
+            silent.push(split);
+            continue;
+        };
+        groups_repeat(&dataset, &split, &groups)?;
+        groups_repeat(&again, &split, &groups)?;
+        for (sample, &group) in groups.iter().enumerate() {
+            let (other, of) = home.entry(group).or_insert_with(|| (split.clone(), sample));
+            if *other != split {
+                return fail(format!(
+                    "group {group} lies in two splits: sample {of} of \"{other}\" and sample {sample} of \"{split}\". A model is \
+                     then tested on what it was trained on"
+                ));
+            }
+        }
+        let found = groups.iter().collect::<HashSet<_>>().len() as u64;
+        let described = dataset.descriptor().splits.iter().find(|s| s.name == split);
+        match described.map(|s| s.groups) {
+            Some(said) if said != found => {
+                return fail(format!(
+                    "split \"{split}\" has {found} groups, its description says {said}"
+                ));
+            }
+            _ => counts.push(format!("{split} {found}")),
+        }
+    }
+    match (counts.is_empty(), silent.first()) {
+        (true, _) => skip("it does not say which group a sample belongs to"),
+        (false, Some(split)) => fail(format!(
+            "split \"{split}\" has no groups, others have: {}",
+            counts.join(", ")
+        )),
+        (false, None) => Ok(counts.join(", ")),
+    }
+}
+
 /// Indices beyond the end.
 pub(crate) fn range(subject: &DatasetSubject<'_>) -> Verdict {
     let mut dataset = subject.open()?;
@@ -308,6 +394,11 @@ pub(crate) fn range(subject: &DatasetSubject<'_>) -> Verdict {
             if answer.into_result().is_ok() {
                 return fail(format!(
                     "split \"{split}\" has {samples} samples, and sample {index} was read without an error"
+                ));
+            }
+            if let Ok(Some(_)) = dataset.groups_of(&split, &[0, index]) {
+                return fail(format!(
+                    "split \"{split}\" has {samples} samples, and the group of sample {index} was given without an error"
                 ));
             }
         }

@@ -98,8 +98,24 @@ fn a_wrong_gradient_fails_no_check_but_the_one_about_gradients() {
 #[test]
 fn each_fault_of_a_dataset_is_caught_by_its_check() {
     assert!(failures(&dataset("nan-data")).contains(&"finite"));
-    assert_eq!(failures(&dataset("unordered-data")), ["order"]);
+    assert_eq!(failures(&dataset("unordered-data")), ["order", "groups"]);
     assert_eq!(failures(&dataset("endless-data")), ["range"]);
+    assert_eq!(failures(&dataset("moody-data")), ["groups"]);
+    assert_eq!(failures(&dataset("half-grouped-data")), ["groups"]);
+    assert_eq!(failures(&dataset("groupless-data")), Vec::<&str>::new());
+}
+
+#[test]
+fn a_group_in_two_splits_is_named_with_a_sample_of_each() {
+    let leaky = dataset("leaky-data");
+    assert_eq!(failures(&leaky), ["groups"]);
+    let CheckOutcome::Failed { why } = run_check(&library(), &leaky, "groups") else {
+        panic!()
+    };
+    assert!(
+        why.contains("group 0 lies in two splits: sample 0 of \"train\" and sample 15 of \"test\""),
+        "{why}"
+    );
 }
 
 #[test]

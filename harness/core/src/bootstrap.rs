@@ -15,6 +15,15 @@ pub struct Interval {
     pub upper: f64,
 }
 
+/// Which values the quantity can take: where its interval must end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Support {
+    /// From 0 up, as percents of a loss and losses: the lower end is at least 0.
+    NonNegative,
+    /// Any number, as skills and differences.
+    Real,
+}
+
 /// Resamples of one interval; odd, so that quantiles fall on order statistics.
 const RESAMPLES: usize = 1999;
 
@@ -23,12 +32,13 @@ const FEWEST: usize = 5;
 
 /// Interval of `Σ numerator / Σ denominator` over `(numerator, denominator)` pairs, at a level such as 0.95.
 ///
-/// `None` for fewer than five samples or a vanishing denominator; a point when all samples agree. The lower end is at least 0,
-/// as percents of a loss are.
+/// `None` for fewer than five samples or a vanishing denominator; a point when all samples agree. Of samples that come in
+/// groups, give the sums of each group ([`crate::sums_by_group`]).
 #[must_use]
 pub fn studentised_interval(
     pairs: &[(f64, f64)],
     level: f64,
+    support: Support,
     stream: &mut Stream,
 ) -> Option<Interval> {
     if pairs.len() < FEWEST {
@@ -60,8 +70,12 @@ pub fn studentised_interval(
             .copied()
     };
     let (low, high) = (quantile(tail)?, quantile(1.0 - tail)?);
+    let lower = ratio - high * spread;
     Some(Interval {
-        lower: (ratio - high * spread).max(0.0),
+        lower: match support {
+            Support::NonNegative => lower.max(0.0),
+            Support::Real => lower,
+        },
         upper: ratio - low * spread,
     })
 }
@@ -87,12 +101,14 @@ mod tests {
     #[test]
     fn equal_samples_give_a_point_and_four_samples_give_none() {
         let mut stream = Seed::new(0).stream("bootstrap");
-        let point = studentised_interval(&[(1.0, 4.0); 5], 0.95, &mut stream).unwrap();
+        let point =
+            studentised_interval(&[(1.0, 4.0); 5], 0.95, Support::Real, &mut stream).unwrap();
         assert_eq!((point.lower, point.upper), (0.25, 0.25));
         assert_eq!(
             studentised_interval(
                 &[(1.0, 4.0), (2.0, 3.0), (1.0, 5.0), (0.5, 2.0)],
                 0.95,
+                Support::Real,
                 &mut stream
             ),
             None
@@ -100,14 +116,26 @@ mod tests {
     }
 
     #[test]
+    fn an_interval_ends_at_zero_only_where_the_quantity_does() {
+        // Around 0.1 with terms of both signs: the interval reaches below 0.
+        let pairs: Vec<(f64, f64)> = (0..20).map(|i| (f64::from(i % 5) - 1.9, 1.0)).collect();
+        let ends = |support| {
+            studentised_interval(&pairs, 0.95, support, &mut Seed::new(3).stream("b")).unwrap()
+        };
+        let (real, clamped) = (ends(Support::Real), ends(Support::NonNegative));
+        assert!(real.lower < 0.0, "{real:?}");
+        assert_eq!((clamped.lower, clamped.upper), (0.0, real.upper));
+    }
+
+    #[test]
     fn the_interval_repeats_with_its_stream() {
         let pairs: Vec<(f64, f64)> = (1..20)
             .map(|i| (f64::from(i % 7), 10.0 + f64::from(i % 3)))
             .collect();
-        let one = studentised_interval(&pairs, 0.95, &mut Seed::new(3).stream("b"));
+        let one = studentised_interval(&pairs, 0.95, Support::Real, &mut Seed::new(3).stream("b"));
         assert_eq!(
             one,
-            studentised_interval(&pairs, 0.95, &mut Seed::new(3).stream("b"))
+            studentised_interval(&pairs, 0.95, Support::Real, &mut Seed::new(3).stream("b"))
         );
         assert!(one.unwrap().lower < one.unwrap().upper);
     }

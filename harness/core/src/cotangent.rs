@@ -427,7 +427,14 @@ mod tests {
             .iter()
             .map(|t| if weigh_samples { t.averaged() } else { *t })
             .collect();
-        let estimate = crate::pool(&terms, false, &mut Seed::new(0).stream("b"));
+        let sample = |(index, terms): (usize, &crate::SampleTerms)| crate::MeasuredSample {
+            index: index as u64,
+            group: index as u64,
+            terms: *terms,
+            baseline: 0.0,
+        };
+        let samples: Vec<_> = terms.iter().enumerate().map(sample).collect();
+        let estimate = crate::pool(&samples, false, Seed::new(0));
         let LossDecomposition {
             twirled,
             equivariance,

@@ -1,6 +1,8 @@
 //! From samples to one estimate with its interval.
 
-use crate::{Interval, LossDecomposition, Stream, bootstrap::studentised_interval};
+use crate::{
+    Interval, LossDecomposition, Seed, Support, group_interval, log_variance, sums_by_group,
+};
 
 /// How the average over rotations is estimated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +49,8 @@ pub struct SampleTerms {
     pub loss_total: f64,
     /// `E_T ‖Z − μ‖²`.
     pub loss_equiv: f64,
+    /// The same as a plug-in estimate has it; of other losses than the squared error there is no other.
+    pub loss_equiv_plug_in: f64,
     /// `‖y‖²`.
     pub power_target: f64,
     /// `‖μ‖²`.
@@ -65,12 +69,26 @@ impl SampleTerms {
             components: 1.0,
             loss_total: self.loss_total / self.components,
             loss_equiv: self.loss_equiv / self.components,
+            loss_equiv_plug_in: self.loss_equiv_plug_in / self.components,
             power_target: self.power_target / self.prediction_components,
             power_twirled: self.power_twirled / self.prediction_components,
             power_spread: self.power_spread / self.prediction_components,
             prediction_components: 1.0,
         }
     }
+}
+
+/// What one measured sample contributed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MeasuredSample {
+    /// Index in the measured split of the dataset.
+    pub index: u64,
+    /// Samples that are not independent of each other share a group; a sample of which nothing is known has one of its own.
+    pub group: u64,
+    /// Its sums, as the task balances samples.
+    pub terms: SampleTerms,
+    /// The loss of the task's baseline for it, summed (and balanced) as that of the model is.
+    pub baseline: f64,
 }
 
 /// The measured split of a loss over a set of samples.
@@ -80,29 +98,66 @@ pub struct Estimate {
     pub pooled: LossDecomposition,
     /// Percent when each sample's loss is averaged over its components first.
     pub percent_per_sample: f64,
-    /// 95% interval of the pooled percent; `None` for fewer than five samples.
-    pub percent_interval: Option<Interval>,
+    /// Pooled percent by the plug-in estimate, `(1 − 1/n)` of the unbiased one for `n` random rotations.
+    pub percent_plug_in: f64,
     /// `P_y`.
     pub power_target: f64,
-    /// `P_mu`.
+    /// `P_mu`; an unbiased estimate, which may fall below 0 where next to nothing is predicted.
     pub power_twirled: f64,
-    /// `L_equiv / (P_mu + L_equiv)`.
+    /// `L_equiv / (P_mu + L_equiv)`, at most 1.
     pub relative_equiv: f64,
-    /// `1 − L_mean / P_y`, squared error only.
+    /// `L_b`, the loss of the task's baseline for the same samples.
+    pub baseline_loss: f64,
+    /// `1 − L_mean / L_b`, squared error only.
     pub skill: Option<f64>,
+    /// `1 − L_mean / P_y`: skill against predicting nothing, squared error only.
+    pub skill_over_zero: Option<f64>,
+    /// How far groups of samples make them uncertain.
+    pub sampling: Sampled,
     /// Number of samples.
     pub samples: usize,
+    /// Number of groups of samples.
+    pub groups: usize,
 }
 
-/// Pools the terms of all samples; `bootstrap` is the stream of the interval.
+/// What the choice of measured groups leaves open: 95% intervals by the studentised bootstrap over groups, each with its samples and
+/// their rotations. `None` for fewer than five groups.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Sampled {
+    /// Of the pooled percent.
+    pub percent: Option<Interval>,
+    /// Of the pooled loss.
+    pub loss: Option<Interval>,
+    /// Of the skill.
+    pub skill: Option<Interval>,
+    /// Of the relative error, between 0 and 1.
+    pub relative_equiv: Option<Interval>,
+    /// Standard error of the logarithm of the percent, by linearisation.
+    pub percent_log_se: Option<f64>,
+    /// Standard error of the logarithm of the loss.
+    pub loss_log_se: Option<f64>,
+}
+
+/// Pooled percent of a loss and its level.
+const LEVEL: f64 = 0.95;
+
+/// Pools samples; the bootstrap draws from streams of the seed.
 #[must_use]
-pub fn pool(terms: &[SampleTerms], squared: bool, bootstrap: &mut Stream) -> Estimate {
-    let sum = |f: fn(&SampleTerms) -> f64| terms.iter().map(f).sum::<f64>();
+pub fn pool(samples: &[MeasuredSample], squared: bool, seed: Seed) -> Estimate {
+    let sum = |f: fn(&SampleTerms) -> f64| samples.iter().map(|s| f(&s.terms)).sum::<f64>();
     let over = sum(|t| t.components);
     let (total, equivariance) = (sum(|t| t.loss_total) / over, sum(|t| t.loss_equiv) / over);
     let pooled = LossDecomposition {
         twirled: total - equivariance,
         equivariance,
+    };
+    let with_plug_in = LossDecomposition {
+        twirled: total - sum(|t| t.loss_equiv_plug_in) / over,
+        equivariance: sum(|t| t.loss_equiv_plug_in) / over,
+    };
+    let per_sample = LossDecomposition {
+        twirled: sum(|t| (t.loss_total - t.loss_equiv) / t.components),
+        equivariance: sum(|t| t.loss_equiv / t.components),
     };
     let prediction = sum(|t| t.prediction_components);
     let (power_target, power_twirled) = (
@@ -110,34 +165,79 @@ pub fn pool(terms: &[SampleTerms], squared: bool, bootstrap: &mut Stream) -> Est
         sum(|t| t.power_twirled) / prediction,
     );
     let spread = sum(|t| t.power_spread) / prediction;
-    let per_sample = LossDecomposition {
-        twirled: terms
-            .iter()
-            .map(|t| (t.loss_total - t.loss_equiv) / t.components)
-            .sum(),
-        equivariance: terms.iter().map(|t| t.loss_equiv / t.components).sum(),
-    };
-    let pairs: Vec<(f64, f64)> = terms
-        .iter()
-        .map(|t| (100.0 * t.loss_equiv, t.loss_total))
-        .collect();
+    let baseline_loss = samples.iter().map(|s| s.baseline).sum::<f64>() / over;
+    let over_loss =
+        |reference: f64| (squared && reference > 0.0).then(|| 1.0 - pooled.twirled / reference);
+    let mut groups: Vec<u64> = samples.iter().map(|s| s.group).collect();
+    groups.sort_unstable();
+    groups.dedup();
+    let power = power_twirled + spread;
     Estimate {
         pooled,
         percent_per_sample: per_sample.percent(),
-        // A percent of a loss ends at 100; an unbiased estimate may lie a little above.
-        percent_interval: studentised_interval(&pairs, 0.95, bootstrap).map(|i| Interval {
-            upper: i.upper.min(pooled.percent().max(100.0)),
-            ..i
-        }),
+        percent_plug_in: with_plug_in.percent(),
         power_target,
         power_twirled,
-        relative_equiv: if power_twirled + spread == 0.0 {
-            0.0
+        relative_equiv: if power > 0.0 {
+            (spread / power).min(1.0)
         } else {
-            spread / (power_twirled + spread)
+            0.0
         },
-        skill: (squared && power_target > 0.0).then(|| 1.0 - pooled.twirled / power_target),
-        samples: terms.len(),
+        baseline_loss,
+        skill: over_loss(baseline_loss),
+        skill_over_zero: over_loss(power_target),
+        sampling: sampled(samples, squared, seed),
+        samples: samples.len(),
+        groups: groups.len(),
+    }
+}
+
+/// Every figure is a ratio of sums over samples.
+fn sampled(samples: &[MeasuredSample], squared: bool, seed: Seed) -> Sampled {
+    type Ratio = fn(&MeasuredSample) -> (f64, f64);
+    let percent: Ratio = |s| (100.0 * s.terms.loss_equiv, s.terms.loss_total);
+    let loss: Ratio = |s| (s.terms.loss_total, s.terms.components);
+    let relative: Ratio = |s| {
+        let power = s.terms.power_twirled + s.terms.power_spread;
+        (s.terms.power_spread, power)
+    };
+    let skill: Ratio = |s| {
+        let twirled = s.terms.loss_total - s.terms.loss_equiv;
+        (s.baseline - twirled, s.baseline)
+    };
+    let groups: Vec<u64> = samples.iter().map(|s| s.group).collect();
+    let pairs = |of: Ratio| -> Vec<(f64, f64)> { samples.iter().map(of).collect() };
+    let interval = |of: Ratio, name: &str, support| {
+        group_interval(&pairs(of), &groups, LEVEL, support, &mut seed.stream(name))
+    };
+    // A percent of a loss ends at 100; an unbiased estimate may lie a little above.
+    let ending = |most: f64| {
+        move |i: Interval| Interval {
+            upper: i.upper.min(most.max(i.lower)),
+            ..i
+        }
+    };
+    let log_se = |of: Ratio| {
+        let variance = log_variance(&sums_by_group(&pairs(of), &groups))?;
+        Some(variance.sqrt()).filter(|se| se.is_finite())
+    };
+    let own = |of: Ratio| {
+        let (a, b) = pairs(of)
+            .iter()
+            .fold((0.0, 0.0), |s, p| (s.0 + p.0, s.1 + p.1));
+        a / b
+    };
+    Sampled {
+        percent: interval(percent, "bootstrap", Support::NonNegative)
+            .map(ending(own(percent).max(100.0))),
+        loss: interval(loss, "bootstrap/loss", Support::NonNegative),
+        skill: squared
+            .then(|| interval(skill, "bootstrap/skill", Support::Real))
+            .flatten(),
+        relative_equiv: interval(relative, "bootstrap/relative", Support::NonNegative)
+            .map(ending(1.0)),
+        percent_log_se: log_se(percent),
+        loss_log_se: log_se(loss),
     }
 }
 
@@ -344,13 +444,13 @@ mod tests {
             .collect();
         let mean = |f: fn(&SampleTerms) -> f64| own.iter().map(|t| f(t) / 6.0).sum::<f64>() / 3.0;
         let averaged: Vec<SampleTerms> = sized.iter().map(SampleTerms::averaged).collect();
-        let estimate = pool(&averaged, true, &mut Seed::new(1).stream("bootstrap"));
+        let estimate = pool(&independent(&averaged), true, Seed::new(1));
         assert!((estimate.pooled.total() / mean(|t| t.loss_total) - 1.0).abs() < 1e-14);
         assert!((estimate.pooled.equivariance / mean(|t| t.loss_equiv) - 1.0).abs() < 1e-14);
         assert!((estimate.power_target / mean(|t| t.power_target) - 1.0).abs() < 1e-14);
         // Then both percents are the same, where pooling over components tells them apart.
         assert!((estimate.pooled.percent() - estimate.percent_per_sample).abs() < 1e-12);
-        let by_components = pool(&sized, true, &mut Seed::new(1).stream("bootstrap"));
+        let by_components = pool(&independent(&sized), true, Seed::new(1));
         assert!((by_components.pooled.percent() - by_components.percent_per_sample).abs() > 1e-6);
     }
 
@@ -360,6 +460,7 @@ mod tests {
             components: n * t.components,
             loss_total: n * t.loss_total,
             loss_equiv: n * t.loss_equiv,
+            loss_equiv_plug_in: n * t.loss_equiv_plug_in,
             power_target: n * t.power_target,
             power_twirled: n * t.power_twirled,
             power_spread: n * t.power_spread,
@@ -369,7 +470,6 @@ mod tests {
 
     #[test]
     fn predicting_nothing_has_no_skill_and_a_perfect_model_has_all() {
-        let mut stream = Seed::new(1).stream("bootstrap");
         let nothing = terms(
             |_| [0.0; 3],
             Scheme::Random { rotations: 4 },
@@ -377,9 +477,75 @@ mod tests {
             0,
             PointLoss::Mse,
         );
-        let estimate = pool(&[nothing], true, &mut stream);
-        assert_eq!(estimate.skill, Some(0.0));
+        let estimate = pool(&independent(&[nothing]), true, Seed::new(1));
+        assert_eq!(
+            (estimate.skill, estimate.skill_over_zero),
+            (Some(0.0), Some(0.0))
+        );
         assert_eq!(estimate.pooled.percent(), 0.0);
-        assert_eq!(estimate.percent_interval, None);
+        assert_eq!(estimate.sampling.percent, None);
+    }
+
+    /// Each sample a group of its own, with the baseline that predicts nothing.
+    fn independent(terms: &[SampleTerms]) -> Vec<MeasuredSample> {
+        let sample = |(index, terms): (usize, &SampleTerms)| MeasuredSample {
+            index: index as u64,
+            group: index as u64,
+            terms: *terms,
+            baseline: terms.power_target,
+        };
+        terms.iter().enumerate().map(sample).collect()
+    }
+
+    #[test]
+    fn skill_is_against_the_baseline_of_the_same_samples_and_its_interval_over_groups() {
+        let scheme = Scheme::Random { rotations: 6 };
+        let own: Vec<SampleTerms> = (0..12)
+            .map(|s| terms(linear, scheme, Estimator::Unbiased, s, PointLoss::Mse))
+            .collect();
+        let mut samples = independent(&own);
+        for (i, sample) in samples.iter_mut().enumerate() {
+            sample.group = (i / 2) as u64;
+            sample.baseline =
+                (2.0 + i as f64) * (sample.terms.loss_total - sample.terms.loss_equiv);
+        }
+        let estimate = pool(&samples, true, Seed::new(1));
+        let twirled: f64 = own.iter().map(|t| t.loss_total - t.loss_equiv).sum();
+        let baseline: f64 = samples.iter().map(|s| s.baseline).sum();
+        assert!((estimate.skill.unwrap() - (1.0 - twirled / baseline)).abs() < 1e-14);
+        assert_eq!((estimate.samples, estimate.groups), (12, 6));
+        let interval = estimate.sampling.skill.unwrap();
+        assert!(
+            interval.lower < estimate.skill.unwrap() && estimate.skill.unwrap() < interval.upper
+        );
+        // The model that is the baseline has no skill, whatever it is.
+        for sample in &mut samples {
+            sample.baseline = sample.terms.loss_total - sample.terms.loss_equiv;
+        }
+        let equal = pool(&samples, true, Seed::new(1));
+        assert!(equal.skill.unwrap().abs() < 1e-15);
+        assert!(equal.sampling.skill.unwrap().lower <= 0.0);
+    }
+
+    #[test]
+    fn a_plug_in_percent_stands_beside_the_unbiased_one_and_a_relative_error_ends_at_one() {
+        let scheme = Scheme::Random { rotations: 5 };
+        let own: Vec<SampleTerms> = (0..6)
+            .map(|s| terms(linear, scheme, Estimator::Unbiased, s, PointLoss::Mse))
+            .collect();
+        let plug_in: Vec<SampleTerms> = (0..6)
+            .map(|s| terms(linear, scheme, Estimator::PlugIn, s, PointLoss::Mse))
+            .collect();
+        let estimate = pool(&independent(&own), true, Seed::new(1));
+        let other = pool(&independent(&plug_in), true, Seed::new(1));
+        assert!((estimate.percent_plug_in - other.pooled.percent()).abs() < 1e-12);
+        assert!((estimate.percent_plug_in / estimate.pooled.percent() - 0.8).abs() < 1e-12);
+        let mut below = independent(&own);
+        below
+            .iter_mut()
+            .for_each(|s| s.terms.power_twirled = -0.5 * s.terms.power_spread);
+        let estimate = pool(&below, true, Seed::new(1));
+        assert_eq!(estimate.relative_equiv, 1.0);
+        assert!(estimate.power_twirled < 0.0);
     }
 }

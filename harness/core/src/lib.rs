@@ -26,11 +26,13 @@ mod estimate;
 mod grid;
 mod group;
 mod measure;
+mod nudge;
 mod numbers;
 mod rotation;
 mod scheme;
 mod seed;
 mod split;
+mod spread;
 mod table;
 mod task;
 mod traits;
@@ -39,27 +41,32 @@ mod voxels;
 
 pub use action::{act, act_inverse_on_rows};
 pub use batch::{Batch, Field, FieldKind, Rows, Values};
-pub use bootstrap::{Interval, studentised_interval};
+pub use bootstrap::{Interval, Support, studentised_interval};
 pub use condition::{Axis, AxisRole, AxisValue, Condition, parse_axis};
 pub use cotangent::{GradientSum, LossPart, add_gradient};
 pub use decomposition::{LossDecomposition, PointLoss};
 pub use deviation::Deviation;
-pub use dip::{Crossing, DipTracker, Evaluation, THRESHOLDS};
+pub use dip::{Crossing, CrossingKind, DipTracker, Evaluation, THRESHOLDS};
 pub use error::CoreError;
-pub use estimate::{Estimate, Estimator, SampleTerms, pool};
+pub use estimate::{Estimate, Estimator, MeasuredSample, SampleTerms, Sampled, pool};
 pub use grid::GridRotation;
 pub use group::{FiniteGroup, cube16_a, cube16_b};
 pub use measure::{Checked, Measured, Measurement, Portion, Reading, measure, measure_stream};
+pub use nudge::nudge_power;
 pub use numbers::{Precision, first_that, map_into};
 pub use rotation::Rotation;
 pub use scheme::{RotationPlan, Scheme};
 pub use seed::{Seed, Stream};
-pub use split::{MeasuredSample, Split};
+pub use split::Split;
+pub use spread::{
+    LogMean, Sampling, SeedInterval, group_interval, log_variance, mean_log_variance,
+    paired_log_variance, seed_interval, sums_by_group,
+};
 pub use table::{Cell, Column, ColumnInfo, Sink, Table, TableInfo, within};
 pub use task::{
-    Augmentation, Balance, FlowMatching, ForceField, Occasion, Preparation, Supervised, Task,
-    TaskRequest, VoxelDenoising, all_axes, condition_columns, conditions_of, configure_task,
-    euler_rotation, task_columns,
+    Augmentation, Balance, Baseline, CloudAugmentation, Examples, FlowMatching, ForceField,
+    Occasion, Preparation, Supervised, Task, TaskRequest, VoxelDenoising, all_axes, baseline_sums,
+    condition_columns, conditions_of, configure_task, euler_rotation, task_columns,
 };
 pub use traits::{Clock, Dataset, Model, StepFigures, Weights};
 pub use twirl::TwirlAccumulator;

@@ -179,6 +179,10 @@ pub trait Dataset {
 pub trait Clock {
     /// Seconds since some fixed moment, monotonic.
     fn now_s(&self) -> f64;
+    /// Processor seconds of this process so far, all threads together; `None` for a clock that does not tell.
+    fn cpu_s(&self) -> Option<f64> {
+        None
+    }
     /// Called after each optimiser step, for clocks that count work instead of time.
     fn step_done(&self) {}
     /// Whether seconds are those of the wall.

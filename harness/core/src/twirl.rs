@@ -144,20 +144,19 @@ impl TwirlAccumulator {
         } else {
             power_plug_in
         };
-        let (loss_total, loss_equiv) = if self.loss == PointLoss::Mse {
-            (within + residual, within + spread)
+        let (loss_total, loss_equiv, loss_equiv_plug_in) = if self.loss == PointLoss::Mse {
+            (within + residual, within + spread, within + between / k)
         } else {
             // Any other convex loss: L_equiv := L − l(μ, y), non-negative by Jensen.
             let total = self.pointwise / n;
-            (
-                total,
-                total - self.loss.sum(&twirled, &self.target, self.width),
-            )
+            let equiv = total - self.loss.sum(&twirled, &self.target, self.width);
+            (total, equiv, equiv)
         };
         SampleTerms {
             components: self.loss.denominator(self.target.len(), self.width),
             loss_total,
             loss_equiv,
+            loss_equiv_plug_in,
             power_target: square(&mut self.target.iter().copied()),
             power_twirled,
             power_spread: within + spread,

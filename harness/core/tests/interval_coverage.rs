@@ -1,6 +1,8 @@
 //! The 95% interval covers the truth in 93 to 97 of 100 simulated experiments.
 
-use equivbench_core::{Estimator, PointLoss, Rotation, Scheme, Seed, TwirlAccumulator, pool};
+use equivbench_core::{
+    Estimator, MeasuredSample, PointLoss, Rotation, Scheme, Seed, TwirlAccumulator, pool,
+};
 use rand::Rng;
 
 /// A standard normal number (Box-Muller).
@@ -62,12 +64,15 @@ fn the_interval_covers_the_truth_as_often_as_it_says() {
                 for (i, t) in plan.rotations.iter().enumerate() {
                     twirl.push(plan.coset_of(i), &twisted(t, &x, c));
                 }
-                twirl.finish(Estimator::Unbiased)
+                MeasuredSample {
+                    index: s,
+                    group: s,
+                    terms: twirl.finish(Estimator::Unbiased),
+                    baseline: 0.0,
+                }
             })
             .collect();
-        let interval = pool(&terms, true, &mut seed.stream("bootstrap"))
-            .percent_interval
-            .unwrap();
+        let interval = pool(&terms, true, seed).sampling.percent.unwrap();
         covered += u32::from(interval.lower <= percent && percent <= interval.upper);
     }
     let share = f64::from(covered) / repeats as f64;

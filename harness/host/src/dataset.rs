@@ -12,6 +12,9 @@ use equivbench_abi::{
 use equivbench_core::{Batch, CoreError, Dataset, Field, FieldKind, Rows, Values};
 use std::collections::BTreeMap;
 
+/// What no group is numbered: it stays where a plugin writes nothing.
+const NO_GROUP: u64 = u64::MAX;
+
 /// A dataset of a plugin, open.
 pub struct LoadedDataset {
     plugin: String,
@@ -91,6 +94,30 @@ impl LoadedDataset {
                 ),
             )),
             None => Ok(&self.points),
+        }
+    }
+
+    /// The group of each sample, in the order of `indices`; `None` where the plugin does not say, as plugins before interface 0.1.1.
+    ///
+    /// # Errors
+    /// Whatever the dataset reports; a sample without a group among others that have one.
+    pub fn groups_of(&self, split: &str, indices: &[u64]) -> Result<Option<Vec<u64>>, HostError> {
+        let mut groups = vec![NO_GROUP; indices.len()];
+        let answer =
+            self.object
+                .groups_into(split.into(), indices.into(), groups.as_mut_slice().into());
+        if !answer.into_result().map_err(|e| self.failed(e))? {
+            return Ok(None);
+        }
+        match groups.iter().position(|&group| group == NO_GROUP) {
+            Some(at) => Err(HostError::nonsense(
+                &self.plugin,
+                format!(
+                    "dataset {}, split \"{split}\": the group of sample {} was left unwritten",
+                    self.descriptor.name, indices[at]
+                ),
+            )),
+            None => Ok(Some(groups)),
         }
     }
 
@@ -272,6 +299,11 @@ impl Dataset for LoadedDataset {
             .map_err(HostError::of_dataset)?;
         self.check_finite(&batch, split, indices)?;
         Ok(batch)
+    }
+
+    fn groups(&mut self, split: &str, indices: &[u64]) -> Result<Option<Vec<u64>>, CoreError> {
+        self.groups_of(split, indices)
+            .map_err(HostError::of_dataset)
     }
 
     fn normalisers(&self) -> BTreeMap<String, (f64, f64)> {

@@ -71,7 +71,8 @@ impl Library {
     /// Opens a model of the library.
     ///
     /// # Errors
-    /// A model that is not in the library, or what the plugin answers: unknown size, impossible configuration, missing device.
+    /// A model that is not in the library, or what the plugin answers: unknown size, impossible configuration, missing device, kernels
+    /// that the processor lacks; a plugin that takes other kernels than those asked for.
     pub fn open_model(&self, request: &ModelRequest) -> Result<LoadedModel, HostError> {
         let descriptor = self
             .descriptor
@@ -91,7 +92,29 @@ impl Library {
         let object = object
             .into_result()
             .map_err(|e| HostError::answered(&self.descriptor.name, e))?;
-        LoadedModel::new(&self.descriptor.name, descriptor.clone(), object)
+        let model = LoadedModel::new(&self.descriptor.name, descriptor.clone(), object)?;
+        self.check_kernels(&request.kernels, &model.instance().kernels)?;
+        Ok(model)
+    }
+
+    /// A plugin that does not know the key `kernels` ignores it: then a number would be called what it is not.
+    fn check_kernels(&self, wanted: &str, taken: &str) -> Result<(), HostError> {
+        if matches!(wanted, "" | "auto") || wanted == taken {
+            return Ok(());
+        }
+        let taken = match taken {
+            "" => "it does not say which it takes".to_owned(),
+            taken => format!("it takes \"{taken}\""),
+        };
+        Err(HostError::Plugin {
+            plugin: self.descriptor.name.clone(),
+            code: equivbench_abi::code::UNSUPPORTED,
+            message: format!(
+                "kernels \"{wanted}\" were asked for, and {taken}. Build the plugin against equivbench-abi {}, or leave the choice to it \
+                 (auto)",
+                equivbench_abi::ABI_VERSION
+            ),
+        })
     }
 
     /// Opens a dataset of the library.

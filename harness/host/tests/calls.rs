@@ -295,6 +295,25 @@ fn unknown_models_groups_weights_devices_and_abilities_are_refused() {
 }
 
 #[test]
+fn kernels_that_a_plugin_does_not_take_are_refused() {
+    let ask = |kernels: &str| {
+        library().open_model(&ModelRequest {
+            kernels: kernels.into(),
+            ..request("good", "f32")
+        })
+    };
+    assert!(ask("auto").is_ok());
+    let Err(error) = ask("plain") else {
+        panic!("the fixture knows nothing of kernels")
+    };
+    let text = error.to_string();
+    assert!(
+        text.contains("kernels \"plain\" were asked for, and it does not say which it takes"),
+        "{text}"
+    );
+}
+
+#[test]
 fn a_saved_model_continues_bit_for_bit() {
     let (mut a, mut b) = (model("good", "f32"), model("good", "f32"));
     train(&mut a, 4);
@@ -356,4 +375,35 @@ fn indices_beyond_a_split_and_unknown_splits_are_refused() {
         data.load("nowhere", &[0]),
         Err(CoreError::Dataset(_))
     ));
+}
+
+#[test]
+fn groups_arrive_in_the_order_of_the_indices() {
+    let mut data = dataset("good-data");
+    // Samples 2 k and 2 k + 1 are of one group; the split "valid" begins at sample 64.
+    assert_eq!(
+        data.groups("train", &[7, 2, 6]).unwrap(),
+        Some(vec![3, 1, 3])
+    );
+    assert_eq!(data.groups("valid", &[0, 15]).unwrap(), Some(vec![32, 39]));
+    assert_eq!(data.groups("train", &[]).unwrap(), Some(Vec::new()));
+    assert!(matches!(
+        data.groups("train", &[64]),
+        Err(CoreError::Dataset(_))
+    ));
+}
+
+#[test]
+fn a_dataset_need_not_know_groups_but_may_not_leave_one_out() {
+    assert_eq!(
+        dataset("groupless-data").groups("train", &[0, 3]).unwrap(),
+        None
+    );
+    let mut data = dataset("half-grouped-data");
+    assert!(data.groups("train", &[0, 2]).is_ok());
+    let text = data.groups("train", &[0, 3]).unwrap_err().to_string();
+    assert!(
+        text.contains("split \"train\": the group of sample 3 was left unwritten"),
+        "{text}"
+    );
 }

@@ -1,7 +1,9 @@
 //! Columns that tables of splits share.
 
-use crate::{About, Moment, PROTOCOL_VERSION, Snapshot};
-use equivbench_core::{Column, Condition, Split, Weights, condition_columns, task_columns, within};
+use crate::{About, MeasuredSet, Moment, PROTOCOL_VERSION, SetAbout, Snapshot};
+use equivbench_core::{
+    Column, Condition, Interval, Split, Weights, condition_columns, task_columns, within,
+};
 use std::sync::Arc;
 
 /// A row about one split at one moment.
@@ -10,19 +12,25 @@ pub struct SplitRow {
     pub moment: Moment,
     /// What stays the same during a run.
     pub about: Arc<About>,
+    /// Of which samples.
+    pub set: Arc<SetAbout>,
     /// The split.
     pub split: Arc<Split>,
 }
 
 impl SplitRow {
-    /// A row for a split of a snapshot.
-    #[must_use]
-    pub fn new(snapshot: &Snapshot<'_>, split: &Arc<Split>) -> Self {
-        Self {
-            moment: *snapshot.moment(),
-            about: Arc::clone(snapshot.about()),
+    /// The rows of a set of samples at the moment of a snapshot.
+    pub fn of<'a>(
+        snapshot: &Snapshot<'_>,
+        measured: &'a MeasuredSet,
+    ) -> impl Iterator<Item = Self> + use<'a> {
+        let (moment, about) = (*snapshot.moment(), Arc::clone(snapshot.about()));
+        measured.splits.iter().map(move |split| Self {
+            moment,
+            about: Arc::clone(&about),
+            set: Arc::clone(&measured.about),
             split: Arc::clone(split),
-        }
+        })
     }
 }
 
@@ -74,6 +82,12 @@ pub fn progress() -> Vec<Column<SplitRow>> {
             |r: &SplitRow| r.moment.train_s,
         ),
         Column::timing(
+            "cpu_s",
+            "s",
+            "processor seconds spent training so far, all threads of the worker together: less at the mercy of neighbours than train_s",
+            |r: &SplitRow| r.moment.cpu_s,
+        ),
+        Column::timing(
             "gpu_h",
             "h",
             "GPU-hours spent training so far; empty on a CPU",
@@ -118,22 +132,16 @@ pub fn losses() -> Vec<Column<SplitRow>> {
             |r: &SplitRow| r.split.estimate.pooled.percent(),
         ),
         Column::new(
-            "equiv_percent_lower",
-            "%",
-            "lower end of the 95% interval of equiv_percent (studentised bootstrap over samples; empty for fewer than five)",
-            |r: &SplitRow| r.split.estimate.percent_interval.map(|i| i.lower),
-        ),
-        Column::new(
-            "equiv_percent_upper",
-            "%",
-            "upper end of that interval",
-            |r: &SplitRow| r.split.estimate.percent_interval.map(|i| i.upper),
-        ),
-        Column::new(
             "equiv_percent_per_sample",
             "%",
             "the same percent when each sample's loss is averaged over its components first",
             |r: &SplitRow| defined(r.split.estimate.percent_per_sample),
+        ),
+        Column::new(
+            "equiv_percent_plug_in",
+            "%",
+            "equiv_percent by the plug-in estimate, (1 - 1/n) of the unbiased loss_equiv for n random rotations: what the paper reports, with n = 10",
+            |r: &SplitRow| defined(r.split.estimate.percent_plug_in),
         ),
         Column::new(
             "loss_ratio",
@@ -156,15 +164,131 @@ pub fn losses() -> Vec<Column<SplitRow>> {
         Column::new(
             "relative_equiv_percent",
             "%",
-            "100 loss_equiv / (twirled_power + loss_equiv): share of the prediction's own power that is not equivariant",
+            "100 loss_equiv / (twirled_power + loss_equiv): share of the prediction's own power that is not equivariant; at most 100",
             |r: &SplitRow| 100.0 * r.split.estimate.relative_equiv,
+        ),
+        Column::new(
+            "power_below_zero",
+            "",
+            "whether the unbiased estimate twirled_power fell below 0: next to nothing is predicted, and relative_equiv_percent says no more than that",
+            |r: &SplitRow| r.split.estimate.power_twirled < 0.0,
+        ),
+        Column::new(
+            "baseline_loss",
+            "target²",
+            "L_b: loss of the best predictor that knows nothing, for the same samples with the same noise (force-field: predicting nothing; flow-matching: the best multiple of the input at that flow time; voxel-denoising: in each channel the best affine function of the noisy value), coefficients from training data",
+            |r: &SplitRow| r.split.estimate.baseline_loss,
         ),
         Column::new(
             "skill",
             "",
-            "1 - loss_twirled / target_power: 0 for predicting nothing, 1 for a perfect prediction; squared error only. Where inputs do not determine the target (flow-matching: noise and data are mixed) even the best model stays below 1, and a multiple of the input has some already",
+            "1 - loss_twirled / baseline_loss: 0 for the baseline, 1 for a perfect prediction; squared error only",
             |r: &SplitRow| r.split.estimate.skill,
         ),
+        Column::new(
+            "skill_over_zero",
+            "",
+            "1 - loss_twirled / target_power: skill against predicting nothing, which a multiple of the input can have too; squared error only",
+            |r: &SplitRow| r.split.estimate.skill_over_zero,
+        ),
+        Column::new(
+            "learnt",
+            "",
+            "whether the lower end of the interval of skill is above 0; empty where nothing can be learnt beyond the baseline (flow time 0) or the interval is not known",
+            |r: &SplitRow| r.split.is_learnt(),
+        ),
+        Column::new(
+            "floor_percent",
+            "%",
+            "percent that rounding alone can cause: ten times what nudging each input by one unit in the last place does; measured where equiv_percent is below 1e-4",
+            |r: &SplitRow| r.split.floor_percent,
+        ),
+        Column::new(
+            "at_floor",
+            "",
+            "whether equiv_percent is at or below that floor: then it is \"at most the floor\", not a number to take a logarithm of",
+            |r: &SplitRow| r.split.floor_percent.map(|_| r.split.is_at_floor()),
+        ),
+    ]
+}
+
+/// What the choice of measured groups leaves open. It says nothing of training: that takes several seeds (`summary.csv`).
+#[must_use]
+pub fn sampling() -> Vec<Column<SplitRow>> {
+    let ends = |name: [&'static str; 2], unit, of: fn(&Split) -> Option<Interval>| {
+        let about = [
+            "lower end of the 95% sampling interval: studentised bootstrap over groups of samples, each with its samples and their rotations; empty for fewer than five groups. It does not contain training: that takes several seeds, see summary.csv",
+            "upper end of that interval",
+        ];
+        [
+            Column::new(name[0], unit, about[0], move |r: &SplitRow| {
+                of(&r.split).map(|i| i.lower)
+            }),
+            Column::new(name[1], unit, about[1], move |r: &SplitRow| {
+                of(&r.split).map(|i| i.upper)
+            }),
+        ]
+    };
+    let percent = ends(
+        [
+            "equiv_percent_sampling_lower",
+            "equiv_percent_sampling_upper",
+        ],
+        "%",
+        |s| s.estimate.sampling.percent,
+    );
+    let loss = ends(
+        ["loss_total_sampling_lower", "loss_total_sampling_upper"],
+        "target²",
+        |s| s.estimate.sampling.loss,
+    );
+    let skill = ends(["skill_sampling_lower", "skill_sampling_upper"], "", |s| {
+        s.estimate.sampling.skill
+    });
+    let relative = ends(
+        [
+            "relative_equiv_percent_sampling_lower",
+            "relative_equiv_percent_sampling_upper",
+        ],
+        "%",
+        |s| {
+            s.estimate.sampling.relative_equiv.map(|i| Interval {
+                lower: 100.0 * i.lower,
+                upper: 100.0 * i.upper,
+            })
+        },
+    );
+    let errors = [
+        Column::new(
+            "equiv_percent_log_se",
+            "",
+            "standard error of the logarithm of equiv_percent over groups, by linearisation: the sampling part of intervals over seeds",
+            |r: &SplitRow| r.split.estimate.sampling.percent_log_se,
+        ),
+        Column::new(
+            "loss_total_log_se",
+            "",
+            "standard error of the logarithm of loss_total over groups",
+            |r: &SplitRow| r.split.estimate.sampling.loss_log_se,
+        ),
+    ];
+    let all = percent.into_iter().chain(loss).chain(skill).chain(relative);
+    all.chain(errors).collect()
+}
+
+/// Of which samples a row is.
+#[must_use]
+pub fn samples_measured<R: 'static>(of: fn(&R) -> &SetAbout) -> Vec<Column<R>> {
+    vec![
+        Column::new(
+            "set",
+            "",
+            "measured: the frozen samples of the curves; whole: the whole split that they are drawn from (as far as measure.whole_samples allows); test: samples of the split for reporting. The last two are measured once, after the last step",
+            move |r: &R| of(r).name.name(),
+        ),
+        Column::new("split", "", "split of the dataset", move |r: &R| {
+            of(r).split.clone()
+        }),
     ]
 }
 
@@ -212,6 +336,18 @@ pub fn method() -> Vec<Column<SplitRow>> {
         Column::new("samples", "samples", "measured samples", |r: &SplitRow| {
             r.split.estimate.samples as u64
         }),
+        Column::new(
+            "groups",
+            "groups",
+            "independent groups of measured samples: molecules, sequence clusters; intervals are over these, and short by some where there are fewer than 64",
+            |r: &SplitRow| r.split.estimate.groups as u64,
+        ),
+        Column::new(
+            "split_samples",
+            "samples",
+            "samples that the split has",
+            |r: &SplitRow| r.set.available,
+        ),
         Column::new(
             "rotations",
             "rotations",

@@ -1,15 +1,15 @@
 //! The measured samples of a run, frozen: which they are, how each is rotated, under which conditions they are seen. Everything has a
 //! key of its own, so nothing is found again by counting.
 
-use crate::{
-    Measuring, SessionError,
-    preparer::Preparer,
-    source::{Samples, Source},
-};
+use crate::{Measuring, SampleSet, SessionError, SetName, preparer::Preparer, source::Samples};
 use equivbench_core::{
-    Axis, Batch, Condition, CoreError, Estimator, Reading, RotationPlan, Seed, Supervised, Task,
+    Axis, Baseline, Batch, Condition, CoreError, Estimator, PointLoss, Reading, RotationPlan,
+    Supervised, Task, baseline_sums,
 };
-use std::sync::{Arc, OnceLock};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 
 /// Bytes of measured samples that are kept from one evaluation to the next.
 const KEPT_BYTES: usize = 64 << 20;
@@ -39,34 +39,53 @@ struct FrozenBatch {
     plans: Arc<[RotationPlan]>,
     /// What the task made of them, for each kind of inputs.
     made: Vec<OnceLock<Arc<Supervised>>>,
+    /// The loss of the baseline for each sample, for each kind of inputs.
+    baselines: Vec<OnceLock<Vec<f64>>>,
 }
 
-/// The fixed validation subset with its rotations and conditions: chosen by seed, the same at every evaluation.
+/// What a set of samples says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SetAbout {
+    /// Which.
+    pub name: SetName,
+    /// Split of the dataset.
+    pub split: String,
+    /// Samples that the split has.
+    pub available: u64,
+}
+
+/// A fixed set of samples with its rotations and conditions: chosen by the seed of measurements, the same at every evaluation of every
+/// run.
 pub struct Frozen {
+    about: Arc<SetAbout>,
+    baseline: Arc<dyn Baseline>,
+    loss: PointLoss,
+    groups: BTreeMap<u64, u64>,
     batches: Vec<FrozenBatch>,
     inputs: Vec<Inputs>,
     conditions: Vec<Condition>,
 }
 
 impl Frozen {
-    /// Loads the samples and draws their rotations.
+    /// Chooses and loads the samples and draws their rotations.
     ///
     /// # Errors
     /// An empty split, an unbiased estimate over one coset, or unreadable data.
-    pub fn new(
+    pub(crate) fn new(
         measuring: &Measuring,
-        seed: Seed,
+        set: &SampleSet,
         task: &dyn Task,
-        source: &Source<'_>,
+        baseline: Arc<dyn Baseline>,
+        source: &dyn Samples,
     ) -> Result<Self, SessionError> {
-        let available = source.samples(&measuring.split);
-        if available == 0 || measuring.samples == 0 {
+        let available = source.samples(&set.split);
+        if available == 0 || set.samples == 0 {
             return Err(SessionError::Empty(format!(
                 "split \"{}\" has {available} samples and measure.samples is {}: there is nothing to measure",
-                measuring.split, measuring.samples
+                set.split, set.samples
             )));
         }
-        let scheme = &measuring.scheme;
+        let (scheme, seed) = (&measuring.scheme, measuring.seed);
         if measuring.estimator == Estimator::Unbiased
             && scheme.is_sampled()
             && scheme.plan(seed, 0).cosets < 2
@@ -77,14 +96,20 @@ impl Frozen {
             )));
         }
         let inputs = inputs_of(&measuring.conditions, task);
-        let mut chosen = seed.permutation("measured", available);
-        chosen.truncate(measuring.samples);
-        let freeze = |samples: &[u64]| -> Result<FrozenBatch, CoreError> {
+        let order = seed.permutation("measured", available);
+        let groups = source
+            .groups(&set.split, &order)
+            .map_err(SessionError::at(0))?;
+        let mut chosen = one_of_each_first(&order, &groups);
+        chosen.truncate(set.samples);
+        let freeze = |chosen: &[(u64, u64)]| -> Result<FrozenBatch, CoreError> {
+            let samples: Vec<u64> = chosen.iter().map(|(sample, _)| *sample).collect();
             Ok(FrozenBatch {
-                raw: source.load(&measuring.split, samples)?,
-                indices: samples.into(),
+                raw: source.load(&set.split, &samples)?,
                 plans: samples.iter().map(|&s| scheme.plan(seed, s)).collect(),
+                indices: samples.into(),
                 made: inputs.iter().map(|_| OnceLock::new()).collect(),
+                baselines: inputs.iter().map(|_| OnceLock::new()).collect(),
             })
         };
         let batches: Result<_, _> = chosen
@@ -92,10 +117,51 @@ impl Frozen {
             .map(freeze)
             .collect();
         Ok(Self {
+            about: Arc::new(SetAbout {
+                name: set.name,
+                split: set.split.clone(),
+                available: available as u64,
+            }),
+            baseline,
+            loss: measuring.loss,
+            groups: chosen.into_iter().collect(),
             batches: batches.map_err(SessionError::at(0))?,
             inputs,
             conditions: measuring.conditions.clone(),
         })
+    }
+
+    /// Which samples these are.
+    #[must_use]
+    pub fn about(&self) -> &Arc<SetAbout> {
+        &self.about
+    }
+
+    /// The group of a frozen sample.
+    #[must_use]
+    pub fn group_of(&self, sample: u64) -> u64 {
+        self.groups.get(&sample).copied().unwrap_or(sample)
+    }
+
+    /// The loss of the baseline for every sample, summed over its components, by index, with the components that it is divided by left
+    /// to the caller.
+    ///
+    /// # Errors
+    /// What the task refuses.
+    pub(crate) fn baselines(
+        &self,
+        key: InputKey,
+        preparer: &Preparer,
+    ) -> Result<BTreeMap<u64, f64>, CoreError> {
+        let mut all = BTreeMap::new();
+        for (at, batch) in self.batches.iter().enumerate() {
+            if batch.baselines[key.0].get().is_none() {
+                self.made(BatchKey(at), key, preparer)?;
+            }
+            let sums = batch.baselines[key.0].get().into_iter().flatten();
+            all.extend(batch.indices.iter().copied().zip(sums.copied()));
+        }
+        Ok(all)
     }
 
     /// The conditions, in the order of their rows.
@@ -162,6 +228,10 @@ impl Frozen {
         }
         let condition = &self.inputs[key.0].condition;
         let made = preparer.measured(frozen.raw.clone(), &frozen.indices, condition)?;
+        if frozen.baselines[key.0].get().is_none() {
+            let sums = baseline_sums(&*self.baseline, &made, self.loss)?;
+            let _ = frozen.baselines[key.0].set(sums);
+        }
         let made = Arc::new(made);
         if made.bytes() <= KEPT_BYTES / (self.inputs.len() * self.batches.len()).max(1) {
             // Whoever comes second made the same.
@@ -169,6 +239,21 @@ impl Frozen {
         }
         Ok(made)
     }
+}
+
+/// Samples with their groups: a first one of each group, then a second one of those that have two, and so on, else as they come.
+fn one_of_each_first(samples: &[u64], groups: &[u64]) -> Vec<(u64, u64)> {
+    let mut seen: BTreeMap<u64, u64> = BTreeMap::new();
+    let ranked = |(&sample, &group): (&u64, &u64)| {
+        let rank = seen.entry(group).or_default();
+        *rank += 1;
+        (*rank, sample, group)
+    };
+    let mut all: Vec<(u64, u64, u64)> = samples.iter().zip(groups).map(ranked).collect();
+    all.sort_by_key(|(rank, _, _)| *rank);
+    all.into_iter()
+        .map(|(_, sample, group)| (sample, group))
+        .collect()
 }
 
 /// Groups conditions by the inputs that they read, in their order.
@@ -191,4 +276,20 @@ fn inputs_of(conditions: &[Condition], task: &dyn Task) -> Vec<Inputs> {
         readings: readings.into(),
     };
     found.into_iter().map(inputs).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_first_sample_of_each_group_comes_before_any_second() {
+        let chosen = one_of_each_first(&[5, 3, 8, 1, 9], &[70, 70, 71, 70, 72]);
+        let order: Vec<u64> = chosen.iter().map(|(sample, _)| *sample).collect();
+        assert_eq!(order, [5, 8, 9, 3, 1]);
+        assert_eq!(chosen[3].1, 70);
+        // Each its own group: as they come.
+        let alone = one_of_each_first(&[5, 3, 8], &[5, 3, 8]);
+        assert_eq!(alone, [(5, 5), (3, 3), (8, 8)]);
+    }
 }

@@ -19,7 +19,7 @@ mod source;
 mod splits;
 
 pub use error::SessionError;
-pub use frozen::{BatchKey, Frozen, InputKey, Inputs};
+pub use frozen::{BatchKey, Frozen, InputKey, Inputs, SetAbout};
 pub use observer::{Observer, Outcome, Progress, SessionState};
 pub use order::BatchOrder;
 pub use protocol::{
@@ -28,9 +28,10 @@ pub use protocol::{
 pub use protocols::{PROTOCOLS, protocol_by_name, tables, tables_of};
 pub use schedule::evaluation_steps;
 pub use session::{Session, measure_once};
-pub use settings::{About, Measuring, SessionConfig, Training};
-pub use snapshot::{Moment, Snapshot};
+pub use settings::{About, Measuring, SampleSet, SessionConfig, SetName, Training};
+pub use snapshot::{MeasuredSet, Moment, Snapshot};
 pub use source::Source;
 
 /// Version of the protocols: rows of different versions are never compared silently. 2: conditions (flow time, variant).
-pub const PROTOCOL_VERSION: u64 = 2;
+/// 3: measured samples by `measure.seed` and group, skill against the baseline of the task, kinds of crossings.
+pub const PROTOCOL_VERSION: u64 = 3;

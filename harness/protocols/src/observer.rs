@@ -10,6 +10,8 @@ pub struct SessionState {
     pub step: u64,
     /// Training seconds.
     pub train_s: f64,
+    /// Processor seconds of training, all threads together.
+    pub cpu_s: f64,
     /// Evaluation seconds.
     pub evaluation_s: f64,
     /// Seconds of everything.

@@ -2,7 +2,7 @@
 
 use crate::{BatchOrder, source::Samples};
 use equivbench_core::{
-    Batch, Condition, CoreError, Occasion, Precision, Preparation, Seed, Supervised, Task,
+    Baseline, Batch, Condition, CoreError, Occasion, Precision, Preparation, Seed, Supervised, Task,
 };
 use std::{
     any::Any,
@@ -27,7 +27,10 @@ const AHEAD: usize = 1;
 pub(crate) struct Preparer {
     pub(crate) task: Arc<dyn Task>,
     pub(crate) order: BatchOrder,
+    /// Of training.
     pub(crate) seed: Seed,
+    /// Of measured samples.
+    pub(crate) measure_seed: Seed,
     pub(crate) normalisers: BTreeMap<String, (f64, f64)>,
     /// What the model reads.
     pub(crate) precision: Precision,
@@ -92,7 +95,18 @@ impl Preparer {
         samples: &[u64],
         condition: &Condition,
     ) -> Result<Supervised, CoreError> {
-        let stream = |sample: usize| self.seed.indexed_stream("task/measured", samples[sample]);
+        self.as_measured(raw, samples, condition, "task/measured")
+    }
+
+    /// Samples as they are measured, with noise from another stream.
+    fn as_measured(
+        &self,
+        raw: Batch,
+        samples: &[u64],
+        condition: &Condition,
+        stream: &str,
+    ) -> Result<Supervised, CoreError> {
+        let stream = |sample: usize| self.measure_seed.indexed_stream(stream, samples[sample]);
         let how = Preparation {
             occasion: Occasion::Measurement(condition),
             normaliser: &|field| self.normalisers.get(field).copied(),
@@ -101,6 +115,31 @@ impl Preparer {
         let mut samples = self.task.prepare(raw, &how)?;
         samples.inputs.round_grids(self.precision)?;
         Ok(samples)
+    }
+}
+
+/// Training samples that baselines are fitted to at most.
+const BASELINE_EXAMPLES: usize = 256;
+
+impl Preparer {
+    /// The baseline of the task, fitted to training samples that do not depend on the run: every model is held against the same.
+    ///
+    /// # Errors
+    /// What dataset or task refuse.
+    pub(crate) fn fit_baseline(
+        &self,
+        source: &dyn Samples,
+        condition: &Condition,
+        batch_size: usize,
+    ) -> Result<Arc<dyn Baseline>, CoreError> {
+        let available = source.samples("train");
+        let mut chosen = self.measure_seed.permutation("baseline", available);
+        chosen.truncate(BASELINE_EXAMPLES);
+        let mut examples = chosen.chunks(batch_size.max(1)).map(|samples| {
+            let raw = source.load("train", samples)?;
+            self.as_measured(raw, samples, condition, "task/baseline")
+        });
+        self.task.fit_baseline(&mut examples)
     }
 }
 
@@ -179,9 +218,10 @@ mod tests {
         let seed = Seed::new(1);
         let order = BatchOrder::new(samples, 1, seed);
         let preparer = Preparer {
-            task: Arc::new(ForceField),
+            task: Arc::new(ForceField::default()),
             order,
             seed,
+            measure_seed: seed,
             normalisers: Atoms.normalisers(),
             precision: Precision::Single,
         };
@@ -224,9 +264,10 @@ mod tests {
         let seed = Seed::new(1);
         let order = BatchOrder::new(vec![0, 1], 1, seed);
         let preparer = Preparer {
-            task: Arc::new(ForceField),
+            task: Arc::new(ForceField::default()),
             order,
             seed,
+            measure_seed: seed,
             normalisers: BTreeMap::new(),
             precision: Precision::Single,
         };

@@ -47,6 +47,8 @@ pub struct Ending {
     pub about: Arc<About>,
     /// Training seconds.
     pub train_s: f64,
+    /// Processor seconds of training, all threads together, where the clock tells.
+    pub cpu_s: Option<f64>,
     /// GPU-hours of training; `None` on a CPU.
     pub gpu_h: Option<f64>,
     /// Seconds spent measuring.

@@ -10,7 +10,7 @@ use crate::{
     snapshot::View,
     splits::{Bench, mean_percent},
 };
-use equivbench_core::{Clock, CoreError, Model, Sink, StepFigures, Task};
+use equivbench_core::{Baseline, Clock, CoreError, Model, Sink, StepFigures, Task};
 use std::sync::{Arc, mpsc::Receiver};
 
 /// A run in progress.
@@ -20,6 +20,7 @@ pub struct Session<'a> {
     model: &'a mut dyn Model,
     source: &'a Source<'a>,
     preparer: Preparer,
+    baseline: Arc<dyn Baseline>,
     frozen: Frozen,
     clock: &'a dyn Clock,
     protocols: Vec<Box<dyn Running>>,
@@ -28,6 +29,12 @@ pub struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
+    /// What skill is measured against, for manifests.
+    #[must_use]
+    pub fn baseline(&self) -> String {
+        self.baseline.about()
+    }
+
     /// Prepares a run: freezes the measured samples with their rotations.
     ///
     /// # Errors
@@ -45,20 +52,33 @@ impl<'a> Session<'a> {
         if training.samples.is_empty() || training.batch_size == 0 {
             return Err(SessionError::Empty("there are no training samples; raise train.examples or check the dataset's filters".into()));
         }
-        let frozen = Frozen::new(&config.measuring, config.seed, &*task, source)?;
+        let measuring = &config.measuring;
         let preparer = Preparer {
             task,
             order: BatchOrder::new(training.samples.clone(), training.batch_size, config.seed),
             seed: config.seed,
+            measure_seed: measuring.seed,
             normalisers: source.normalisers(),
             precision: model.precision(),
         };
+        let condition = measuring.conditions.first().cloned().unwrap_or_default();
+        let baseline = preparer
+            .fit_baseline(source, &condition, measuring.batch_size)
+            .map_err(SessionError::at(0))?;
+        let frozen = Frozen::new(
+            measuring,
+            &measuring.set,
+            &*preparer.task,
+            Arc::clone(&baseline),
+            source,
+        )?;
         Ok(Self {
             config,
             about: Arc::new(about),
             model,
             source,
             preparer,
+            baseline,
             frozen,
             clock,
             protocols,
@@ -139,7 +159,7 @@ impl<'a> Session<'a> {
 
     fn train_one(&mut self, batches: &Receiver<Prepared>) -> Result<(), SessionError> {
         let at = SessionError::at(self.state.step);
-        let start = self.clock.now_s();
+        let (start, cpu_start) = (self.clock.now_s(), self.clock.cpu_s());
         let ended = |_| CoreError::Dataset("the thread that prepares batches has ended".into());
         let batch = batches
             .recv()
@@ -151,6 +171,9 @@ impl<'a> Session<'a> {
         let seconds = self.clock.now_s() - start;
         self.state.step += 1;
         self.state.train_s += seconds;
+        if let (Some(before), Some(now)) = (cpu_start, self.clock.cpu_s()) {
+            self.state.cpu_s += now - before;
+        }
         self.state.last_step = Some([figures.loss, figures.lr, figures.gradient_norm]);
         if !figures.loss.is_finite() {
             return Err(SessionError::LossNotFinite {
@@ -200,6 +223,7 @@ impl<'a> Session<'a> {
             model,
             source,
             preparer,
+            baseline,
             frozen,
             protocols,
             last_percent,
@@ -208,11 +232,11 @@ impl<'a> Session<'a> {
         let view = View {
             bench: Bench {
                 measuring: &config.measuring,
-                seed: config.seed,
                 frozen,
                 preparer,
             },
             source: *source,
+            baseline,
             about,
         };
         // Rows are written when all have answered: a moment that was not measured to its end leaves none.
@@ -248,6 +272,7 @@ impl<'a> Session<'a> {
         let ending = Ending {
             about: Arc::clone(&self.about),
             train_s: moment.train_s,
+            cpu_s: moment.cpu_s,
             gpu_h: moment.gpu_h,
             evaluation_s: self.state.evaluation_s,
             run_s: self.state.run_s,
@@ -279,7 +304,11 @@ impl<'a> Session<'a> {
     }
 
     fn moment(&self) -> Moment {
-        moment(&self.state, &self.preparer.order, &self.about)
+        let cpu_s = self.clock.cpu_s().map(|_| self.state.cpu_s);
+        Moment {
+            cpu_s,
+            ..moment(&self.state, &self.preparer.order, &self.about)
+        }
     }
 }
 
@@ -288,6 +317,7 @@ fn moment(state: &SessionState, order: &BatchOrder, about: &About) -> Moment {
         step: state.step,
         epoch: order.epoch_after(state.step),
         train_s: state.train_s,
+        cpu_s: None,
         gpu_h: about.is_gpu.then(|| state.train_s / 3600.0),
         last_step: state
             .last_step

@@ -18,15 +18,52 @@ pub struct Training {
     pub keep_checkpoints: BTreeSet<u64>,
 }
 
+/// Which samples a figure is of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum SetName {
+    /// The frozen samples of every evaluation.
+    #[default]
+    Measured,
+    /// The whole split that they are drawn from, once, after the last step.
+    Whole,
+    /// Samples of the split for reporting, once, after the last step.
+    Test,
+}
+
+impl SetName {
+    /// Name in tables.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Measured => "measured",
+            Self::Whole => "whole",
+            Self::Test => "test",
+        }
+    }
+}
+
+/// Samples to measure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SampleSet {
+    /// Which.
+    pub name: SetName,
+    /// Split of the dataset.
+    pub split: String,
+    /// Samples at most, drawn one for each group first.
+    pub samples: usize,
+}
+
 /// How a run is measured.
 #[derive(Clone, Debug)]
 pub struct Measuring {
+    /// Seed of measured samples, their rotations and their noise: the same for every run that is to be compared.
+    pub seed: Seed,
     /// Evaluations a decade of steps.
     pub points_per_decade: u32,
-    /// Split that is measured.
-    pub split: String,
-    /// Samples that are measured.
-    pub samples: usize,
+    /// What every evaluation measures.
+    pub set: SampleSet,
+    /// What is measured besides, once, after the last step.
+    pub final_sets: Vec<SampleSet>,
     /// Samples in a batch of the measurement.
     pub batch_size: usize,
     /// Rotations.
@@ -46,7 +83,7 @@ pub struct Measuring {
 /// Everything a session needs to know.
 #[derive(Clone, Debug)]
 pub struct SessionConfig {
-    /// Seed of the run.
+    /// Seed of everything random in training.
     pub seed: Seed,
     /// How it trains.
     pub training: Training,

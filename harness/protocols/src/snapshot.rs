@@ -1,11 +1,12 @@
 //! One moment of training, for protocols to question: the frozen samples, the model as it is then, and what follows from both.
 
 use crate::{
-    About, Frozen, InputKey, frozen::BatchKey, preparer::Preparer, source::Samples, splits::Bench,
+    About, Frozen, InputKey, SessionError, SetAbout, SetName, frozen::BatchKey, preparer::Preparer,
+    source::Samples, splits::Bench,
 };
 use equivbench_core::{
-    Balance, Batch, Condition, CoreError, GradientSum, LossPart, Model, Portion, Reading, Split,
-    StepFigures, Supervised, Task, Weights, add_gradient,
+    Balance, Baseline, Batch, Condition, CoreError, GradientSum, LossPart, Model, Portion, Reading,
+    Split, StepFigures, Supervised, Task, Weights, add_gradient,
 };
 use std::sync::Arc;
 
@@ -18,6 +19,8 @@ pub struct Moment {
     pub epoch: f64,
     /// Training seconds so far.
     pub train_s: f64,
+    /// Processor seconds of them, all threads together, where the clock tells.
+    pub cpu_s: Option<f64>,
     /// GPU-hours of training so far; `None` on a CPU.
     pub gpu_h: Option<f64>,
     /// The last optimiser step, if there was one.
@@ -29,7 +32,17 @@ pub struct Moment {
 pub(crate) struct View<'a> {
     pub(crate) bench: Bench<'a>,
     pub(crate) source: &'a dyn Samples,
+    pub(crate) baseline: &'a Arc<dyn Baseline>,
     pub(crate) about: &'a Arc<About>,
+}
+
+/// What was measured of a set of samples.
+#[derive(Clone, Debug)]
+pub struct MeasuredSet {
+    /// Which samples.
+    pub about: Arc<SetAbout>,
+    /// The split of the loss under every condition with every kind of weights.
+    pub splits: Arc<[Arc<Split>]>,
 }
 
 /// One moment of training. It answers questions about the model; what it changes to do so, it puts back.
@@ -38,7 +51,7 @@ pub struct Snapshot<'a> {
     view: View<'a>,
     model: &'a mut dyn Model,
     watch: &'a mut dyn FnMut() -> Result<(), CoreError>,
-    splits: Option<Arc<[Arc<Split>]>>,
+    measured: Vec<MeasuredSet>,
     /// Parameters of groups as they were, the last change last.
     changed: Vec<(String, Vec<f64>)>,
 }
@@ -55,7 +68,7 @@ impl<'a> Snapshot<'a> {
             view,
             model,
             watch,
-            splits: None,
+            measured: Vec::new(),
             changed: Vec::new(),
         }
     }
@@ -90,12 +103,59 @@ impl<'a> Snapshot<'a> {
     /// # Errors
     /// What data or model report, a loss that is not finite, shared work that cannot be trusted, or a request to stop.
     pub fn splits(&mut self) -> Result<Arc<[Arc<Split>]>, CoreError> {
-        if let Some(splits) = &self.splits {
-            return Ok(Arc::clone(splits));
+        Ok(self.set(SetName::Measured)?.splits)
+    }
+
+    /// The sets of samples that are measured after the last step, those of every evaluation first.
+    #[must_use]
+    pub fn sets(&self) -> Vec<SetName> {
+        let further = self.view.bench.measuring.final_sets.iter().map(|s| s.name);
+        std::iter::once(SetName::Measured).chain(further).collect()
+    }
+
+    /// What [`splits`](Self::splits) says, of a set of samples.
+    ///
+    /// # Errors
+    /// As there; a set that is not measured here.
+    pub fn set(&mut self, name: SetName) -> Result<MeasuredSet, CoreError> {
+        if let Some(known) = self.measured.iter().find(|set| set.about.name == name) {
+            return Ok(known.clone());
         }
         let bench = self.view.bench;
-        let found = bench.splits(self.moment.step, self.model, self.watch)?;
-        Ok(Arc::clone(self.splits.insert(found.into())))
+        let set = match name {
+            SetName::Measured => self.measure(bench)?,
+            _ => {
+                let frozen = self.freeze(name)?;
+                self.measure(Bench {
+                    frozen: &frozen,
+                    ..bench
+                })?
+            }
+        };
+        self.measured.push(set.clone());
+        Ok(set)
+    }
+
+    fn measure(&mut self, bench: Bench<'_>) -> Result<MeasuredSet, CoreError> {
+        let splits = bench.splits(self.moment.step, self.model, self.watch)?;
+        Ok(MeasuredSet {
+            about: Arc::clone(bench.frozen.about()),
+            splits: splits.into(),
+        })
+    }
+
+    fn freeze(&self, name: SetName) -> Result<Frozen, CoreError> {
+        let measuring = self.view.bench.measuring;
+        let set = measuring.final_sets.iter().find(|set| set.name == name);
+        let set = set.ok_or_else(|| {
+            CoreError::Shape(format!("the set {} is not measured here", name.name()))
+        })?;
+        let baseline = Arc::clone(self.view.baseline);
+        let frozen = Frozen::new(measuring, set, self.task(), baseline, self.view.source);
+        frozen.map_err(|error| match error {
+            SessionError::At { source, .. } => source,
+            other => CoreError::Dataset(other.to_string()),
+        })
     }
 
     /// The split under one condition. All are measured together, see [`splits`](Self::splits).
@@ -120,7 +180,9 @@ impl<'a> Snapshot<'a> {
     /// The splits as they were asked for already; `None` if nobody did.
     #[must_use]
     pub fn splits_if_measured(&self) -> Option<&[Arc<Split>]> {
-        self.splits.as_deref()
+        let frozen = self.measured.iter();
+        let mut frozen = frozen.filter(|set| set.about.name == SetName::Measured);
+        frozen.next().map(|set| &*set.splits)
     }
 
     /// Frozen samples as the model sees them under a condition, before they are rotated.
@@ -208,14 +270,14 @@ impl<'a> Snapshot<'a> {
         ask: impl FnOnce(&mut Self) -> Result<R, CoreError>,
     ) -> Result<R, CoreError> {
         let before = self.parameters(group)?;
-        let splits = self.splits.take();
+        let measured = std::mem::take(&mut self.measured);
         self.changed.push((group.to_owned(), before));
         let answer = match self.model.set_parameters(group, values) {
             Ok(()) => ask(self),
             Err(error) => Err(error),
         };
         let restored = self.put_back();
-        self.splits = splits;
+        self.measured = measured;
         restored.and(answer)
     }
 

@@ -10,9 +10,22 @@ use std::{
 pub(crate) trait Samples: Sync {
     /// Loads samples in the order of `indices`.
     fn load(&self, split: &str, indices: &[u64]) -> Result<Batch, CoreError>;
+    /// Number of samples in a split; 0 for one that is not there.
+    fn samples(&self, split: &str) -> usize;
+    /// The group of each sample; of a dataset that does not say, each sample its own.
+    fn groups(&self, split: &str, indices: &[u64]) -> Result<Vec<u64>, CoreError>;
 }
 
 impl Samples for Source<'_> {
+    fn samples(&self, split: &str) -> usize {
+        self.hold().samples(split)
+    }
+
+    fn groups(&self, split: &str, indices: &[u64]) -> Result<Vec<u64>, CoreError> {
+        let groups = self.hold().groups(split, indices)?;
+        Ok(groups.unwrap_or_else(|| indices.to_vec()))
+    }
+
     fn load(&self, split: &str, indices: &[u64]) -> Result<Batch, CoreError> {
         self.hold().load(split, indices)
     }
@@ -31,12 +44,6 @@ impl<'a> Source<'a> {
     /// A panic of another thread while it loaded is told by that thread; the dataset answers for itself.
     fn hold(&self) -> MutexGuard<'_, &'a mut (dyn Dataset + Send)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Number of samples in a split.
-    #[must_use]
-    pub fn samples(&self, split: &str) -> usize {
-        self.hold().samples(split)
     }
 
     /// Suggested `(mean, scale)` of target fields by name.

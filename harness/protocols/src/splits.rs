@@ -3,10 +3,11 @@
 
 use crate::{BatchKey, Frozen, InputKey, Measuring, preparer::Preparer};
 use equivbench_core::{
-    Balance, Checked, Condition, CoreError, Deviation, Measured, MeasuredSample, Measurement,
-    Model, PointLoss, Portion, SampleTerms, Seed, Split, Weights, measure_stream, pool,
+    Balance, Checked, Condition, CoreError, Deviation, Estimate, Measured, MeasuredSample,
+    Measurement, Model, PointLoss, Portion, SampleTerms, Split, Weights, measure_stream,
+    nudge_power, pool,
 };
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// Relative difference between shared and blind predictions that is always too much.
 const TOLERATED_DEVIATION: f64 = 1e-2;
@@ -15,6 +16,12 @@ const ROUNDING: f64 = 1e-4;
 /// Beyond rounding: share of the equivariance error that sharing may account for, as a mean square.
 const TOLERATED_OF_EQUIV: f64 = 0.1;
 
+/// Percent below which it is asked what rounding alone causes: predictions in f32 are good to about 1e-7 of their size, squares to
+/// 1e-14, and models that amplify that ten thousand times are none.
+const FLOOR_ASKED_PERCENT: f64 = 1e-4;
+/// What nudging each input by one unit in the last place causes is multiplied by this to be called the floor.
+const FLOOR_MARGIN: f64 = 10.0;
+
 /// Samples that an evaluation predicts both ways at most: a random few, as each costs a whole pass of its own.
 const CHECKED_SAMPLES: usize = 4;
 
@@ -22,7 +29,6 @@ const CHECKED_SAMPLES: usize = 4;
 #[derive(Clone, Copy)]
 pub(crate) struct Bench<'a> {
     pub(crate) measuring: &'a Measuring,
-    pub(crate) seed: Seed,
     pub(crate) frozen: &'a Frozen,
     pub(crate) preparer: &'a Preparer,
 }
@@ -74,7 +80,47 @@ impl Bench<'_> {
             let checked = checked.iter().find(|c| c.weights == weights);
             splits.extend(self.of_weights(weights, &own, checked)?);
         }
-        Ok(splits)
+        self.floors(model, &mut splits, watch)?;
+        Ok(splits.into_iter().map(Arc::new).collect())
+    }
+
+    /// Where percent is so small that it may be rounding, what rounding causes: the equivariance error that inputs nudged by one unit in
+    /// the last place would pretend, for the first pass over a batch.
+    fn floors(
+        &self,
+        model: &mut dyn Model,
+        splits: &mut [Split],
+        watch: &mut dyn FnMut() -> Result<(), CoreError>,
+    ) -> Result<(), CoreError> {
+        let Some(batch) = self.frozen.batches().next() else {
+            return Ok(());
+        };
+        let mut known: BTreeMap<(InputKey, Weights), f64> = BTreeMap::new();
+        for split in splits {
+            let (percent, total) = {
+                let pooled = split.estimate.pooled;
+                (pooled.percent(), pooled.total())
+            };
+            // Of another loss than the squared error rounding has no share that could be told so.
+            if percent >= FLOOR_ASKED_PERCENT || self.measuring.loss != PointLoss::Mse {
+                continue;
+            }
+            let (key, _) = self.frozen.inputs_of(&split.condition)?;
+            let power = match known.get(&(key, split.weights)) {
+                Some(power) => *power,
+                None => {
+                    let samples = self.frozen.made(batch, key, self.preparer)?;
+                    let stream = &mut self.measuring.seed.stream("nudge");
+                    let power = nudge_power(model, &samples.inputs, split.weights, stream)?;
+                    watch()?;
+                    known.insert((key, split.weights), power);
+                    power
+                }
+            };
+            let floor = 100.0 * FLOOR_MARGIN * power / total;
+            split.floor_percent = Some(if total > 0.0 { floor } else { 0.0 });
+        }
+        Ok(())
     }
 
     /// By inputs, batch and kind of weights, the last the fastest: all kinds see the samples that were made once.
@@ -115,35 +161,42 @@ impl Bench<'_> {
         weights: Weights,
         measured: &[&Measured],
         checked: Option<&CheckedAt>,
-    ) -> Result<Vec<Arc<Split>>, CoreError> {
+    ) -> Result<Vec<Split>, CoreError> {
         let mut deviation = Deviation::default();
         measured.iter().for_each(|m| deviation.add(m.deviation));
         let mut splits = Vec::new();
         for condition in self.frozen.conditions() {
+            let (key, _) = self.frozen.inputs_of(condition)?;
+            let baselines = self.frozen.baselines(key, self.preparer)?;
             let samples: Vec<MeasuredSample> = measured
                 .iter()
-                .flat_map(|m| self.samples_of(m, condition))
+                .flat_map(|m| self.samples_of(m, condition, &baselines))
                 .collect();
-            let terms: Vec<SampleTerms> = samples.iter().map(|s| s.terms).collect();
-            let squared = self.measuring.loss == PointLoss::Mse;
-            let estimate = pool(&terms, squared, &mut self.seed.stream("bootstrap"));
-            if !estimate.pooled.total().is_finite() {
-                let total = estimate.pooled.total();
-                return Err(CoreError::NotFinite(format!(
-                    "the measured loss is {total}"
-                )));
-            }
-            splits.push(Arc::new(Split {
+            splits.push(Split {
                 weights,
                 condition: condition.clone(),
                 loss: self.measuring.loss,
-                estimate,
+                estimate: self.estimate(&samples)?,
+                floor_percent: None,
+                learnable: self.preparer.task.is_learnable(condition),
                 deviation,
                 samples,
-            }));
+            });
         }
         self.trust(checked, &splits, &deviation)?;
         Ok(splits)
+    }
+
+    fn estimate(&self, samples: &[MeasuredSample]) -> Result<Estimate, CoreError> {
+        let squared = self.measuring.loss == PointLoss::Mse;
+        let estimate = pool(samples, squared, self.measuring.seed);
+        let total = estimate.pooled.total();
+        if total.is_finite() {
+            return Ok(estimate);
+        }
+        Err(CoreError::NotFinite(format!(
+            "the measured loss is {total}"
+        )))
     }
 
     /// The samples of a portion under a condition, weighed as the task balances them; none if the portion is of other inputs.
@@ -151,13 +204,20 @@ impl Bench<'_> {
         &'b self,
         measured: &'b Measured,
         condition: &'b Condition,
+        baselines: &'b BTreeMap<u64, f64>,
     ) -> impl Iterator<Item = MeasuredSample> + 'b {
         let readings = measured.readings.iter();
         let own = readings.filter(move |(c, _)| c == condition);
         own.flat_map(move |(_, terms)| {
-            let sample = |(&index, terms): (&u64, &SampleTerms)| MeasuredSample {
-                index,
-                terms: self.balanced(terms),
+            let sample = |(&index, terms): (&u64, &SampleTerms)| {
+                let balanced = self.balanced(terms);
+                let baseline = baselines.get(&index).copied().unwrap_or_default();
+                MeasuredSample {
+                    index,
+                    group: self.frozen.group_of(index),
+                    terms: balanced,
+                    baseline: baseline * balanced.components / terms.components,
+                }
             };
             measured.of.indices.iter().zip(terms).map(sample)
         })
@@ -174,7 +234,7 @@ impl Bench<'_> {
     fn trust(
         &self,
         checked: Option<&CheckedAt>,
-        splits: &[Arc<Split>],
+        splits: &[Split],
         deviation: &Deviation,
     ) -> Result<(), CoreError> {
         let (Some(relative), Some(square), Some(checked)) =
@@ -182,7 +242,7 @@ impl Bench<'_> {
         else {
             return Ok(());
         };
-        let is_checked = |split: &&Arc<Split>| {
+        let is_checked = |split: &&Split| {
             let inputs = self.frozen.inputs_of(&split.condition);
             inputs.is_ok_and(|(key, _)| key == checked.inputs)
         };
@@ -209,10 +269,13 @@ impl Bench<'_> {
     /// What an evaluation with these weights predicts both ways: another batch and rotation each time, chosen by seed.
     fn checked(&self, step: u64, weights: Weights) -> Option<CheckedAt> {
         let name = |what: &str| format!("shared/{step}/{}/{what}", weights.name());
-        let draw = |what: &str| self.seed.derived(&name(what));
+        let draw = |what: &str| self.measuring.seed.derived(&name(what));
         let (batch, inputs) = self.frozen.drawn(draw("batch"), draw("flow time"))?;
         let plans = self.frozen.plans(batch);
-        let permutation = self.seed.permutation(&name("samples"), plans.len());
+        let permutation = self
+            .measuring
+            .seed
+            .permutation(&name("samples"), plans.len());
         let mut samples: Vec<usize> = permutation.into_iter().map(|s| s as usize).collect();
         samples.truncate(CHECKED_SAMPLES);
         let rotations = plans.first()?.rotations.len() as u64;

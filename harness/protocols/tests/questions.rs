@@ -8,7 +8,8 @@ use equivbench_core::{
 };
 use equivbench_protocols::{
     About, Measuring, NoSettings, Observer, Outcome, Progress, Protocol, ProtocolInfo, Running,
-    Schedule, Session, SessionConfig, SessionState, Snapshot, Source, Training, protocol_by_name,
+    SampleSet, Schedule, Session, SessionConfig, SessionState, SetName, Snapshot, Source, Training,
+    protocol_by_name,
 };
 use std::{
     cell::RefCell,
@@ -344,9 +345,14 @@ fn config() -> SessionConfig {
             keep_checkpoints: BTreeSet::new(),
         },
         measuring: Measuring {
+            seed: Seed::new(3),
             points_per_decade: 4,
-            split: "valid".into(),
-            samples: 4,
+            set: SampleSet {
+                name: SetName::Measured,
+                split: "valid".into(),
+                samples: 4,
+            },
+            final_sets: Vec::new(),
             batch_size: 3,
             scheme: Scheme::parse("tetrahedral-x2").unwrap(),
             estimator: Estimator::Unbiased,

@@ -17,6 +17,11 @@ impl Clock for SystemClock {
         self.0.elapsed().as_secs_f64()
     }
 
+    fn cpu_s(&self) -> Option<f64> {
+        let spent = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        Some(spent.tv_sec as f64 + spent.tv_nsec as f64 * 1e-9)
+    }
+
     fn peak_memory_bytes(&self) -> Option<u64> {
         peak_memory_bytes("self")
     }

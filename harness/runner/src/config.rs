@@ -150,10 +150,16 @@ pub struct TrainConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MeasureConfig {
-    /// Split of the measured samples.
+    /// Seed of measured samples, their rotations and their noise; the same for runs that are to be compared.
+    pub seed: u64,
+    /// Split of the measured samples: choices are made on it.
     pub split: String,
-    /// Measured samples, chosen by seed.
+    /// Measured samples, chosen by `measure.seed`, one of each group first.
     pub samples: u64,
+    /// Split that is measured once, after the last step, with as many samples: figures are reported on it; empty for none.
+    pub test_split: String,
+    /// Samples of the whole of `measure.split` that are measured once, after the last step, at most; 0 for none.
+    pub whole_samples: u64,
     /// Samples in a batch of the measurement.
     pub batch_size: u64,
     /// Rotation scheme: `random-10`, `tetrahedral-x2`, `octahedral`, ...; empty for the task's own.
@@ -193,8 +199,11 @@ impl MeasureConfig {
 impl Default for MeasureConfig {
     fn default() -> Self {
         let mut config = Self {
+            seed: 0,
             split: "valid".into(),
             samples: 64,
+            test_split: "test".into(),
+            whole_samples: 1024,
             batch_size: 16,
             scheme: String::new(),
             estimator: "unbiased".into(),
@@ -213,7 +222,7 @@ impl Default for MeasureConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ExecutionConfig {
-    /// Seed of everything random.
+    /// Seed of everything random in training: weights, order and subset of samples, noise, augmentation, dropout.
     pub seed: u64,
     /// `cpu`, `cuda:N`; `auto` is resolved when the run is planned.
     pub device: String,
@@ -222,6 +231,8 @@ pub struct ExecutionConfig {
     pub precision: String,
     /// Threads of the model; 0 for all.
     pub threads: u64,
+    /// Instruction set of a plugin's kernels on the processor: `auto`, `plain`, `avx2` or `avx512`. Numbers differ in their last bits.
+    pub kernels: String,
     /// Steps between checkpoints.
     pub checkpoint_every_steps: u64,
     /// Steps whose checkpoints stay, for `equivbench measure`: numbers, or `last`.
@@ -241,6 +252,7 @@ impl Default for ExecutionConfig {
             device: "auto".into(),
             precision: "f32".into(),
             threads: 0,
+            kernels: "auto".into(),
             checkpoint_every_steps: 200,
             keep_checkpoints: Vec::new(),
             time_limit_s: 0,

@@ -2,6 +2,7 @@
 
 use crate::{
     RunnerError,
+    config::MeasureConfig,
     plan::configure,
     run_dir::{RunSpec, State},
 };
@@ -13,8 +14,8 @@ use equivbench_host::{
     descriptor::{DatasetRequest, ModelRequest, Recipe},
 };
 use equivbench_protocols::{
-    About, Measuring, Running, Schedule, SessionConfig, Training, evaluation_steps,
-    protocol_by_name,
+    About, Measuring, Running, SampleSet, Schedule, SessionConfig, SetName, Training,
+    evaluation_steps, protocol_by_name,
 };
 use equivbench_report::{DataFacts, NOT_PASSED, RunKeys, RunManifest};
 use std::{collections::BTreeSet, path::Path, sync::Arc};
@@ -129,6 +130,7 @@ pub(crate) fn open(spec: &RunSpec) -> Result<(LoadedDataset, Opened), RunnerErro
         device: config.run.device.clone(),
         precision: config.run.precision.clone(),
         threads,
+        kernels: config.run.kernels.clone(),
         steps_per_epoch: 1,
         total_steps: 1,
     };
@@ -159,6 +161,7 @@ pub(crate) fn open(spec: &RunSpec) -> Result<(LoadedDataset, Opened), RunnerErro
         recipe.batch_size as usize,
         &*task,
         &model,
+        &dataset,
     )?;
     let about = about(spec, &session, &model, threads);
     Ok((
@@ -248,6 +251,7 @@ fn session_config(
     batch_size: usize,
     task: &dyn Task,
     model: &LoadedModel,
+    dataset: &LoadedDataset,
 ) -> Result<SessionConfig, RunnerError> {
     let measure = &spec.config.measure;
     let bad = |e: CoreError| RunnerError::Config(e.to_string());
@@ -289,9 +293,14 @@ fn session_config(
                 .map_err(RunnerError::Config)?,
         },
         measuring: Measuring {
+            seed: Seed::new(measure.seed),
             points_per_decade: measure.points_per_decade,
-            split: measure.split.clone(),
-            samples: measure.samples as usize,
+            set: SampleSet {
+                name: SetName::Measured,
+                split: measure.split.clone(),
+                samples: measure.samples as usize,
+            },
+            final_sets: final_sets(measure, dataset),
             batch_size: measure.batch_size as usize,
             scheme,
             estimator: Estimator::parse(&measure.estimator).map_err(bad)?,
@@ -301,6 +310,27 @@ fn session_config(
             conditions,
         },
     })
+}
+
+/// What is measured after the last step besides the samples of the curves: the rest of their split, and the split for reporting.
+fn final_sets(measure: &MeasureConfig, dataset: &LoadedDataset) -> Vec<SampleSet> {
+    let set = |name, split: &String, samples: u64| SampleSet {
+        name,
+        split: split.clone(),
+        samples: samples as usize,
+    };
+    let available = dataset.samples(&measure.split) as u64;
+    let whole = available.min(measure.whole_samples);
+    let mut sets = Vec::new();
+    // Where the curves are of the whole split already, their last evaluation says it.
+    if whole > measure.samples.min(available) {
+        sets.push(set(SetName::Whole, &measure.split, whole));
+    }
+    let reports = !measure.test_split.is_empty() && measure.test_split != measure.split;
+    if reports && dataset.samples(&measure.test_split) > 0 {
+        sets.push(set(SetName::Test, &measure.test_split, measure.samples));
+    }
+    sets
 }
 
 /// The conditions asked for, or all that task and model know.
@@ -344,7 +374,7 @@ fn about(spec: &RunSpec, session: &SessionConfig, model: &LoadedModel, threads: 
         rotations: session
             .measuring
             .scheme
-            .plan(session.seed, 0)
+            .plan(session.measuring.seed, 0)
             .rotations
             .len() as u64,
         estimator: match (

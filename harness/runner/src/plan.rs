@@ -247,6 +247,11 @@ pub(crate) fn check(config: &RunConfig) -> Result<(), String> {
     for (name, settings) in &config.protocols {
         check_settings(name, settings)?;
     }
+    known(
+        "run.kernels",
+        &config.run.kernels,
+        &["auto", "plain", "avx2", "avx512"],
+    )?;
     known("run.clock", &config.run.clock, &["system", "steps"])?;
     known(
         "run.precision",

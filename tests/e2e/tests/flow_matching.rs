@@ -169,7 +169,7 @@ impl Fixture {
         };
         let portions = std::iter::once(Ok(portion));
         let mut model = self.model(precision);
-        let measured = measure_stream(&mut model, &FlowMatching, portions, &mut || Ok(())).unwrap();
+        let measured = measure_stream(&mut model, &FlowMatching::default(), portions, &mut || Ok(())).unwrap();
         measured[0]
             .readings
             .iter()
@@ -180,9 +180,9 @@ impl Fixture {
 
 /// Both variants at one flow time.
 fn readings() -> Arc<[Reading]> {
-    let conditions = conditions_of(&FlowMatching, &|_| None, &|_| true).unwrap();
+    let conditions = conditions_of(&FlowMatching::default(), &|_| None, &|_| true).unwrap();
     let reading = |condition: &Condition| Reading {
-        pass: FlowMatching.pass(condition),
+        pass: FlowMatching::default().pass(condition),
         condition: condition.clone(),
     };
     conditions

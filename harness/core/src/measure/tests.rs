@@ -110,7 +110,7 @@ fn readings() -> Arc<[Reading]> {
     ["plain", "self-conditioned"]
         .map(condition)
         .map(|condition| Reading {
-            pass: FlowMatching.pass(&condition),
+            pass: FlowMatching::default().pass(&condition),
             condition,
         })
         .into()
@@ -133,7 +133,7 @@ fn stream(
 
 /// The terms of each condition of one portion.
 fn terms_of(model: &mut Linear, portion: Portion) -> Vec<Vec<SampleTerms>> {
-    let measured = stream(model, &FlowMatching, vec![Ok(portion)])
+    let measured = stream(model, &FlowMatching::default(), vec![Ok(portion)])
         .unwrap()
         .swap_remove(0);
     measured
@@ -206,7 +206,7 @@ fn a_self_conditioned_linear_model_is_measured_as_its_two_pass_composite() {
     assert_eq!((model.passes, &plain), (36, &terms[0]));
     let error = stream(
         &mut model,
-        &crate::ForceField,
+        &crate::ForceField::default(),
         vec![Ok(portion(&plans, how))],
     )
     .unwrap_err();
@@ -245,7 +245,7 @@ fn shared_passes_are_checked_against_blind_ones_of_the_same_copies() {
             }),
             ..portion(&plans, how)
         };
-        let found = stream(&mut model, &FlowMatching, vec![Ok(portion)])
+        let found = stream(&mut model, &FlowMatching::default(), vec![Ok(portion)])
             .unwrap()
             .swap_remove(0);
         assert!(!model.sharing);
@@ -302,7 +302,7 @@ fn a_stream_of_portions_is_measured_as_each_for_itself_until_one_cannot_be_made(
     let mut model = Linear::default();
     let found = measure_stream(
         &mut model,
-        &FlowMatching,
+        &FlowMatching::default(),
         portions().into_iter(),
         &mut || {
             calls += 1;
@@ -312,7 +312,14 @@ fn a_stream_of_portions_is_measured_as_each_for_itself_until_one_cannot_be_made(
     let expected: Vec<_> = portions()
         .into_iter()
         .flat_map(|portion| {
-            shown(stream(&mut Linear::default(), &FlowMatching, vec![portion]).unwrap())
+            shown(
+                stream(
+                    &mut Linear::default(),
+                    &FlowMatching::default(),
+                    vec![portion],
+                )
+                .unwrap(),
+            )
         })
         .collect();
     assert_eq!(shown(found.unwrap()), expected);
@@ -321,7 +328,7 @@ fn a_stream_of_portions_is_measured_as_each_for_itself_until_one_cannot_be_made(
     let mut broken = portions();
     broken[2] = Err(CoreError::Dataset("sample 7 is damaged".into()));
     let mut model = Linear::default();
-    let error = stream(&mut model, &FlowMatching, broken).unwrap_err();
+    let error = stream(&mut model, &FlowMatching::default(), broken).unwrap_err();
     assert!(error.to_string().contains("sample 7 is damaged"), "{error}");
     assert_eq!(
         model.passes,
@@ -329,7 +336,7 @@ fn a_stream_of_portions_is_measured_as_each_for_itself_until_one_cannot_be_made(
         "what came before is predicted, and checked"
     );
     assert!(
-        stream(&mut model, &FlowMatching, Vec::new())
+        stream(&mut model, &FlowMatching::default(), Vec::new())
             .unwrap()
             .is_empty()
     );
@@ -340,7 +347,7 @@ fn whoever_watches_ends_a_measurement_after_one_more_call() {
     let (plans, how) = exhaustive();
     let (mut model, mut calls) = (Linear::default(), 0);
     let portions = (0..1000).map(|_| Ok(portion(&plans, how)));
-    let ended = measure_stream(&mut model, &FlowMatching, portions, &mut || {
+    let ended = measure_stream(&mut model, &FlowMatching::default(), portions, &mut || {
         calls += 1;
         if calls == 30 {
             Err(CoreError::Stopped)
@@ -363,7 +370,7 @@ fn what_goes_wrong_in_one_pass_is_told_and_ends_the_others() {
         sharing: true,
         ..portion(&plans, how)
     };
-    let error = stream(&mut model, &FlowMatching, vec![Ok(shared)]).unwrap_err();
+    let error = stream(&mut model, &FlowMatching::default(), vec![Ok(shared)]).unwrap_err();
     assert!(
         error
             .to_string()

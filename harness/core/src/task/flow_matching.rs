@@ -5,7 +5,8 @@
 //! `x̂1 = x_t + (1 − t) v`, so its squared error is `(1 − t)²` times that of the velocity.
 
 use super::{
-    Balance, Occasion, Preparation, Supervised, Task,
+    Balance, Baseline, CloudAugmentation, Examples, Occasion, Preparation, Supervised, Task,
+    TaskRequest,
     cloud::{centre, check_vectors, turn},
 };
 use crate::{
@@ -13,13 +14,81 @@ use crate::{
     Rotation, Rows, Split, Stream, Values,
     seed::{normal_pair, uniform},
 };
+use serde_json::{Map, Value};
+use std::sync::Arc;
 
 /// Inputs: `positions [residues, 3]` (x_t, nm), `flow_time [samples]`, and whatever invariant fields the dataset offers
 /// (`residue_index`, `chain_break`). Target: the velocity `[residues, 3]`, nm.
 ///
-/// Training clouds are turned by a Haar rotation each, and t is drawn as 0.02 uniform + 0.98 Beta(1.9, 1).
-#[derive(Clone, Copy, Debug, Default)]
-pub struct FlowMatching;
+/// Training clouds are turned by a Haar rotation each (unless `task.augmentation = "none"`), and t is drawn as
+/// 0.02 uniform + 0.98 Beta(1.9, 1).
+#[derive(Clone, Copy, Debug)]
+pub struct FlowMatching {
+    augmentation: CloudAugmentation,
+}
+
+const NAME: &str = "flow-matching";
+
+impl Default for FlowMatching {
+    fn default() -> Self {
+        Self {
+            augmentation: CloudAugmentation::Rotate,
+        }
+    }
+}
+
+impl FlowMatching {
+    /// Reads the settings.
+    ///
+    /// # Errors
+    /// An unknown key or value.
+    pub fn configure(request: &TaskRequest<'_>) -> Result<Self, CoreError> {
+        let published = Self::default().augmentation;
+        let augmentation = CloudAugmentation::configure(NAME, request, published)?;
+        Ok(Self { augmentation })
+    }
+}
+
+/// The best multiple of the input at a flow time: `c_t = (t P1 − (1−t) P0) / ((1−t)² P0 + t² P1)`, with the noise power P0 and the data
+/// power P1 per component. Its loss is `P0 P1 / ((1−t)² P0 + t² P1)`; at t = 0 no predictor does better.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Multiple {
+    noise_power: f64,
+    data_power: f64,
+}
+
+impl Multiple {
+    fn at(self, t: f64) -> f64 {
+        let (p0, p1) = (self.noise_power, self.data_power);
+        let power = (1.0 - t).powi(2) * p0 + t * t * p1;
+        if power > 0.0 {
+            (t * p1 - (1.0 - t) * p0) / power
+        } else {
+            0.0
+        }
+    }
+}
+
+impl Baseline for Multiple {
+    fn about(&self) -> String {
+        format!(
+            "the best multiple of the input at each flow time, for a noise power of {} and a data power of {} nm² per component",
+            self.noise_power, self.data_power
+        )
+    }
+
+    fn predict(&self, samples: &Supervised) -> Result<Vec<f64>, CoreError> {
+        let inputs = &samples.inputs;
+        let times = inputs.field(FLOW_TIME.name)?.reals()?;
+        let mut prediction = inputs.field("positions")?.reals()?.to_vec();
+        for (sample, &time) in times.iter().enumerate() {
+            let multiple = self.at(time);
+            let own = 3 * inputs.offsets[sample]..3 * inputs.offsets[sample + 1];
+            prediction[own].iter_mut().for_each(|x| *x *= multiple);
+        }
+        Ok(prediction)
+    }
+}
 
 /// The capability of a model that understands the field `self_conditioning`.
 const SELF_CONDITIONING: &str = "self-conditioning";
@@ -100,7 +169,11 @@ const BETA: f64 = 1.9;
 
 impl Task for FlowMatching {
     fn name(&self) -> &'static str {
-        "flow-matching"
+        NAME
+    }
+
+    fn settings(&self) -> Map<String, Value> {
+        self.augmentation.settings()
     }
 
     fn prepare(&self, mut raw: Batch, how: &Preparation<'_>) -> Result<Supervised, CoreError> {
@@ -116,7 +189,11 @@ impl Task for FlowMatching {
             centre(clean);
             let flow_time = match how.occasion {
                 Occasion::Training => {
-                    turn(clean, &Rotation::haar(&mut stream));
+                    // Drawn in any case, so that the other draws are the same without augmentation.
+                    let rotation = Rotation::haar(&mut stream);
+                    if self.augmentation == CloudAugmentation::Rotate {
+                        turn(clean, &rotation);
+                    }
                     draw_flow_time(&mut stream)
                 }
                 Occasion::Measurement(condition) => {
@@ -162,6 +239,39 @@ impl Task for FlowMatching {
     /// As in training: the loss of a protein is averaged over its residues before proteins are averaged.
     fn balance(&self) -> Balance {
         Balance::Samples
+    }
+
+    /// Powers as the loss weighs them: averaged over the components of each chain first. That of centred noise is known: `1 − 1/n`.
+    fn fit_baseline(&self, examples: &mut Examples<'_>) -> Result<Arc<dyn Baseline>, CoreError> {
+        let (mut noise, mut data, mut chains) = (0.0, 0.0, 0.0_f64);
+        for example in examples {
+            let example = example?;
+            let inputs = &example.inputs;
+            let (times, positions) = (
+                inputs.field(FLOW_TIME.name)?.reals()?,
+                inputs.field("positions")?.reals()?,
+            );
+            let velocity = example.target_values()?;
+            for (sample, &time) in times.iter().enumerate() {
+                let own = 3 * inputs.offsets[sample]..3 * inputs.offsets[sample + 1];
+                let count = own.len().max(1) as f64;
+                // x1 = x_t + (1 − t) u.
+                let clean = own.map(|i| positions[i] + (1.0 - time) * velocity[i]);
+                data += clean.map(|x| x * x).sum::<f64>() / count;
+                noise += 1.0 - 3.0 / count;
+                chains += 1.0;
+            }
+        }
+        let chains = chains.max(1.0);
+        Ok(Arc::new(Multiple {
+            noise_power: noise / chains,
+            data_power: data / chains,
+        }))
+    }
+
+    /// From pure noise nothing can be learnt beyond its own negative, which is a multiple of the input.
+    fn is_learnable(&self, condition: &Condition) -> bool {
+        condition.real(FLOW_TIME.name) != Some(0.0)
     }
 
     fn axes(&self) -> &'static [&'static Axis] {
@@ -266,7 +376,7 @@ mod tests {
 
     fn prepared(occasion: Occasion<'_>, seed: u64) -> Supervised {
         let stream = |sample: usize| Seed::new(seed).indexed_stream("test", sample as u64);
-        FlowMatching
+        FlowMatching::default()
             .prepare(
                 chains(),
                 &Preparation {
@@ -424,7 +534,7 @@ mod tests {
     fn what_is_fed_back_is_the_clean_sample_that_the_velocity_means() {
         let supervised = measured(0.4, 6);
         let exact = supervised.target_values().unwrap().to_vec();
-        let fed = FlowMatching
+        let fed = FlowMatching::default()
             .feed_back(&supervised.inputs, &exact)
             .unwrap()
             .unwrap();
@@ -439,7 +549,7 @@ mod tests {
             assert!((a - b).abs() < 1e-13);
         }
         assert!(
-            FlowMatching
+            FlowMatching::default()
                 .feed_back(&supervised.inputs, &exact[..3])
                 .is_err()
         );
@@ -454,7 +564,10 @@ mod tests {
                 normaliser: &|_| None,
                 stream: &|_| Seed::new(0).stream("x"),
             };
-            FlowMatching.prepare(batch, &how).unwrap_err().to_string()
+            FlowMatching::default()
+                .prepare(batch, &how)
+                .unwrap_err()
+                .to_string()
         };
         let mut flat = chains();
         flat.fields[0].shape = vec![8, 2];
@@ -464,5 +577,84 @@ mod tests {
             v[16] = f64::NAN;
         }
         assert!(prepare(broken).contains("sample 1"));
+    }
+
+    #[test]
+    fn the_baseline_is_the_multiple_of_the_input_with_the_smallest_loss() {
+        let truth = Multiple {
+            noise_power: 0.8,
+            data_power: 2.3,
+        };
+        for t in [0.0, 0.2, 0.6, 0.99, 1.0] {
+            // E‖c x_t − u‖² per component, with x0 and x1 independent and of mean zero.
+            let loss = |c: f64| {
+                (c * (1.0 - t) + 1.0).powi(2) * truth.noise_power
+                    + (c * t - 1.0).powi(2) * truth.data_power
+            };
+            let best = truth.at(t);
+            for nearby in [best - 1e-3, best + 1e-3] {
+                assert!(loss(nearby) > loss(best), "t = {t}");
+            }
+            let (p0, p1) = (truth.noise_power, truth.data_power);
+            let closed = p0 * p1 / ((1.0 - t) * (1.0 - t) * p0 + t * t * p1);
+            assert!((loss(best) / closed - 1.0).abs() < 1e-13, "t = {t}");
+        }
+    }
+
+    #[test]
+    fn the_baseline_is_fitted_to_the_powers_of_training_chains() {
+        let task = FlowMatching::default();
+        let mut one = std::iter::once(Ok(prepared(Occasion::Training, 9)));
+        let fitted = task.fit_baseline(&mut one).unwrap();
+        let clean = measured(1.0, 9);
+        let x1 = clean.inputs.field("positions").unwrap().reals().unwrap();
+        let mean = |v: &[f64]| v.iter().map(|x| x * x).sum::<f64>() / v.len() as f64;
+        let expected = Multiple {
+            noise_power: 0.5 * (0.8 + 2.0 / 3.0),
+            data_power: 0.5 * (mean(&x1[..15]) + mean(&x1[15..])),
+        };
+        for t in [0.0, 0.4] {
+            let supervised = measured(t, 3);
+            let (a, b) = (
+                fitted.predict(&supervised).unwrap(),
+                expected.predict(&supervised).unwrap(),
+            );
+            for (a, b) in a.iter().zip(b) {
+                assert!((a - b).abs() < 1e-12);
+            }
+        }
+        assert!(!task.is_learnable(&at(0.0)) && task.is_learnable(&at(0.2)));
+    }
+
+    #[test]
+    fn without_augmentation_a_training_cloud_stays_as_it_is_and_all_else_is_drawn_alike() {
+        let settings = Map::from_iter([("augmentation".to_owned(), Value::from("none"))]);
+        let still = FlowMatching::configure(&TaskRequest {
+            settings: &settings,
+            input_width: &|_| None,
+        })
+        .unwrap();
+        let stream = |sample: usize| Seed::new(5).indexed_stream("test", sample as u64);
+        let how = Preparation {
+            occasion: Occasion::Training,
+            normaliser: &|_| None,
+            stream: &stream,
+        };
+        let (kept, turned) = (
+            still.prepare(chains(), &how).unwrap(),
+            prepared(Occasion::Training, 5),
+        );
+        let time = |s: &Supervised| s.inputs.field("flow_time").unwrap().reals().unwrap()[0];
+        assert_eq!(time(&kept), time(&turned));
+        let (x, u) = (
+            kept.inputs.field("positions").unwrap().reals().unwrap(),
+            kept.target_values().unwrap(),
+        );
+        let clean = measured(1.0, 5);
+        let x1 = clean.inputs.field("positions").unwrap().reals().unwrap();
+        for i in 0..24 {
+            let t = kept.inputs.field("flow_time").unwrap().reals().unwrap()[usize::from(i >= 15)];
+            assert!((x[i] + (1.0 - t) * u[i] - x1[i]).abs() < 1e-12);
+        }
     }
 }

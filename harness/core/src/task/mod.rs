@@ -1,11 +1,14 @@
 //! Tasks: how samples become inputs and targets, under which conditions they are measured, and how samples weigh. A file for each
 //! task, one slice that lists them.
 
+mod baseline;
 mod cloud;
 mod flow_matching;
 mod force_field;
 mod voxel_denoising;
 
+pub use baseline::{Baseline, Examples, baseline_sums};
+pub use cloud::CloudAugmentation;
 pub use flow_matching::FlowMatching;
 pub use force_field::ForceField;
 pub use voxel_denoising::{Augmentation, VoxelDenoising, euler_rotation};
@@ -124,6 +127,20 @@ pub trait Task: Send + Sync {
         Balance::Components
     }
 
+    /// The best predictor that knows nothing, fitted to training data (prepared as measured samples are) or known in closed form: skill is
+    /// measured against it. Predicts nothing unless a task says otherwise. `examples` may be left half read.
+    ///
+    /// # Errors
+    /// Examples that cannot be read.
+    fn fit_baseline(&self, _examples: &mut Examples<'_>) -> Result<Arc<dyn Baseline>, CoreError> {
+        Ok(Arc::new(baseline::Nothing))
+    }
+
+    /// Whether anything can be learnt under a condition that its baseline does not know.
+    fn is_learnable(&self, _condition: &Condition) -> bool {
+        true
+    }
+
     /// The axes of its conditions, the slowest in tables first.
     fn axes(&self) -> &'static [&'static Axis] {
         &[]
@@ -218,13 +235,13 @@ struct TaskInfo {
 const TASKS: &[TaskInfo] = &[
     TaskInfo {
         name: "force-field",
-        configure: |request| without_settings("force-field", request, ForceField),
+        configure: |request| Ok(Arc::new(ForceField::configure(request)?)),
         axes: &[],
         columns: Vec::new,
     },
     TaskInfo {
         name: "flow-matching",
-        configure: |request| without_settings("flow-matching", request, FlowMatching),
+        configure: |request| Ok(Arc::new(FlowMatching::configure(request)?)),
         axes: flow_matching::AXES,
         columns: flow_matching::columns,
     },
@@ -263,20 +280,6 @@ pub fn condition_columns() -> Vec<Column<Condition>> {
 #[must_use]
 pub fn task_columns() -> Vec<Column<Split>> {
     TASKS.iter().flat_map(|task| (task.columns)()).collect()
-}
-
-fn without_settings(
-    name: &str,
-    request: &TaskRequest<'_>,
-    task: impl Task + 'static,
-) -> Result<Arc<dyn Task>, CoreError> {
-    match request.settings.keys().next() {
-        Some(key) => Err(CoreError::Setting {
-            task: name.into(),
-            what: format!("task.{key} is not known: this task has no settings"),
-        }),
-        None => Ok(Arc::new(task)),
-    }
 }
 
 /// The task of a name with its settings, fitted to the inputs of a model.

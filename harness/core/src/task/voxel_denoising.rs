@@ -4,12 +4,12 @@
 //! sees `y = x + σ ε` with standard normal `ε` on every voxel of every channel and predicts `x`.
 
 use super::{
-    Preparation, Supervised, Task, TaskRequest,
+    Baseline, Examples, Preparation, Supervised, Task, TaskRequest,
     cloud::{centre, check_vectors, turn},
 };
 use crate::{
     Batch, CoreError, Field, FieldKind, FiniteGroup, GridRotation, RESOLUTION_ANGSTROM, Rotation,
-    Rows, Scheme, Seed, Stream, Values, VoxelAtom,
+    Rows, Scheme, Seed, Stream, Values, VoxelAtom, cube16_a, cube16_b,
     elements::{atomic_number, first_elements},
     seed::{below, normal_pair, uniform},
     voxelise,
@@ -17,6 +17,7 @@ use crate::{
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::sync::Arc;
 
 /// Inputs: `density [samples, channels, grid, grid, grid]`, noisy. Target: the clean density of the same shape, between 0 and 1.
 ///
@@ -38,9 +39,82 @@ pub enum Augmentation {
     ContinuousEuler,
     /// One of the 24 cube rotations of the clean grid.
     Cube,
+    /// One of the set `cube16-a` of 16 of them.
+    #[serde(rename = "cube16-a")]
+    Cube16A,
+    /// One of the set `cube16-b` of 16 of them.
+    #[serde(rename = "cube16-b")]
+    Cube16B,
     /// Centred only.
     None,
 }
+
+impl Augmentation {
+    /// The rotations of the cube that clean grids are turned by, one of them drawn for each; none where molecules are placed otherwise.
+    fn cube_rotations(self) -> Vec<Rotation> {
+        match self {
+            Self::Cube => FiniteGroup::Octahedral.elements(),
+            Self::Cube16A => cube16_a(),
+            Self::Cube16B => cube16_b(),
+            Self::Continuous | Self::ContinuousEuler | Self::None => Vec::new(),
+        }
+    }
+}
+
+/// The best affine function of the noisy value in each channel. The noise is independent of the density `x` and known, so the slope is
+/// `Var x / (Var x + σ²)` and the offset `(1 − slope) E x`, with the moments of training densities.
+struct Affine {
+    /// Slope and offset of each channel.
+    channels: Vec<(f64, f64)>,
+    /// Voxels of a channel of one sample.
+    voxels: usize,
+}
+
+impl Affine {
+    /// From the number of voxels of a channel, and the sums of their densities and of the squares.
+    fn of(moments: &[(f64, f64, f64)], sigma: f64, voxels: usize) -> Self {
+        let line = |&(count, sum, squares): &(f64, f64, f64)| {
+            let count = count.max(1.0);
+            let mean = sum / count;
+            let variance = (squares / count - mean * mean).max(0.0);
+            let noisy = variance + sigma * sigma;
+            let slope = if noisy > 0.0 { variance / noisy } else { 0.0 };
+            (slope, (1.0 - slope) * mean)
+        };
+        Self {
+            channels: moments.iter().map(line).collect(),
+            voxels,
+        }
+    }
+}
+
+impl Baseline for Affine {
+    fn about(&self) -> String {
+        let line = |(slope, offset): &(f64, f64)| format!("{slope:.4} y + {offset:.6}");
+        let all: Vec<String> = self.channels.iter().map(line).collect();
+        format!(
+            "the best affine function of the noisy value in each channel: {}",
+            all.join(", ")
+        )
+    }
+
+    fn predict(&self, samples: &Supervised) -> Result<Vec<f64>, CoreError> {
+        let mut values = samples
+            .inputs
+            .field("density")?
+            .values
+            .widened()
+            .into_owned();
+        let channels = self.channels.iter().cycle();
+        for (grid, (slope, offset)) in values.chunks_mut(self.voxels.max(1)).zip(channels) {
+            grid.iter_mut().for_each(|y| *y = slope * *y + offset);
+        }
+        Ok(values)
+    }
+}
+
+/// Voxels of training densities from which a baseline is fitted at most.
+const FITTED_VOXELS: usize = 1 << 26;
 
 /// Keys of a suite's `[task]` table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -146,7 +220,7 @@ impl VoxelDenoising {
             Augmentation::ContinuousEuler => Some(euler_rotation(
                 [(); 3].map(|()| std::f64::consts::TAU * uniform(stream)),
             )),
-            Augmentation::Cube | Augmentation::None => None,
+            _ => None,
         };
         if let Some(rotation) = rotation {
             turn(&mut cloud, &rotation);
@@ -157,8 +231,9 @@ impl VoxelDenoising {
                 .for_each(|(x, by)| *x += by);
         }
         voxelise(&self.atoms(molecule, &cloud)?, grid, clean);
-        if augmentation == Augmentation::Cube {
-            turn_grids(stream, grid, clean);
+        let turns = augmentation.cube_rotations();
+        if !turns.is_empty() {
+            turn_grids(stream, &turns, grid, clean);
         }
         for (noisy, clean) in noisy.chunks_mut(2).zip(clean.chunks(2)) {
             noisy
@@ -246,6 +321,27 @@ impl Task for VoxelDenoising {
         }
     }
 
+    fn fit_baseline(&self, examples: &mut Examples<'_>) -> Result<Arc<dyn Baseline>, CoreError> {
+        let voxels = self.settings.grid.pow(3);
+        let mut moments = vec![(0.0, 0.0, 0.0); self.channels.len()];
+        let mut seen = 0;
+        for example in examples {
+            let example = example?;
+            let clean = example.target_values()?;
+            for (at, grid) in clean.chunks_exact(voxels).enumerate() {
+                let (count, sum, squares) = &mut moments[at % self.channels.len()];
+                *count += voxels as f64;
+                *sum += grid.iter().sum::<f64>();
+                *squares += grid.iter().map(|x| x * x).sum::<f64>();
+            }
+            seen += clean.len();
+            if seen >= FITTED_VOXELS {
+                break;
+            }
+        }
+        Ok(Arc::new(Affine::of(&moments, self.settings.sigma, voxels)))
+    }
+
     /// All rotations of the cube: exact, nothing is sampled.
     fn default_scheme(&self) -> &'static str {
         "octahedral"
@@ -330,9 +426,8 @@ pub fn euler_rotation(angles: [f64; 3]) -> Rotation {
     z.compose(&y.compose(&x))
 }
 
-/// Turns every channel by the same random rotation of the cube.
-fn turn_grids(stream: &mut Stream, grid: usize, density: &mut [f64]) {
-    let elements = FiniteGroup::Octahedral.elements();
+/// Turns every channel by the same rotation of the cube, one of these.
+fn turn_grids(stream: &mut Stream, elements: &[Rotation], grid: usize, density: &mut [f64]) {
     let rotation = &elements[below(stream, elements.len() as u64) as usize];
     let turn = GridRotation::new(rotation, grid).expect("the rotations of the cube permute voxels");
     let mut turned = vec![0.0; turn.points()];
@@ -588,6 +683,84 @@ mod tests {
                     .to_string()
                     .contains("cube16-a")
             );
+        }
+    }
+
+    #[test]
+    fn the_sets_of_sixteen_turn_grids_by_their_own_rotations_only() {
+        let plain = |seed| {
+            prepared(
+                json!({"grid": 8, "elements": ["C", "H", "O"], "augmentation": "none"}),
+                seed,
+            )
+        };
+        for (name, set) in [("cube16-a", cube16_a()), ("cube16-b", cube16_b())] {
+            let turned_to = |rotation: &Rotation, seed: u64| {
+                let s = prepared(
+                    json!({"grid": 8, "elements": ["C", "H", "O"], "augmentation": name}),
+                    seed,
+                );
+                let turn = GridRotation::new(rotation, 8).unwrap();
+                let clean = plain(seed);
+                let grids = clean.target_values().unwrap().chunks_exact(512).take(3);
+                let expected: Vec<f64> = grids
+                    .flat_map(|grid| {
+                        let mut turned = vec![0.0; 512];
+                        turn.rotate(grid, &mut turned);
+                        turned
+                    })
+                    .collect();
+                s.target_values().unwrap()[..3 * 512] == expected
+            };
+            let found: Vec<bool> = (0..40)
+                .map(|seed| set.iter().any(|rotation| turned_to(rotation, seed)))
+                .collect();
+            assert!(found.iter().all(|&f| f), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_baseline_is_the_affine_function_with_the_smallest_loss() {
+        // Densities 0 and 1 in a fifth of the voxels: E x = 0.2, Var x = 0.16.
+        let line = Affine::of(&[(10.0, 2.0, 2.0), (10.0, 0.0, 0.0)], 0.3, 1);
+        let (slope, offset) = line.channels[0];
+        // E (a (x + σ ε) + b − x)² with independent noise.
+        let loss = |a: f64, b: f64| {
+            0.16 * (a - 1.0).powi(2) + (0.2 * (a - 1.0) + b).powi(2) + a * a * 0.09
+        };
+        for (da, db) in [(1e-3, 0.0), (-1e-3, 0.0), (0.0, 1e-3), (0.0, -1e-3)] {
+            assert!(loss(slope + da, offset + db) > loss(slope, offset));
+        }
+        assert_eq!(line.channels[1], (0.0, 0.0), "an empty channel");
+    }
+
+    #[test]
+    fn the_baseline_of_training_grids_predicts_every_channel_by_its_own_line() {
+        let settings = json!({"grid": 8, "elements": ["C", "O", "H"], "sigma": 0.5});
+        let task = configured(settings.clone(), None).unwrap();
+        let example = prepared(settings, 3);
+        let clean = example.target_values().unwrap().to_vec();
+        let fitted = task
+            .fit_baseline(&mut std::iter::once(Ok(example.clone())))
+            .unwrap();
+        let predicted = fitted.predict(&example).unwrap();
+        let noisy = example.inputs.field("density").unwrap().reals().unwrap();
+        for channel in 0..3 {
+            let own = |v: &[f64]| -> Vec<f64> {
+                let grids = v.chunks_exact(512).enumerate();
+                grids
+                    .filter(|(i, _)| i % 3 == channel)
+                    .flat_map(|(_, g)| g.to_vec())
+                    .collect()
+            };
+            let (x, y, p) = (own(&clean), own(noisy), own(&predicted));
+            let n = x.len() as f64;
+            let mean = x.iter().sum::<f64>() / n;
+            let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n;
+            let slope = variance / (variance + 0.25);
+            for (y, p) in y.iter().zip(p) {
+                assert!((slope * y + (1.0 - slope) * mean - p).abs() < 1e-12);
+            }
         }
     }
 }

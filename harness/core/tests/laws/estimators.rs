@@ -2,7 +2,8 @@
 
 use crate::made::{Skewed, distance, flat, loss, pair, twisted};
 use equivbench_core::{
-    Estimate, Estimator, PointLoss, Rotation, SampleTerms, Scheme, Seed, TwirlAccumulator, pool,
+    Estimate, Estimator, MeasuredSample, PointLoss, Rotation, SampleTerms, Scheme, Seed,
+    TwirlAccumulator, pool,
 };
 use proptest::prelude::*;
 
@@ -72,7 +73,14 @@ fn difference(a: &[f64], b: &[f64]) -> Vec<f64> {
 }
 
 fn estimate(terms: &[SampleTerms]) -> Estimate {
-    pool(terms, true, &mut Seed::new(1).stream("bootstrap"))
+    let sample = |(index, terms): (usize, &SampleTerms)| MeasuredSample {
+        index: index as u64,
+        group: index as u64,
+        terms: *terms,
+        baseline: terms.power_target,
+    };
+    let samples: Vec<_> = terms.iter().enumerate().map(sample).collect();
+    pool(&samples, true, Seed::new(1))
 }
 
 /// Every way of drawing `count` of `population`, with repetition.

@@ -5,35 +5,46 @@ use crate::{
     protocol::{from_bytes, to_bytes},
 };
 use equivbench_core::{
-    Column, Condition, CoreError, Crossing, DipTracker, Evaluation, Sink, THRESHOLDS, Table,
-    TableInfo, Weights,
+    Column, Condition, CoreError, Crossing, CrossingKind, DipTracker, Evaluation, Sink, Split,
+    THRESHOLDS, Table, TableInfo, Weights,
 };
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, LazyLock};
 
-/// A dip is learnt when the model predicts something at that moment.
-const LEARNT_SKILL: f64 = 0.1;
-
 /// When curves dip.
 static DIP: LazyLock<Table<DipRow>> = LazyLock::new(|| Table {
     name: "dip",
-    about: "when a curve falls below a threshold and stays for two evaluations; nothing is measured between evaluations, so a crossing is an interval",
+    about: "when a curve falls below a threshold and stays for two evaluations, in four readings; nothing is measured between evaluations, so a crossing is an interval",
     columns: [
         vec![columns::version(), columns::weights(|r: &DipRow| r.weights)],
         columns::condition(|r: &DipRow| &r.condition),
-        dips(),
+        vec![
+            Column::new(
+                "quantity",
+                "",
+                "what dips: equiv_percent, or relative_equiv_percent",
+                |r: &DipRow| r.quantity,
+            ),
+            Column::new("threshold_percent", "%", "the threshold", |r: &DipRow| {
+                r.threshold
+            }),
+        ],
+        crossings(),
+        curves(),
     ]
     .into_iter()
     .flatten()
     .collect(),
 });
 
-/// One threshold of one quantity of one curve.
+/// One reading of one threshold of one quantity of one curve.
 struct DipRow {
     weights: Weights,
     condition: Condition,
     quantity: &'static str,
     threshold: f64,
+    kind: CrossingKind,
+    learnable: bool,
     crossing: Option<Crossing>,
     minimum: Option<Evaluation>,
     rise: Option<f64>,
@@ -48,35 +59,48 @@ impl DipRow {
     fn at(&self) -> Option<Evaluation> {
         self.crossing.map(|c| c.at)
     }
+
+    fn status(&self) -> &'static str {
+        match self.crossing {
+            Some(Crossing { before: None, .. }) => "from the start",
+            Some(_) => "reached",
+            None if self.kind == CrossingKind::Learnt && !self.learnable => "nothing to learn",
+            None => "not reached",
+        }
+    }
 }
 
-fn dips() -> Vec<Column<DipRow>> {
+/// What a reading of a crossing says.
+fn crossings() -> Vec<Column<DipRow>> {
     vec![
         Column::new(
-            "quantity",
+            "crossing",
             "",
-            "what dips: equiv_percent, or relative_equiv_percent",
-            |r: &DipRow| r.quantity,
+            "first: two evaluations in a row below; learnt: the first such two at which the model is learnt; settled: below at every later evaluation too; confident: the upper ends of the sampling intervals below",
+            |r: &DipRow| r.kind.name(),
         ),
-        Column::new("threshold_percent", "%", "the threshold", |r: &DipRow| {
-            r.threshold
-        }),
+        Column::new(
+            "status",
+            "",
+            "reached; from the start: it held of the first evaluation already; not reached: the run was too short or it never held; nothing to learn: the baseline is the best there is (flow time 0)",
+            |r: &DipRow| r.status(),
+        ),
         Column::new(
             "reached",
             "",
-            "whether two consecutive evaluations lie below it; false is not a number: the run was too short or never fell",
+            "whether it was reached, from the start or later",
             |r: &DipRow| r.at().is_some(),
         ),
         Column::new(
             "step_after",
             "steps",
-            "last evaluation that was not below; empty when the first one already was (censored on the left)",
+            "last evaluation of which it did not hold; empty from the start (censored on the left)",
             |r: &DipRow| r.before().map(|e| e.step),
         ),
         Column::new(
             "step_reached",
             "steps",
-            "first of the two evaluations below; empty when not reached",
+            "first of the two evaluations; empty when not reached",
             |r: &DipRow| r.at().map(|e| e.step),
         ),
         Column::new(
@@ -112,8 +136,14 @@ fn dips() -> Vec<Column<DipRow>> {
         Column::new(
             "skill_reached",
             "",
-            "skill at step_reached: near 0, the outputs shrank and nothing was learnt",
+            "skill at step_reached: 0 or less, and nothing was learnt that the baseline does not know",
             |r: &DipRow| r.at().and_then(|e| e.skill),
+        ),
+        Column::new(
+            "skill_sampling_lower_reached",
+            "",
+            "lower end of the sampling interval of skill at step_reached",
+            |r: &DipRow| r.at().and_then(|e| e.skill_lower),
         ),
         Column::new(
             "relative_equiv_percent_reached",
@@ -122,15 +152,21 @@ fn dips() -> Vec<Column<DipRow>> {
             |r: &DipRow| r.at().map(|e| 100.0 * e.relative_equiv),
         ),
         Column::new(
-            "learnt",
-            "",
-            "whether skill_reached is above 0.1: a learnt dip, not a trivial one (flow-matching: scaling the input can be enough); empty when not reached",
-            |r: &DipRow| r.at().and_then(|e| e.skill).map(|s| s > LEARNT_SKILL),
+            "largest_percent_after",
+            "%",
+            "largest value of the quantity at any later evaluation: spikes are not smoothed away",
+            |r: &DipRow| r.crossing.map(|c| c.largest_after),
         ),
+    ]
+}
+
+/// What the whole curve says.
+fn curves() -> Vec<Column<DipRow>> {
+    vec![
         Column::new(
             "minimum_percent",
             "%",
-            "smallest value of the quantity on the curve",
+            "smallest value of the quantity over evaluations at which the model is learnt (where nothing can be learnt: at which its loss is at most 1.1 times that of the baseline)",
             |r: &DipRow| r.minimum.map(|e| e.percent),
         ),
         Column::new(
@@ -145,7 +181,7 @@ fn dips() -> Vec<Column<DipRow>> {
         Column::new(
             "rise_ratio",
             "",
-            "last over smallest value: how much is lost after the dip",
+            "last over smallest value, over the same evaluations: how much is lost after the dip",
             |r: &DipRow| r.rise.filter(|ratio| ratio.is_finite()),
         ),
         Column::new("last_step", "steps", "last evaluation", |r: &DipRow| {
@@ -171,7 +207,7 @@ pub(super) struct DipTiming {
 
 impl Protocol for DipTiming {
     const NAME: &'static str = "dip-timing";
-    const ABOUT: &'static str = "step, epoch and training time at which percent falls below 10, 5, 3, 1, 0.3, 0.1 and stays; minimum and rise";
+    const ABOUT: &'static str = "step, epoch and training time at which percent falls below 10, 5, 3, 1, 0.3, 0.1 (first, learnt, settled, confident); minimum and rise";
     const FOLLOWS_A_RUN: bool = true;
     type Settings = NoSettings;
 
@@ -203,11 +239,18 @@ impl Protocol for DipTiming {
                 train_s: moment.train_s,
                 gpu_h: moment.gpu_h,
                 percent: split.estimate.pooled.percent(),
+                percent_upper: split.estimate.sampling.percent.map(|i| i.upper),
+                relative_upper: split.estimate.sampling.relative_equiv.map(|i| i.upper),
                 skill: split.estimate.skill,
+                skill_lower: split.estimate.sampling.skill.map(|i| i.lower),
+                learnt: split.is_learnt(),
                 relative_equiv: split.estimate.relative_equiv,
+                loss_over_baseline: over(
+                    split.estimate.pooled.total(),
+                    split.estimate.baseline_loss,
+                ),
             };
-            self.tracker(split.weights, &split.condition)
-                .push(evaluation);
+            self.tracker(split).push(evaluation);
         }
         if moment.step < self.schedule.total {
             return Ok(());
@@ -226,13 +269,13 @@ impl Protocol for DipTiming {
 }
 
 impl DipTiming {
-    fn tracker(&mut self, weights: Weights, condition: &Condition) -> &mut DipTracker {
-        let known = |c: &Curve| c.weights == weights && c.condition == *condition;
+    fn tracker(&mut self, split: &Split) -> &mut DipTracker {
+        let known = |c: &Curve| c.weights == split.weights && c.condition == split.condition;
         let at = self.curves.iter().position(known).unwrap_or_else(|| {
             self.curves.push(Curve {
-                weights,
-                condition: condition.clone(),
-                tracker: DipTracker::default(),
+                weights: split.weights,
+                condition: split.condition.clone(),
+                tracker: DipTracker::new(split.learnable),
             });
             self.curves.len() - 1
         });
@@ -240,36 +283,37 @@ impl DipTiming {
     }
 }
 
-/// The same curve with the relative error in place of percent.
-fn relative(curve: &DipTracker) -> DipTracker {
-    let mut other = DipTracker::default();
-    for e in curve.evaluations() {
-        other.push(Evaluation {
-            percent: 100.0 * e.relative_equiv,
-            ..*e
-        });
-    }
-    other
+fn over(loss: f64, baseline: f64) -> Option<f64> {
+    (baseline > 0.0).then(|| loss / baseline)
 }
 
+/// A row for each quantity, threshold and reading.
 fn write(curve: &Curve, sink: &mut dyn Sink) -> Result<(), CoreError> {
+    let relative = |e: &Evaluation| {
+        let percent = |share: f64| 100.0 * share;
+        (percent(e.relative_equiv), e.relative_upper.map(percent))
+    };
     let quantities = [
         ("equiv_percent", curve.tracker.clone()),
-        ("relative_equiv_percent", relative(&curve.tracker)),
+        ("relative_equiv_percent", curve.tracker.of(relative)),
     ];
     for (quantity, tracker) in &quantities {
         for threshold in THRESHOLDS {
-            let row = DipRow {
-                weights: curve.weights,
-                condition: curve.condition.clone(),
-                quantity,
-                threshold,
-                crossing: tracker.crossing(threshold),
-                minimum: tracker.minimum(),
-                rise: tracker.rise(),
-                last_step: tracker.evaluations().last().map(|e| e.step),
-            };
-            DIP.write(sink, &row)?;
+            for kind in CrossingKind::ALL {
+                let row = DipRow {
+                    weights: curve.weights,
+                    condition: curve.condition.clone(),
+                    quantity,
+                    threshold,
+                    kind,
+                    learnable: tracker.is_learnable(),
+                    crossing: tracker.crossing(threshold, kind),
+                    minimum: tracker.minimum(),
+                    rise: tracker.rise(),
+                    last_step: tracker.evaluations().last().map(|e| e.step),
+                };
+                DIP.write(sink, &row)?;
+            }
         }
     }
     Ok(())

@@ -1,4 +1,7 @@
-//! Protocol 3, final percent loss with its interval: one row of `final.csv` for each kind of weights and condition.
+//! Protocol 3, final percent loss with its intervals: one row of `final.csv` for each set of samples, kind of weights and condition.
+//!
+//! Curves and choices are of the split `valid`; the split `test` is for reporting, and the whole of `valid` tells whether the measured
+//! samples stood for it.
 
 use crate::{
     NoSettings, Protocol, Schedule, Snapshot,
@@ -10,11 +13,13 @@ use std::sync::{Arc, LazyLock};
 /// Where a run ended.
 static FINAL: LazyLock<Table<SplitRow>> = LazyLock::new(|| Table {
     name: "final",
-    about: "where each run ended, with intervals",
+    about: "where each run ended: on the measured samples, on the whole split that they are drawn from, and on the split for reporting; intervals are those of sampling alone",
     columns: [
         columns::progress(),
+        columns::samples_measured(|r: &SplitRow| &*r.set),
         columns::condition(|r: &SplitRow| &r.split.condition),
         columns::losses(),
+        columns::sampling(),
         columns::of_tasks(),
         columns::method(),
     ]
@@ -49,8 +54,9 @@ impl Protocol for FinalPercent {
         snapshot: &mut Snapshot<'_>,
         sink: &mut dyn Sink,
     ) -> Result<(), CoreError> {
-        for split in snapshot.splits()?.iter() {
-            FINAL.write(sink, &SplitRow::new(snapshot, split))?;
+        for name in snapshot.sets() {
+            let measured = snapshot.set(name)?;
+            SplitRow::of(snapshot, &measured).try_for_each(|row| FINAL.write(sink, &row))?;
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Per-sample terms: what each measured sample contributed, so that intervals and tests can be made again by others.
 
-use crate::{Moment, Protocol, Schedule, Snapshot, columns};
+use crate::{Moment, Protocol, Schedule, SetAbout, SetName, Snapshot, columns};
 use equivbench_core::{Column, CoreError, MeasuredSample, Sink, Split, Table, TableInfo};
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, LazyLock};
@@ -17,6 +17,7 @@ static SAMPLES: LazyLock<Table<SampleRow>> = LazyLock::new(|| Table {
             }),
             columns::weights(|r: &SampleRow| r.split.weights),
         ],
+        columns::samples_measured(|r: &SampleRow| &*r.set),
         columns::condition(|r: &SampleRow| &r.split.condition),
         terms(),
     ]
@@ -28,6 +29,7 @@ static SAMPLES: LazyLock<Table<SampleRow>> = LazyLock::new(|| Table {
 /// One sample of one split.
 struct SampleRow {
     moment: Moment,
+    set: Arc<SetAbout>,
     split: Arc<Split>,
     sample: MeasuredSample,
 }
@@ -43,8 +45,8 @@ fn terms() -> Vec<Column<SampleRow>> {
         Column::new(
             "group",
             "",
-            "samples that are not independent share a group; the sample itself, until datasets say more",
-            |r: &SampleRow| r.sample.index,
+            "samples that are not independent of each other share a group (molecule, sequence cluster); where the dataset does not say, the sample itself",
+            |r: &SampleRow| r.sample.group.to_string(),
         ),
         Column::new(
             "components",
@@ -63,6 +65,18 @@ fn terms() -> Vec<Column<SampleRow>> {
             "target²",
             "the part of it that is equivariance error",
             |r: &SampleRow| r.sample.terms.loss_equiv,
+        ),
+        Column::new(
+            "sum_equiv_plug_in",
+            "target²",
+            "that part by the plug-in estimate",
+            |r: &SampleRow| r.sample.terms.loss_equiv_plug_in,
+        ),
+        Column::new(
+            "sum_baseline",
+            "target²",
+            "the loss of the task's baseline, summed alike",
+            |r: &SampleRow| r.sample.baseline,
         ),
         Column::new(
             "sum_target_power",
@@ -143,14 +157,24 @@ impl Protocol for Samples {
         snapshot: &mut Snapshot<'_>,
         sink: &mut dyn Sink,
     ) -> Result<(), CoreError> {
-        for split in snapshot.splits()?.iter() {
-            for sample in &split.samples {
-                let row = SampleRow {
-                    moment: *snapshot.moment(),
-                    split: Arc::clone(split),
-                    sample: sample.clone(),
-                };
-                SAMPLES.write(sink, &row)?;
+        let moment = *snapshot.moment();
+        let sets = if moment.step == self.schedule.total {
+            snapshot.sets()
+        } else {
+            vec![SetName::Measured]
+        };
+        for name in sets {
+            let measured = snapshot.set(name)?;
+            for split in &*measured.splits {
+                for &sample in &split.samples {
+                    let row = SampleRow {
+                        moment,
+                        set: Arc::clone(&measured.about),
+                        split: Arc::clone(split),
+                        sample,
+                    };
+                    SAMPLES.write(sink, &row)?;
+                }
             }
         }
         Ok(())

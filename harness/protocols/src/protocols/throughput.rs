@@ -107,6 +107,12 @@ fn columns() -> Vec<Column<Row>> {
             "training seconds of the whole run, warm-up included, evaluation excluded",
             |r: &Row| r.ending.train_s,
         ),
+        Column::timing(
+            "cpu_s",
+            "s",
+            "processor seconds of training, all threads of the worker together",
+            |r: &Row| r.ending.cpu_s,
+        ),
         Column::timing("evaluation_s", "s", "seconds spent measuring", |r: &Row| {
             r.ending.evaluation_s
         }),

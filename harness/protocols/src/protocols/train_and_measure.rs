@@ -1,7 +1,7 @@
 //! Protocol 1, train-and-measure: one row of `curve.csv` for each evaluation.
 
 use crate::{
-    NoSettings, Protocol, Schedule, Snapshot,
+    NoSettings, Protocol, Schedule, SetName, Snapshot,
     columns::{self, SplitRow},
 };
 use equivbench_core::{CoreError, Sink, Table, TableInfo};
@@ -15,8 +15,10 @@ static CURVE: LazyLock<Table<SplitRow>> = LazyLock::new(|| Table {
         columns::progress(),
         columns::condition(|r: &SplitRow| &r.split.condition),
         columns::losses(),
+        columns::sampling(),
         columns::of_tasks(),
         columns::last_step(),
+        columns::samples_measured(|r: &SplitRow| &*r.set),
         columns::method(),
     ]
     .into_iter()
@@ -49,9 +51,7 @@ impl Protocol for TrainAndMeasure {
         snapshot: &mut Snapshot<'_>,
         sink: &mut dyn Sink,
     ) -> Result<(), CoreError> {
-        for split in snapshot.splits()?.iter() {
-            CURVE.write(sink, &SplitRow::new(snapshot, split))?;
-        }
-        Ok(())
+        let measured = snapshot.set(SetName::Measured)?;
+        SplitRow::of(snapshot, &measured).try_for_each(|row| CURVE.write(sink, &row))
     }
 }
