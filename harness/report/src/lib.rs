@@ -2,6 +2,7 @@
 
 mod docs;
 mod error;
+mod fairness;
 mod keys;
 mod manifest;
 mod merge;
@@ -10,6 +11,7 @@ mod writer;
 
 pub use docs::{columns_json, columns_markdown};
 pub use error::ReportError;
+pub use fairness::unfair;
 pub use keys::{MEASUREMENT, RunKeys, key_columns};
 pub use manifest::{DataFacts, Manifest, MeasurementFacts, NOT_PASSED, PluginFacts, RunManifest};
 pub use merge::{

@@ -8,7 +8,7 @@ use crate::{
 use equivbench_protocols::{PROTOCOL_VERSION, PROTOCOLS};
 use equivbench_report::{
     Manifest, MeasurementFacts, MergedTable, PluginFacts, RunManifest, TableSource, merge_tables,
-    write_atomically,
+    unfair, write_atomically,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -163,6 +163,7 @@ impl Experiment {
             .iter()
             .map(|(dir, spec)| run_manifest(dir, spec))
             .collect::<Result<_, _>>()?;
+        manifest.comparison = unfair(&manifest.runs);
         let text = toml::to_string(&manifest).map_err(|e| RunnerError::Run(e.to_string()))?;
         write_atomically(&self.out.join(MANIFEST), text.as_bytes())?;
         Ok(merged)
@@ -237,6 +238,10 @@ fn measurements(dir: &RunDir, trained: &RunSpec) -> Result<Vec<MeasurementFacts>
             measurement: dir.name(),
             step: status.step,
             set: set_otherwise(trained, &measured),
+            program_sha256: match measured.program_sha256 == trained.program_sha256 {
+                true => String::new(),
+                false => measured.program_sha256,
+            },
             protocols: measured.protocols,
         })
     };
@@ -282,7 +287,7 @@ fn check_folder(out: &Path, marker: &Marker, resume: bool) -> Result<bool, Runne
             ));
         }
         return conflict(
-            "it holds another experiment (other plugins, plugin builds, data, settings, protocols or suite); use another --out, or repeat the command that began it".into(),
+            "it holds another experiment (another build of the program, other plugins, plugin builds, data, settings, protocols or suite); use another --out, or repeat the command that began it".into(),
         );
     }
     if resume && !out.exists() {
