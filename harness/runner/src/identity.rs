@@ -143,7 +143,13 @@ fn run_id(spec: &RunSpec) -> String {
 fn settings(spec: &RunSpec) -> String {
     let mut any_seed = spec.clone();
     any_seed.config.run.seed = 0;
-    short_hash(&pinned(&any_seed), 4)
+    let mut hash = short_hash(&pinned(&any_seed), 4);
+    // One hash in 25 reads as a number (00120042, 12e34567), and whoever reads the table would take it for one: the first is a letter.
+    let first = hash[..1].parse::<u32>().ok();
+    if let Some(letter) = first.and_then(|digit| char::from_digit(10 + digit % 6, 16)) {
+        hash.replace_range(..1, letter.encode_utf8(&mut [0; 4]));
+    }
+    hash
 }
 
 /// Fingerprints of files and folders; each is looked at once.
@@ -269,9 +275,23 @@ mod tests {
         assert!(two.id.starts_with("m--s7-"), "{}", two.id);
         assert_eq!(one.settings, two.settings);
         assert_eq!(one.settings.len(), 8);
+        assert!(one.settings.bytes().all(|b| b.is_ascii_hexdigit()));
         let mut other = spec(Path::new("nowhere"));
         other.config.train.steps = 5;
         assert_ne!(pin(other).settings, one.settings);
+    }
+
+    #[test]
+    fn settings_are_never_read_as_a_number() {
+        let mut spec = spec(Path::new("nowhere"));
+        let mut first_digits = std::collections::BTreeSet::new();
+        for steps in 0..100 {
+            spec.config.train.steps = steps;
+            let hash = settings(&spec);
+            assert!(hash.parse::<f64>().is_err(), "{hash}");
+            first_digits.insert(hash.as_bytes()[0]);
+        }
+        assert_eq!(first_digits.into_iter().collect::<Vec<_>>(), b"abcdef");
     }
 
     #[test]
