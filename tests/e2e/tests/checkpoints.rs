@@ -16,6 +16,8 @@ fn trained(out: &Path, more: &[&str]) -> PathBuf {
         "--quiet",
         "--device",
         "cpu",
+        "--seeds",
+        "1",
     ];
     let settings = [
         "train.steps=20",
@@ -267,6 +269,8 @@ fn a_row_that_was_deleted_or_edited_is_noticed_when_tables_are_merged() {
             "--quiet",
             "--device",
             "cpu",
+            "--seeds",
+            "1",
         ];
         for s in [
             "train.steps=20",

@@ -169,7 +169,10 @@ impl Fixture {
         };
         let portions = std::iter::once(Ok(portion));
         let mut model = self.model(precision);
-        let measured = measure_stream(&mut model, &FlowMatching::default(), portions, &mut || Ok(())).unwrap();
+        let measured = measure_stream(&mut model, &FlowMatching::default(), portions, &mut || {
+            Ok(())
+        })
+        .unwrap();
         measured[0]
             .readings
             .iter()
@@ -310,6 +313,8 @@ fn run(out: &Path, more: &[&str]) -> assert_cmd::assert::Assert {
         &path,
         "--set",
         "run.clock=steps",
+        "--seeds",
+        "1",
     ];
     arguments.extend([
         "--set",

@@ -14,6 +14,8 @@ fn run(out: &Path, arguments: &[&str]) -> assert_cmd::assert::Assert {
         "train.steps=12",
         "--set",
         "measure.samples=4",
+        "--seeds",
+        "1",
     ];
     all.extend(arguments);
     equivbench(&all).assert()

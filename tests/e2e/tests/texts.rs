@@ -209,6 +209,16 @@ fn wrong_arguments_and_keys_are_refused_with_the_nearest_known() {
     refusals.add_run(&["--plugins", "point-mlp", "--sets", "train.lr=1"]);
     refusals.add_run(&["--plugins", "point-mlp", "--suite", "quikc"]);
     refusals.add_run(&["--plugins", "point-mlp", "--protocols", "dip"]);
+    refusals.add_run(&["--plugins", "point-mlp", "--seeds", "0"]);
+    refusals.add_run(&[
+        "--plugins",
+        "point-mlp",
+        "--seeds",
+        "3",
+        "--set",
+        "run.seed=1",
+    ]);
+    refusals.add_run(&["--plugins", "point-mlp", "--fair", "--suite", "throughput"]);
     for set in [
         "train.lr",
         "train.leraning_rate=1",
@@ -317,6 +327,8 @@ fn what_only_a_plugin_can_refuse_fails_the_run_with_its_words() {
             &out,
             "--plugins",
             "point-mlp",
+            "--seeds",
+            "1",
             "--set",
             set,
         ]);

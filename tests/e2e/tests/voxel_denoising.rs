@@ -268,6 +268,8 @@ fn run(out: &Path, more: &[&str]) -> assert_cmd::assert::Assert {
         &path,
         "--set",
         "run.clock=steps",
+        "--seeds",
+        "1",
     ];
     arguments.extend([
         "--set",
