@@ -17,8 +17,8 @@ pub struct LogMean {
 }
 
 impl LogMean {
-    /// Of positive values; `None` where there are none, or where one is not positive and finite (values at the floor are censored, not
-    /// logarithms).
+    /// Of positive values; `None` where there are none, or where one is not positive and finite (values at the floor
+    /// of rounding are [`crate::Censored`]).
     #[must_use]
     pub fn of(values: &[f64]) -> Option<Self> {
         if values.is_empty() || !values.iter().all(|&v| v > 0.0 && v.is_finite()) {
