@@ -1,7 +1,7 @@
 //! `equivbench run` and `equivbench worker`.
 
 use crate::{args::RunArgs, exit, listing, progress::Display, signals::Signals};
-use equivbench_report::{dip_summary, final_summary};
+use equivbench_analysis::{dip_summary, final_summary, notes};
 use equivbench_runner::{
     RunnerError,
     experiment::Experiment,
@@ -47,13 +47,10 @@ pub(crate) fn run(args: &RunArgs, quiet: bool, signals: &Signals) -> anyhow::Res
         .for_each(|doubt| tracing::warn!("{doubt}"));
     let tables = experiment.merge(COMMIT)?;
     if !quiet {
-        for table in &tables {
-            match table.name {
-                "final" => println!("{}", final_summary(table)),
-                "dip" => println!("{}", dip_summary(table)),
-                _ => {}
-            }
+        if let Some(summary) = tables.iter().find(|table| table.name == "summary") {
+            println!("{}\n{}", final_summary(summary), dip_summary(summary));
         }
+        notes(&tables).iter().for_each(|note| println!("{note}"));
         println!(
             "Tables: {}",
             tables

@@ -22,7 +22,7 @@ pub use floor::{Censored, Centre, Comparison, centre, compare};
 pub use groups::{
     group_interval, log_variance, mean_log_variance, paired_log_variance, sums_by_group,
 };
-pub use seeds::{LogMean, Sampling, SeedInterval, seed_interval};
+pub use seeds::{LogMean, Sampling, SeedInterval, mean_interval, seed_interval};
 pub use welch::{LogDifference, NoVerdict, log_difference, seeds_needed};
 
 /// Seeds a side below which two architectures are not compared.
