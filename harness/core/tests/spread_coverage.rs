@@ -258,3 +258,13 @@ fn the_tables_of_the_page_on_intervals() {
         }
     }
 }
+
+#[test]
+#[ignore = "slow: half a minute for a table of docs/intervals.md"]
+fn the_bootstrap_over_groups_known_to_half_a_point() {
+    println!("| families | percent, sigma 0.5, 10,000 repeats |");
+    for families in [12, 15, 18, 24] {
+        let found = bootstrap_over_families(Quantity::Percent, families, 0.5, 10_000, true);
+        println!("| {families} | {:.1} |", 100.0 * found);
+    }
+}
