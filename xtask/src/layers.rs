@@ -7,7 +7,12 @@ use std::{collections::BTreeMap, process::Command};
 const MAY: &[(&str, &[&str])] = &[
     ("equivbench-feature-union", &[]),
     ("equivbench-abi", &["equivbench-feature-union"]),
-    ("equivbench-kernels", &["equivbench-feature-union"]),
+    ("equivbench-instruction-set", &[]),
+    ("gemm", &["equivbench-instruction-set"]),
+    (
+        "equivbench-kernels",
+        &["equivbench-feature-union", "equivbench-instruction-set"],
+    ),
     ("equivbench-core", &[]),
     (
         "equivbench-plugin",
@@ -25,8 +30,17 @@ const MAY: &[(&str, &[&str])] = &[
         &["equivbench-core", "equivbench-protocols"],
     ),
     (
+        "equivbench-analysis",
+        &[
+            "equivbench-core",
+            "equivbench-protocols",
+            "equivbench-report",
+        ],
+    ),
+    (
         "equivbench-runner",
         &[
+            "equivbench-analysis",
             "equivbench-core",
             "equivbench-host",
             "equivbench-protocols",
@@ -36,6 +50,7 @@ const MAY: &[(&str, &[&str])] = &[
     (
         "equivbench",
         &[
+            "equivbench-analysis",
             "equivbench-conformance",
             "equivbench-core",
             "equivbench-host",

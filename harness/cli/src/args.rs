@@ -23,6 +23,15 @@ Examples:
 
 Tables go to RUN/measured/STEP-HASH; a finished one is never touched again. The tables of the experiment are merged anew.";
 
+const COMPARE_EXAMPLES: &str = "\
+Examples:
+  equivbench compare results/quick:model=escaip results/mine:model=painn
+  equivbench compare results/before results/after          each architecture with itself
+  equivbench compare results/quick:model=proteina results/real:model=proteina --format csv
+
+Ratios of geometric means over seeds by Welch's t, paired by groups of samples where both were measured on the same
+ones; the number of seeds that a factor of 1.5 and of 2 would need. Fewer than three seeds a side: no verdict.";
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0    done
@@ -55,6 +64,8 @@ pub(crate) enum Command {
     Run(Box<RunArgs>),
     /// Ask protocols about a kept checkpoint of a run
     Measure(Box<MeasureArgs>),
+    /// Compare two architectures, or each architecture of two experiments
+    Compare(CompareArgs),
     /// Show plugins, models, sizes, datasets and devices, and why a file was refused
     List(ListArgs),
     /// Show every table's columns with units and meaning
@@ -143,6 +154,24 @@ pub(crate) struct MeasureArgs {
     /// Set a key of measure or protocols, run.precision=f64, run.device or run.threads; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
+}
+
+#[derive(Args)]
+#[command(after_help = COMPARE_EXAMPLES)]
+pub(crate) struct CompareArgs {
+    /// DIR or DIR:COLUMN=VALUE,... with model, size, dataset, train_samples, settings
+    pub(crate) a: String,
+    /// The other
+    pub(crate) b: String,
+    /// How to print; csv has every set of samples
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) format: ComparisonFormat,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ComparisonFormat {
+    Text,
+    Csv,
 }
 
 #[derive(Args)]

@@ -2,6 +2,7 @@
 
 mod args;
 mod check;
+mod compare;
 mod exit;
 mod listing;
 mod logging;
@@ -38,6 +39,7 @@ fn dispatch(cli: &Cli, signals: &Signals) -> anyhow::Result<ExitCode> {
     match &cli.command {
         Command::Run(run) => run::run(run, cli.quiet, signals),
         Command::Measure(measure) => measure::measure(measure, cli.quiet, signals),
+        Command::Compare(compare) => compare::compare(compare),
         Command::List(list) => listing::list(list),
         Command::Columns { format } => {
             print_columns(*format)?;
@@ -60,10 +62,10 @@ fn dispatch(cli: &Cli, signals: &Signals) -> anyhow::Result<ExitCode> {
 
 fn print_columns(format: Format) -> anyhow::Result<()> {
     match format {
-        Format::Text | Format::Markdown => print!("{}", equivbench_report::columns_markdown()),
+        Format::Text | Format::Markdown => print!("{}", equivbench_analysis::columns_markdown()),
         Format::Json => println!(
             "{}",
-            serde_json::to_string_pretty(&equivbench_report::columns_json())?
+            serde_json::to_string_pretty(&equivbench_analysis::columns_json())?
         ),
     }
     Ok(())

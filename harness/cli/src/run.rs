@@ -1,7 +1,8 @@
 //! `equivbench run` and `equivbench worker`.
 
 use crate::{args::RunArgs, exit, listing, progress::Display, signals::Signals};
-use equivbench_report::{dip_summary, final_summary, unfair};
+use equivbench_analysis::{dip_summary, final_summary, notes};
+use equivbench_report::unfair;
 use equivbench_runner::{
     RunnerError,
     experiment::Experiment,
@@ -51,13 +52,10 @@ pub(crate) fn run(args: &RunArgs, quiet: bool, signals: &Signals) -> anyhow::Res
     warn_of_unfairness(&experiment, args.fair);
     let tables = experiment.merge(COMMIT)?;
     if !quiet {
-        for table in &tables {
-            match table.name {
-                "final" => println!("{}", final_summary(table)),
-                "dip" => println!("{}", dip_summary(table)),
-                _ => {}
-            }
+        if let Some(summary) = tables.iter().find(|table| table.name == "summary") {
+            println!("{}\n{}", final_summary(summary), dip_summary(summary));
         }
+        notes(&tables).iter().for_each(|note| println!("{note}"));
         println!(
             "Tables: {}",
             tables

@@ -59,8 +59,10 @@ pub use scheme::{RotationPlan, Scheme};
 pub use seed::{Seed, Stream};
 pub use split::Split;
 pub use spread::{
-    LogMean, Sampling, SeedInterval, group_interval, log_variance, mean_log_variance,
-    paired_log_variance, seed_interval, sums_by_group,
+    Censored, Centre, Comparison, CrossingTimes, FEWEST_SEEDS, LogDifference, LogMean, NoVerdict,
+    OrderInterval, Sampling, SeedInterval, centre, compare, crossing_times, group_interval,
+    log_difference, log_variance, mean_interval, mean_log_variance, paired_log_variance,
+    seed_interval, seeds_needed, sums_by_group,
 };
 pub use table::{Cell, Column, ColumnInfo, Sink, Table, TableInfo, within};
 pub use task::{

@@ -192,6 +192,12 @@ pub fn losses() -> Vec<Column<SplitRow>> {
             |r: &SplitRow| r.split.estimate.skill_over_zero,
         ),
         Column::new(
+            "learnable",
+            "",
+            "whether anything can be learnt here beyond the baseline; at flow time 0 the baseline is the best there is",
+            |r: &SplitRow| r.split.learnable,
+        ),
+        Column::new(
             "learnt",
             "",
             "whether the lower end of the interval of skill is above 0; empty where nothing can be learnt beyond the baseline (flow time 0) or the interval is not known",

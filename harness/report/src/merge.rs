@@ -48,6 +48,19 @@ impl<'a> Row<'a> {
         &self.cells[at]
     }
 
+    /// The text of a cell; `None` for a column that the table does not have.
+    #[must_use]
+    pub fn find(&self, column: &str) -> Option<&'a str> {
+        let at = self.header.iter().position(|c| c == column)?;
+        Some(&self.cells[at])
+    }
+
+    /// The number in a cell of a column that the table may not have.
+    #[must_use]
+    pub fn find_real(&self, column: &str) -> Option<f64> {
+        Cell::parse(self.find(column)?).real()
+    }
+
     /// The cell as what it is.
     #[must_use]
     pub fn cell(&self, column: &str) -> Cell {
@@ -103,7 +116,36 @@ impl MergedTable {
         self.rows.iter().map(move |cells| Row { header, cells })
     }
 
-    fn to_csv(&self) -> std::io::Result<Vec<u8>> {
+    /// Adds columns that take rows of several runs, a list of cells for each row, in their order.
+    ///
+    /// # Panics
+    /// Where there is not one list for each row: a fault of whoever made them.
+    pub fn add_columns(&mut self, names: &[&str], cells: Vec<Vec<Cell>>) {
+        assert_eq!(
+            cells.len(),
+            self.rows.len(),
+            "one list of cells for each row"
+        );
+        self.header.extend(names.iter().map(|n| (*n).to_owned()));
+        for (row, cells) in self.rows.iter_mut().zip(cells) {
+            row.extend(cells.iter().map(Cell::text));
+        }
+    }
+
+    /// Writes `<out>/<name>.csv`, in one step.
+    ///
+    /// # Errors
+    /// No space, no permission.
+    pub fn write(&self, out: &Path) -> Result<(), ReportError> {
+        let path = out.join(format!("{}.csv", self.name));
+        write_atomically(&path, &self.to_csv().map_err(ReportError::io(&path))?)
+    }
+
+    /// The table as CSV.
+    ///
+    /// # Errors
+    /// None that memory does not make.
+    pub fn to_csv(&self) -> std::io::Result<Vec<u8>> {
         let mut csv = csv::Writer::from_writer(Vec::new());
         csv.write_record(&self.header)
             .map_err(std::io::Error::other)?;
@@ -114,12 +156,33 @@ impl MergedTable {
     }
 }
 
-/// Merges tables, in the order of their sources, and writes `<out>/<table>.csv`. A source without a table adds no rows.
+/// Reads a merged table of a results directory; `None` where there is none.
 ///
 /// # Errors
-/// A file that cannot be read or written, one with other columns, or one that was changed after it was finished.
+/// A file that cannot be read or is no table.
+pub fn read_merged(out: &Path, name: &'static str) -> Result<Option<MergedTable>, ReportError> {
+    let path = &out.join(format!("{name}.csv"));
+    if !path.exists() {
+        return Ok(None);
+    }
+    let damaged = |e: csv::Error| ReportError::content(path, format!("not a table: {e}"));
+    let mut reader = csv::Reader::from_path(path).map_err(damaged)?;
+    let header = reader.headers().map_err(damaged)?;
+    let header = header.iter().map(Into::into).collect();
+    let cells = |record: csv::StringRecord| record.iter().map(Into::into).collect();
+    let rows = reader.records().map(|r| r.map(cells).map_err(damaged));
+    Ok(Some(MergedTable {
+        name,
+        header,
+        rows: rows.collect::<Result<_, _>>()?,
+    }))
+}
+
+/// Merges tables, in the order of their sources. A source without a table adds no rows.
+///
+/// # Errors
+/// A file that cannot be read, one with other columns, or one that was changed after it was finished.
 pub fn merge_tables(
-    out: &Path,
     sources: &[TableSource],
     tables: &[TableInfo],
 ) -> Result<Vec<MergedTable>, ReportError> {
@@ -129,8 +192,6 @@ pub fn merge_tables(
         for source in sources {
             whole.rows.extend(read(source, table)?);
         }
-        let path = out.join(format!("{}.csv", table.name));
-        write_atomically(&path, &whole.to_csv().map_err(ReportError::io(&path))?)?;
         merged.push(whole);
     }
     Ok(merged)

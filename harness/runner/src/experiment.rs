@@ -5,6 +5,7 @@ use crate::{
     request::set_otherwise,
     run_dir::{RunDir, RunSpec, State, Status},
 };
+use equivbench_analysis::{add_excess, summarise};
 use equivbench_protocols::{PROTOCOL_VERSION, PROTOCOLS};
 use equivbench_report::{
     Manifest, MeasurementFacts, MergedTable, PluginFacts, RunManifest, TableSource, merge_tables,
@@ -152,7 +153,10 @@ impl Experiment {
             .filter(|p| asked(p.name))
             .flat_map(|p| (p.tables)())
             .collect();
-        let merged = merge_tables(&self.out, &sources, &wanted)?;
+        let mut merged = merge_tables(&sources, &wanted)?;
+        add_excess(&mut merged);
+        merged.push(summarise(&merged).map_err(|e| RunnerError::Run(e.to_string()))?);
+        merged.iter().try_for_each(|table| table.write(&self.out))?;
         let mut manifest = Manifest::new(&self.suite);
         manifest.equivbench_version = env!("CARGO_PKG_VERSION").into();
         manifest.commit = commit.into();

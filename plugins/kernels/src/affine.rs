@@ -11,6 +11,8 @@ use crate::{Dropout, RowIndex};
 use edges::Ends;
 use linear::Then;
 
+pub use product::product_set;
+
 /// `x W + b` for `x [rows, inputs]`, `W [inputs, outputs]` and `b [outputs]`, in parallel and with the bias added in place.
 ///
 /// # Panics

@@ -7,7 +7,7 @@
 //! * On any other device (CUDA, ...) every function falls back to a composition of ordinary tensor operations, which
 //!   [`plain`] also exposes: it is the definition that the fused kernels are tested against.
 //! * Results do not depend on the number of threads: work is cut at fixed places, and partial sums are combined in order.
-//! * Nor on the instruction set, but for matrix products (`gemm`, as in Burn), whose last bits depend on the processor.
+//! * Nor on the instruction set, but for matrix products (`gemm`, as in Burn). A process may choose its set: [`instruction_set::choose`].
 //! * Only first derivatives exist, as in Burn's autodiff itself.
 //!
 //! | operation | result | gradients |
@@ -79,12 +79,15 @@ mod tile;
 mod wide;
 
 pub use activation::{gelu, silu};
-pub use affine::{activated_affine, affine, edge_attributes, edge_messages, feed_forward};
+pub use affine::{
+    activated_affine, affine, edge_attributes, edge_messages, feed_forward, product_set,
+};
 pub use allocator::tune_allocator;
 pub use attention::{SlotAttention, slot_attention};
 pub use choice::RowChoice;
 pub use conv3d::{Conv3d, conv3d};
 pub use dropout::{Dropout, dropout};
+pub use equivbench_instruction_set as instruction_set;
 pub use error::KernelError;
 pub use gate::{sigmoid_gate, swiglu};
 pub use gather::{RowIndex, Segments, gather_rows, segment_sum};

@@ -1,9 +1,10 @@
-//! One source, several instruction sets: compiles a function for each and picks the widest one at run time.
+//! One source, several instruction sets: compiles a function for each and picks at run time the one that the process has chosen.
 //!
 //! All kernels call fused multiply-add explicitly and fix the order of their sums, so that the bits of a result do not
 //! depend on the instruction set. A processor without such an instruction (x86 before 2013) is right, but slow. Matrix products
-//! are those of the crate `gemm`, here and in Burn: it chooses its instructions and block sizes by processor, so their last bits may differ
-//! from one processor to another, never with the number of threads.
+//! are those of `third_party/gemm`, here and in Burn, in the same set: plain loops round a product before they add it, the others fuse the
+//! two, and long sums are cut by the sizes of caches. So their last bits may differ from one set and one processor to another, never with
+//! the number of threads.
 //!
 //! * **AVX-512**: the same bodies in the same eight lanes, for the thirty-two registers and the masks, and for what compilers make of
 //!   element-wise loops. Sixteen lanes would be other bits than AVX2, as every sum, product and maximum is cut into eight lanes and that
@@ -14,42 +15,16 @@
 //! Tests run every level that their processor has and compare bits. Plain and AVX2 are tested so; AVX-512 has been compiled and not run,
 //! and ARM has been neither, for want of the machines.
 
-/// Instruction sets that kernels are compiled for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Level {
-    /// AVX-512 F, BW, DQ and VL.
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
-    /// AVX2 and FMA.
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-    /// What every processor of the target has.
-    Plain,
-}
+pub(crate) use equivbench_instruction_set::InstructionSet as Level;
 
-/// The widest instruction set of this processor.
+/// The instruction set of this process: see [`equivbench_instruction_set::choose`].
 #[inline]
 pub(crate) fn level() -> Level {
     #[cfg(test)]
     if let Some(level) = tests::forced() {
         return level;
     }
-    #[cfg(target_arch = "x86_64")]
-    {
-        let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-        let bytes = is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl");
-        if avx2
-            && bytes
-            && is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512dq")
-        {
-            return Level::Avx512;
-        }
-        if avx2 {
-            return Level::Avx2;
-        }
-    }
-    Level::Plain
+    equivbench_instruction_set::current()
 }
 
 /// Defines a function generic over a [`Scalar`](crate::scalar::Scalar) whose body is compiled once per [`Level`].
@@ -78,12 +53,12 @@ macro_rules! simd {
 
             match crate::simd::level() {
                 #[cfg(target_arch = "x86_64")]
-                // SAFETY: `level` has seen these instructions on this processor.
+                // SAFETY: `level` names no set that the processor lacks; it has seen these instructions on this processor.
                 crate::simd::Level::Avx512 => unsafe { avx512::<$scalar>($($argument),*) },
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: as above.
                 crate::simd::Level::Avx2 => unsafe { avx2::<$scalar>($($argument),*) },
-                crate::simd::Level::Plain => body::<$scalar, [$scalar; crate::lanes::LANES]>($($argument),*),
+                _ => body::<$scalar, [$scalar; crate::lanes::LANES]>($($argument),*),
             }
         }
     };
@@ -104,19 +79,14 @@ pub(crate) mod tests {
 
     pub(super) fn forced() -> Option<Level> {
         let forced = FORCED.load(Ordering::Relaxed);
-        (forced != 0).then(|| LEVELS[usize::from(forced) - 1])
+        (forced != 0).then(|| Level::ALL[usize::from(forced) - 1])
     }
-
-    #[cfg(target_arch = "x86_64")]
-    const LEVELS: [Level; 3] = [Level::Plain, Level::Avx2, Level::Avx512];
-    #[cfg(not(target_arch = "x86_64"))]
-    const LEVELS: [Level; 1] = [Level::Plain];
 
     /// Runs `work` once per level that the processor has. Tests that run meanwhile see the level change, which must not
     /// matter to them: results are the same at all levels.
     pub(crate) fn at_every_level<R>(mut work: impl FnMut() -> R) -> Vec<R> {
         let _guard = ONE_AT_A_TIME.lock();
-        let widest = LEVELS
+        let widest = Level::ALL
             .iter()
             .position(|&known| known == super::level())
             .expect("the level is listed");

@@ -20,6 +20,7 @@ use equivbench_abi::{
     abi_stable::std_types::{RSlice, RSliceMut, RStr, RString, RVec},
     descriptor::{GroupDescriptor, InstanceDescriptor, ModelRequest, ParameterDescriptor, Recipe},
 };
+use equivbench_kernels::instruction_set::{self, InstructionSet};
 use std::{
     borrow::Cow,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -72,6 +73,8 @@ impl<M: ModelPlugin> Trainer<M> {
     /// # Errors
     /// An unknown size, an unknown or impossible configuration or recipe, or a device that is not there.
     pub fn open(request: &ModelRequest) -> PluginResult<Self> {
+        instruction_set::choose(&request.kernels)
+            .map_err(|e| PluginError::BadRequest(e.to_string()))?;
         limit_threads(request.threads);
         let config = resolve_config::<M>(request)?;
         M::validate(&config)?;
@@ -233,6 +236,14 @@ impl<M: ModelPlugin> Trainer<M> {
             capabilities: M::CAPABILITIES.iter().map(|&c| c.into()).collect(),
             inputs: M::inputs_for(&self.config),
             latents: M::latents(&self.config),
+            kernels: instruction_set::current().name().into(),
+            matrix_products: equivbench_kernels::product_set()
+                .map_or("", InstructionSet::name)
+                .into(),
+            processor_flags: instruction_set::processor_flags()
+                .into_iter()
+                .map(Into::into)
+                .collect(),
         })
     }
 

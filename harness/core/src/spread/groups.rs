@@ -114,6 +114,8 @@ fn variance_of_influence(psi: &[f64]) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use super::*;
     use crate::Seed;
 
@@ -187,8 +189,8 @@ mod tests {
         let (b, _) = measured(1.0);
         let (a, b) = (sums_by_group(&a, &group), sums_by_group(&b, &group));
         let half: Vec<(f64, f64)> = a.iter().map(|(x, y)| (0.5 * x, *y)).collect();
-        assert!(paired_log_variance(&[a.clone()], &[half]).unwrap() < 1e-30);
-        let apart = paired_log_variance(&[a.clone()], &[b.clone()]).unwrap();
+        assert!(paired_log_variance(from_ref(&a), &[half]).unwrap() < 1e-30);
+        let apart = paired_log_variance(from_ref(&a), from_ref(&b)).unwrap();
         // Var(A − B) = Var(A) + Var(B) − 2 Cov; of the mean over two "seeds", (Var(A) + Var(B) + 2 Cov)/4.
         let mean = mean_log_variance(&[a.clone(), b.clone()]).unwrap();
         let sum = log_variance(&a).unwrap() + log_variance(&b).unwrap();

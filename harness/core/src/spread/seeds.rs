@@ -17,8 +17,8 @@ pub struct LogMean {
 }
 
 impl LogMean {
-    /// Of positive values; `None` where there are none, or where one is not positive and finite (values at the floor are censored, not
-    /// logarithms).
+    /// Of positive values; `None` where there are none, or where one is not positive and finite (values at the floor
+    /// of rounding are [`crate::Censored`]).
     #[must_use]
     pub fn of(values: &[f64]) -> Option<Self> {
         if values.is_empty() || !values.iter().all(|&v| v > 0.0 && v.is_finite()) {
@@ -107,6 +107,24 @@ pub fn seed_interval(
     })
 }
 
+/// The t-interval of the mean of numbers of either sign (skills), `mean ± t_{n−1} s/√n`, at a level such as 0.95, and their
+/// standard deviation. `None` for fewer than two, or a number that is not finite.
+#[must_use]
+pub fn mean_interval(values: &[f64], level: f64) -> Option<(crate::Interval, f64)> {
+    let n = values.len() as f64;
+    if values.len() < 2 || !values.iter().all(|v| v.is_finite()) {
+        return None;
+    }
+    let mean = values.iter().sum::<f64>() / n;
+    let sd = (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0)).sqrt();
+    let reach = student::quantile(0.5 * (1.0 + level), n - 1.0) * sd / n.sqrt();
+    let interval = crate::Interval {
+        lower: mean - reach,
+        upper: mean + reach,
+    };
+    Some((interval, sd))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,5 +181,15 @@ mod tests {
         assert!(i.lower < 2.0 && i.upper > 2.0);
         let point = seed_interval(&[2.0; 3], 0.95, None).unwrap();
         assert!((point.lower - 2.0).abs() < 1e-15 && (point.upper - 2.0).abs() < 1e-15);
+    }
+
+    #[test]
+    fn the_interval_of_a_mean_is_students() {
+        // t_0.975 with 2 degrees of freedom is 4.30265273; s = 1.
+        let (interval, sd) = mean_interval(&[-1.0, 0.0, 1.0], 0.95).unwrap();
+        assert!((sd - 1.0).abs() < 1e-15);
+        assert!((interval.upper - 4.302_652_729_749_46 / 3.0_f64.sqrt()).abs() < 1e-9);
+        assert_eq!(interval.lower, -interval.upper);
+        assert_eq!(mean_interval(&[1.0], 0.95), None);
     }
 }

@@ -5,6 +5,7 @@
 
 use std::mem::MaybeUninit;
 
+use equivbench_instruction_set::{self as instruction_set, InstructionSet};
 use rayon::prelude::*;
 
 use crate::scalar::Scalar;
@@ -139,6 +140,18 @@ unsafe fn gemm_raw<T: Scalar>(a: Matrix<'_, T>, b: Matrix<'_, T>, add: bool, out
             gemm::Parallelism::None,
         );
     }
+}
+
+/// The instruction set of matrix products, here and in Burn; `None` where their library chooses by itself: in a build whose crate
+/// `gemm` is not that of `third_party/gemm`.
+#[must_use]
+pub fn product_set() -> Option<InstructionSet> {
+    if !instruction_set::products() {
+        // Only a product shows whose library it is.
+        let one = Matrix::new(&[1.0_f32], 1);
+        multiply(one, one, false, &mut [0.0]);
+    }
+    instruction_set::products().then(instruction_set::current)
 }
 
 /// `output[i] = bias + a[i] b`, row by row.

@@ -1,8 +1,8 @@
 //! The columns as a person or a script reads them; `docs/columns.md` is generated from here.
 
-use crate::{MEASUREMENT, key_columns};
-use equivbench_core::ColumnInfo;
-use equivbench_protocols::tables;
+use crate::{EXCESS, summary_info};
+use equivbench_core::{ColumnInfo, TableInfo};
+use equivbench_report::{MEASUREMENT, key_columns};
 use std::fmt::Write;
 
 /// Every table's columns as a Markdown page.
@@ -14,11 +14,30 @@ pub fn columns_markdown() -> String {
          ## Key columns of every table\n\n",
     );
     section(&mut page, &all_keys());
-    for table in tables() {
+    for table in merged_tables() {
         let _ = write!(page, "\n## `{}.csv`\n\n{}.\n\n", table.name, table.about);
         section(&mut page, &table.columns);
     }
+    let summary = summary_info();
+    let _ = write!(
+        page,
+        "\n## `{}.csv`\n\n{}. It has no key columns but those that it lists.\n\n",
+        summary.name, summary.about
+    );
+    section(&mut page, &summary.columns);
     page
+}
+
+/// The tables of protocols with the columns that merging adds.
+fn merged_tables() -> Vec<TableInfo> {
+    let mut all = equivbench_protocols::tables();
+    for table in all
+        .iter_mut()
+        .filter(|t| ["curve", "final"].contains(&t.name))
+    {
+        table.columns.extend(EXCESS);
+    }
+    all
 }
 
 fn all_keys() -> Vec<ColumnInfo> {
@@ -46,7 +65,7 @@ fn section(page: &mut String, columns: &[ColumnInfo]) {
 pub fn columns_json() -> serde_json::Value {
     let describe = |c: &ColumnInfo| serde_json::json!({"name": c.name, "unit": c.unit, "about": c.about, "timing": c.timing});
     let keys: Vec<_> = all_keys().iter().map(describe).collect();
-    let tables: Vec<_> = tables()
+    let mut tables: Vec<_> = merged_tables()
         .iter()
         .map(|t| {
             let own = t.columns.iter().map(describe);
@@ -54,5 +73,10 @@ pub fn columns_json() -> serde_json::Value {
             serde_json::json!({"table": t.name, "about": t.about, "columns": columns})
         })
         .collect();
+    let summary = summary_info();
+    let columns: Vec<_> = summary.columns.iter().map(describe).collect();
+    tables.push(
+        serde_json::json!({"table": summary.name, "about": summary.about, "columns": columns}),
+    );
     serde_json::Value::Array(tables)
 }

@@ -1,0 +1,609 @@
+//! Whether two architectures differ: Welch's t over seeds, paired by groups of samples where both were measured on the same ones.
+
+use crate::{
+    LEVEL,
+    groups::{GroupSums, Quantity},
+    places::{Place, gather, is_of_run},
+};
+use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
+use equivbench_core::{
+    Axis, Cell, Censored, Centre, Column, Comparison, CoreError, LogMean, NoVerdict, Sink,
+    all_axes, centre, compare, seeds_needed,
+};
+use equivbench_report::{MergedTable, Row};
+use std::{collections::BTreeSet, path::PathBuf};
+
+/// Factors whose cost in seeds is told.
+const FACTORS: [f64; 2] = [1.5, 2.0];
+/// Power of a comparison that is planned.
+const POWER: f64 = 0.8;
+
+/// One side of a comparison: a results directory and what is chosen of it, `DIR` or `DIR:model=escaip,size=nano`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Selection {
+    /// The results directory.
+    pub folder: PathBuf,
+    /// Columns and the text that they must have.
+    filters: Vec<(String, String)>,
+}
+
+/// Columns that a selection may name.
+const SELECTABLE: [&str; 5] = ["model", "size", "dataset", "train_samples", "settings"];
+
+/// Why there is no comparison.
+#[derive(Debug, thiserror::Error)]
+pub enum CompareError {
+    /// A selection that cannot be read, or that leaves nothing to compare.
+    #[error("{0}")]
+    Selection(String),
+    /// A number that is not finite.
+    #[error(transparent)]
+    Core(#[from] CoreError),
+}
+
+impl Selection {
+    /// Reads `DIR[:COLUMN=VALUE,...]`.
+    ///
+    /// # Errors
+    /// A column that cannot be chosen by.
+    pub fn parse(text: &str) -> Result<Self, CompareError> {
+        let (folder, filters) = match text.split_once(':') {
+            Some((folder, filters)) => (folder, filters),
+            None => (text, ""),
+        };
+        let filter = |part: &str| match part.split_once('=') {
+            Some((column, value)) if SELECTABLE.contains(&column.trim()) => {
+                Ok((column.trim().to_owned(), value.trim().to_owned()))
+            }
+            _ => Err(CompareError::Selection(format!(
+                "{text}: \"{part}\" chooses nothing; write DIR:COLUMN=VALUE,... with {}",
+                SELECTABLE.join(", ")
+            ))),
+        };
+        let parts = filters.split(',').filter(|part| !part.trim().is_empty());
+        Ok(Self {
+            folder: folder.into(),
+            filters: parts.map(filter).collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn takes(&self, row: &Row<'_>) -> bool {
+        let fits = |(column, value): &(String, String)| row.find(column) == Some(value);
+        is_of_run(row) && self.filters.iter().all(fits)
+    }
+}
+
+/// An architecture with its data and settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Who {
+    model: String,
+    size: String,
+    dataset: String,
+    train_samples: u64,
+    settings: String,
+}
+
+impl Who {
+    fn of(row: Row<'_>) -> Self {
+        let Place {
+            model,
+            size,
+            dataset,
+            train_samples,
+            settings,
+            ..
+        } = Place::of(row);
+        Self {
+            model,
+            size,
+            dataset,
+            train_samples,
+            settings,
+        }
+    }
+
+    fn name(&self) -> String {
+        format!("{} {}", self.model, self.size)
+    }
+
+    fn whole_name(&self) -> String {
+        format!(
+            "model={},size={},dataset={},train_samples={},settings={}",
+            self.model, self.size, self.dataset, self.train_samples, self.settings
+        )
+    }
+
+    /// All but the settings: the same architecture in two experiments.
+    fn same_architecture(&self, other: &Self) -> bool {
+        let bare = |who: &Self| Self {
+            settings: String::new(),
+            ..who.clone()
+        };
+        bare(self) == bare(other)
+    }
+}
+
+/// One quantity of two architectures, asked in one way.
+#[derive(Clone, Debug)]
+pub struct Compared {
+    a: Who,
+    b: Who,
+    place: Place,
+    quantity: Quantity,
+    seeds: [usize; 2],
+    centres: [Option<Centre>; 2],
+    verdict: Result<Comparison, NoVerdict>,
+    sampling: &'static str,
+    needed: [Option<usize>; 2],
+}
+
+/// Compares what two selections hold: two architectures, or each architecture of one experiment with the same in another.
+///
+/// # Errors
+/// A selection without rows, or one that leaves open what is to be compared with what.
+pub fn compare_tables(
+    a: (&Selection, &[MergedTable]),
+    b: (&Selection, &[MergedTable]),
+) -> Result<Vec<Compared>, CompareError> {
+    let (rows_a, rows_b) = (chosen(a)?, chosen(b)?);
+    let pairs = pairs(&names(&rows_a), &names(&rows_b))?;
+    let (groups_a, groups_b) = (group_sums(a.1), group_sums(b.1));
+    let mut all = Vec::new();
+    for (one, two) in pairs {
+        let (of_a, of_b) = (seeds_of(&rows_a, &one), seeds_of(&rows_b, &two));
+        for (place, seeds_a) in &of_a {
+            let asked = |p: &Place| {
+                (&p.weights, &p.set, &p.condition) == (&place.weights, &place.set, &place.condition)
+            };
+            let Some((other, seeds_b)) = of_b.iter().find(|(p, _)| asked(p)) else {
+                continue;
+            };
+            for quantity in Quantity::ALL {
+                all.push(one_quantity(
+                    (&one, place, seeds_a, &groups_a),
+                    (&two, other, seeds_b, &groups_b),
+                    quantity,
+                ));
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// The seeds of an architecture at each of its places.
+fn seeds_of<'a>(rows: &[Row<'a>], who: &Who) -> Vec<(Place, Vec<Seed<'a>>)> {
+    let own = rows.iter().filter(|r| Who::of(**r) == *who);
+    gather(own.map(|r| (Place::of(*r), Seed(*r))))
+}
+
+fn group_sums(tables: &[MergedTable]) -> GroupSums<'_> {
+    GroupSums::of(tables.iter().find(|t| t.name == "samples"))
+}
+
+/// The rows of a selection, of the last step.
+fn chosen<'a>(
+    (selection, tables): (&Selection, &'a [MergedTable]),
+) -> Result<Vec<Row<'a>>, CompareError> {
+    let folder = selection.folder.display();
+    let last = tables.iter().find(|t| t.name == "final").ok_or_else(|| {
+        CompareError::Selection(format!(
+            "{folder} holds no final.csv; name a results directory, as `equivbench run` writes it"
+        ))
+    })?;
+    if let Some(column) = ["settings", "set", "weights"]
+        .iter()
+        .find(|c| !last.header.iter().any(|h| h == *c))
+    {
+        return Err(CompareError::Selection(format!(
+            "{folder}/final.csv has no column {column}: it was written by another version"
+        )));
+    }
+    let rows: Vec<Row<'_>> = last.rows().filter(|row| selection.takes(row)).collect();
+    if rows.is_empty() {
+        let known = names(&last.rows().filter(is_of_run).collect::<Vec<_>>());
+        return Err(CompareError::Selection(format!(
+            "nothing in {folder} is chosen; it holds {}",
+            listed(&known)
+        )));
+    }
+    Ok(rows)
+}
+
+fn names(rows: &[Row<'_>]) -> Vec<Who> {
+    let mut all: Vec<Who> = Vec::new();
+    for who in rows.iter().map(|r| Who::of(*r)) {
+        if !all.contains(&who) {
+            all.push(who);
+        }
+    }
+    all
+}
+
+fn listed(all: &[Who]) -> String {
+    let names: Vec<String> = all.iter().map(Who::whole_name).collect();
+    names.join("; ")
+}
+
+/// Who is compared with whom.
+fn pairs(a: &[Who], b: &[Who]) -> Result<Vec<(Who, Who)>, CompareError> {
+    if let ([one], [two]) = (a, b) {
+        if one == two {
+            return Err(CompareError::Selection(format!(
+                "both sides are {}: choose another on one of them, for example DIR:model=NAME",
+                one.whole_name()
+            )));
+        }
+        return Ok(vec![(one.clone(), two.clone())]);
+    }
+    let mut found = Vec::new();
+    for one in a {
+        let same: Vec<&Who> = b.iter().filter(|two| two.same_architecture(one)).collect();
+        match same.as_slice() {
+            [] => {}
+            [two] if *two != one => found.push((one.clone(), (*two).clone())),
+            [_] => {}
+            several => {
+                let several: Vec<Who> = several.iter().map(|w| (*w).clone()).collect();
+                return Err(CompareError::Selection(format!(
+                    "{} is there more than once: {}; choose by settings=...",
+                    one.name(),
+                    listed(&several)
+                )));
+            }
+        }
+    }
+    if found.is_empty() {
+        return Err(CompareError::Selection(format!(
+            "it is open what to compare: one side holds {}; the other {}. Choose one of each, DIR:model=NAME,size=NAME",
+            listed(a),
+            listed(b)
+        )));
+    }
+    Ok(found)
+}
+
+/// What one seed says.
+struct Seed<'a>(Row<'a>);
+
+impl Seed<'_> {
+    fn value(&self, quantity: Quantity) -> Option<Censored> {
+        let floored = quantity == Quantity::Percent;
+        let floor = self.0.find_real("floor_percent");
+        let floor = floor.filter(|_| floored).unwrap_or(0.0);
+        let value = self.0.find_real(quantity.column())?;
+        Some(Censored::of(value, floor))
+    }
+}
+
+type Side<'a> = (&'a Who, &'a Place, &'a [Seed<'a>], &'a GroupSums<'a>);
+
+fn one_quantity(a: Side<'_>, b: Side<'_>, quantity: Quantity) -> Compared {
+    let values = |side: &Side<'_>| -> Vec<Censored> {
+        side.2.iter().filter_map(|s| s.value(quantity)).collect()
+    };
+    let step = |side: &Side<'_>| {
+        side.2
+            .first()
+            .and_then(|s| s.0.count("step"))
+            .unwrap_or_default()
+    };
+    let (values_a, values_b) = (values(&a), values(&b));
+    let sampling =
+        a.3.of_difference((a.1, step(&a)), b.3, (b.1, step(&b)), quantity);
+    let spread = |values: &[Censored]| match centre(values) {
+        Some(Centre::Geometric(LogMean { sd, .. })) => sd,
+        _ => None,
+    };
+    let spreads = spread(&values_a).zip(spread(&values_b));
+    let needed = |factor| {
+        let (a, b) = spreads?;
+        seeds_needed(a, b, factor, POWER, 1.0 - LEVEL)
+    };
+    Compared {
+        a: a.0.clone(),
+        b: b.0.clone(),
+        place: a.1.clone(),
+        quantity,
+        seeds: [values_a.len(), values_b.len()],
+        centres: [centre(&values_a), centre(&values_b)],
+        verdict: compare(&values_a, &values_b, LEVEL, sampling.map(|(s, _)| s)),
+        sampling: match sampling {
+            Some((_, true)) => "paired by group",
+            Some((_, false)) => "separate groups",
+            None => "none: given the measured sets",
+        },
+        needed: FACTORS.map(needed),
+    }
+}
+
+impl Compared {
+    fn ratio(&self) -> String {
+        match &self.verdict {
+            Ok(Comparison::Difference(d)) => format!(
+                "{} [{}, {}]",
+                short(d.log_ratio.exp()),
+                short(d.ratio.lower),
+                short(d.ratio.upper)
+            ),
+            Ok(Comparison::AtLeast(ratio)) => format!("> {}", short(*ratio)),
+            Ok(Comparison::AtMost(ratio)) => format!("< {}", short(*ratio)),
+            Err(_) => String::new(),
+        }
+    }
+
+    fn says(&self) -> String {
+        match &self.verdict {
+            Ok(Comparison::Difference(d)) if d.ratio.lower > 1.0 => "A is larger".into(),
+            Ok(Comparison::Difference(d)) if d.ratio.upper < 1.0 => "B is larger".into(),
+            Ok(Comparison::Difference(_)) => "not told apart".into(),
+            Ok(Comparison::AtLeast(_)) => "B is at the floor".into(),
+            Ok(Comparison::AtMost(_)) => "A is at the floor".into(),
+            Err(why) => why.to_string(),
+        }
+    }
+
+    fn columns() -> Vec<Column<Self>> {
+        let mut columns = vec![
+            Column::new("model_a", "", "", |c: &Self| c.a.model.clone()),
+            Column::new("size_a", "", "", |c: &Self| c.a.size.clone()),
+            Column::new("settings_a", "", "", |c: &Self| c.a.settings.clone()),
+            Column::new("model_b", "", "", |c: &Self| c.b.model.clone()),
+            Column::new("size_b", "", "", |c: &Self| c.b.size.clone()),
+            Column::new("settings_b", "", "", |c: &Self| c.b.settings.clone()),
+            Column::new("dataset_a", "", "", |c: &Self| c.a.dataset.clone()),
+            Column::new("dataset_b", "", "", |c: &Self| c.b.dataset.clone()),
+            Column::new("weights", "", "", |c: &Self| c.place.weights.clone()),
+            Column::new("set", "", "", |c: &Self| c.place.set.clone()),
+        ];
+        let axis = |axis: &'static Axis| {
+            Column::new(axis.name, "", "", |c: &Self| {
+                Cell::parse(c.place.axis(axis))
+            })
+        };
+        columns.extend(all_axes().into_iter().map(axis));
+        columns.extend(Self::figures());
+        columns
+    }
+
+    fn figures() -> Vec<Column<Self>> {
+        let difference = |read: fn(&equivbench_core::LogDifference) -> f64| {
+            move |c: &Self| match &c.verdict {
+                Ok(Comparison::Difference(d)) => Some(read(d)),
+                _ => None,
+            }
+        };
+        let bound = |c: &Self| match c.verdict {
+            Ok(Comparison::AtLeast(ratio)) => [Some(ratio), None],
+            Ok(Comparison::AtMost(ratio)) => [None, Some(ratio)],
+            _ => [None, None],
+        };
+        vec![
+            Column::new("quantity", "", "", |c: &Self| c.quantity.column()),
+            Column::new("seeds_a", "", "", |c: &Self| c.seeds[0] as u64),
+            Column::new("seeds_b", "", "", |c: &Self| c.seeds[1] as u64),
+            Column::new("centre_a", "", "", |c: &Self| number(c.centres[0])),
+            Column::new("centre_b", "", "", |c: &Self| number(c.centres[1])),
+            Column::new("ratio", "", "", difference(|d| d.log_ratio.exp())),
+            Column::new("ratio_lower", "", "", difference(|d| d.ratio.lower)),
+            Column::new("ratio_upper", "", "", difference(|d| d.ratio.upper)),
+            Column::new("ratio_at_least", "", "", move |c: &Self| bound(c)[0]),
+            Column::new("ratio_at_most", "", "", move |c: &Self| bound(c)[1]),
+            Column::new("p_value", "", "", difference(|d| d.p_value)),
+            Column::new("degrees_of_freedom", "", "", difference(|d| d.df)),
+            Column::new("sampling", "", "", |c: &Self| c.sampling),
+            Column::new("verdict", "", "", Self::says),
+            Column::new("seeds_for_1.5", "", "", |c: &Self| {
+                c.needed[0].map(|n| n as u64)
+            }),
+            Column::new("seeds_for_2", "", "", |c: &Self| {
+                c.needed[1].map(|n| n as u64)
+            }),
+        ]
+    }
+}
+
+fn number(of: Option<Centre>) -> Option<f64> {
+    match of? {
+        Centre::Geometric(logs) => Some(logs.geometric_mean()),
+        Centre::Median(median) => Some(median.most()),
+    }
+}
+
+fn shown(of: Option<Centre>) -> String {
+    match of {
+        Some(Centre::Median(Censored::Below(floor))) => format!("< {}", short(floor)),
+        other => number(other).map(short).unwrap_or_default(),
+    }
+}
+
+pub(crate) fn short(x: f64) -> String {
+    if x == 0.0 {
+        return "0".into();
+    }
+    let digits = (2 - x.abs().log10().floor() as i32).clamp(0, 6) as usize;
+    if x.abs() < 1e-4 || x.abs() >= 1e6 {
+        format!("{x:.2e}")
+    } else {
+        format!("{x:.digits$}")
+    }
+}
+
+/// The comparisons as CSV, every set of samples and every quantity.
+///
+/// # Errors
+/// A number that is not finite.
+pub fn comparison_csv(all: &[Compared]) -> Result<Vec<u8>, CompareError> {
+    #[derive(Default)]
+    struct Kept(Vec<Vec<String>>);
+    impl Sink for Kept {
+        fn row(&mut self, _: &'static str, cells: Vec<Cell>) -> Result<(), CoreError> {
+            self.0.push(cells.iter().map(Cell::text).collect());
+            Ok(())
+        }
+    }
+    let table = equivbench_core::Table {
+        name: "comparison",
+        about: "",
+        columns: Compared::columns(),
+    };
+    let mut kept = Kept::default();
+    all.iter().try_for_each(|c| table.write(&mut kept, c))?;
+    let header: Vec<&str> = table.columns.iter().map(|c| c.info.name).collect();
+    let merged = MergedTable::of("comparison", &header, kept.0);
+    merged
+        .to_csv()
+        .map_err(|e| CompareError::Selection(e.to_string()))
+}
+
+/// The comparisons as a person reads them: raw and averaged weights, on the split for reporting where both have it.
+#[must_use]
+pub fn comparison_text(all: &[Compared]) -> String {
+    let has_test = all.iter().any(|c| c.place.set == "test");
+    let set = if has_test { "test" } else { "measured" };
+    let mut text = String::new();
+    let mut told: BTreeSet<String> = BTreeSet::new();
+    let mut table = Table::new();
+    table.load_style(UTF8_HORIZONTAL_ONLY).set_header([
+        "A",
+        "B",
+        "weights",
+        "condition",
+        "quantity",
+        "seeds",
+        "A",
+        "B",
+        "A / B [95%]",
+        "p",
+        "verdict",
+        "seeds for 1.5, 2",
+    ]);
+    for c in all.iter().filter(|c| c.place.set == set) {
+        let axes = c.place.condition.iter().filter(|text| !text.is_empty());
+        let needed = c
+            .needed
+            .map(|n| n.map_or("?".to_owned(), |n| n.to_string()));
+        let p = match &c.verdict {
+            Ok(Comparison::Difference(d)) => short(d.p_value),
+            _ => String::new(),
+        };
+        table.add_row([
+            c.a.name(),
+            c.b.name(),
+            c.place.weights.clone(),
+            axes.cloned().collect::<Vec<_>>().join(" "),
+            c.quantity.column().to_owned(),
+            format!("{}, {}", c.seeds[0], c.seeds[1]),
+            shown(c.centres[0]),
+            shown(c.centres[1]),
+            c.ratio(),
+            p,
+            c.says(),
+            needed.join(", "),
+        ]);
+        told.insert(format!(
+            "{}: groups of samples: {}",
+            c.quantity.column(),
+            c.sampling
+        ));
+        if c.a.dataset != c.b.dataset {
+            told.insert(format!(
+                "A is measured on {}, B on {}: losses are not comparable",
+                c.a.dataset, c.b.dataset
+            ));
+        }
+    }
+    text.push_str(&format!(
+        "Samples: {set}. Geometric means over seeds; ratios by Welch's t over seeds, with what the choice of samples adds.\n{table}\n"
+    ));
+    told.iter()
+        .for_each(|line| text.push_str(&format!("{line}\n")));
+    text.push_str(&format!(
+        "Seeds for a factor: a side, for a power of {POWER} at the spread that was seen.\n"
+    ));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tables(percents: &[(&str, &[f64])]) -> Vec<MergedTable> {
+        let header = [
+            "run",
+            "model",
+            "size",
+            "dataset",
+            "train_samples",
+            "settings",
+            "measurement",
+            "weights",
+            "set",
+            "step",
+            "equiv_percent",
+            "loss_total",
+            "loss_twirled",
+            "relative_equiv_percent",
+        ];
+        let mut rows = Vec::new();
+        for (model, values) in percents {
+            for (seed, value) in values.iter().enumerate() {
+                let (run, value) = (format!("{model}{seed}"), value.to_string());
+                rows.push(
+                    [
+                        &run, *model, "nano", "d", "10", *model, "", "raw", "test", "100", &value,
+                        "2", "1", "3",
+                    ]
+                    .map(str::to_owned)
+                    .to_vec(),
+                );
+            }
+        }
+        vec![MergedTable::of("final", &header, rows)]
+    }
+
+    fn percent(all: &[Compared]) -> &Compared {
+        all.iter()
+            .find(|c| c.quantity == Quantity::Percent)
+            .unwrap()
+    }
+
+    fn compared(tables: &[MergedTable], a: &str, b: &str) -> Result<Vec<Compared>, CompareError> {
+        let (a, b) = (Selection::parse(a)?, Selection::parse(b)?);
+        compare_tables((&a, tables), (&b, tables))
+    }
+
+    #[test]
+    fn two_models_of_one_experiment_are_told_apart_or_not() {
+        let own = tables(&[
+            ("far", &[2.0, 2.2, 1.8]),
+            ("near", &[0.9, 1.1, 1.0]),
+            ("two", &[1.0, 1.0]),
+            ("exact", &[0.0, -1e-13, 0.0]),
+        ]);
+        let all = compared(&own, "r:model=far", "r:model=near").unwrap();
+        let found = percent(&all);
+        assert_eq!(found.says(), "A is larger");
+        assert!(comparison_text(&all).contains("A is larger"));
+        let csv = String::from_utf8(comparison_csv(&all).unwrap()).unwrap();
+        assert_eq!(csv.lines().count(), 1 + 4);
+        let few = compared(&own, "r:model=far", "r:model=two").unwrap();
+        assert!(percent(&few).says().contains("fewer than 3 seeds"));
+        let exact = compared(&own, "r:model=far", "r:model=exact").unwrap();
+        assert_eq!(percent(&exact).says(), "B is at the floor");
+        assert!(percent(&exact).ratio().starts_with("> "));
+    }
+
+    #[test]
+    fn what_is_not_clear_is_asked_for() {
+        let own = tables(&[("a", &[1.0; 3]), ("b", &[1.0; 3])]);
+        for (a, b, said) in [
+            ("r", "r", "it is open what to compare"),
+            ("r:model=a", "r:model=a", "both sides are model=a"),
+            ("r:model=c", "r", "nothing in r is chosen"),
+            ("r:speed=1", "r", "\"speed=1\" chooses nothing"),
+        ] {
+            let error = compared(&own, a, b).unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! The sums of each group of samples, from `samples.csv`: what the choice of the measured groups adds to a spread over seeds.
+
+use crate::places::Place;
+use equivbench_core::{Sampling, mean_log_variance, paired_log_variance, sums_by_group};
+use equivbench_report::{MergedTable, Row};
+use std::collections::{BTreeMap, HashMap};
+
+/// A ratio of sums over samples that has a logarithm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Quantity {
+    Percent,
+    Relative,
+    Loss,
+    Twirled,
+}
+
+impl Quantity {
+    pub(crate) const ALL: [Self; 4] = [Self::Percent, Self::Relative, Self::Loss, Self::Twirled];
+
+    /// The column that holds it.
+    pub(crate) const fn column(self) -> &'static str {
+        match self {
+            Self::Percent => "equiv_percent",
+            Self::Relative => "relative_equiv_percent",
+            Self::Loss => "loss_total",
+            Self::Twirled => "loss_twirled",
+        }
+    }
+
+    /// The column with the standard error of its logarithm, where there is one.
+    pub(crate) const fn log_se_column(self) -> Option<&'static str> {
+        match self {
+            Self::Percent => Some("equiv_percent_log_se"),
+            Self::Loss => Some("loss_total_log_se"),
+            Self::Relative | Self::Twirled => None,
+        }
+    }
+
+    fn pair(self, row: Row<'_>) -> Option<(f64, f64)> {
+        let of = |column: &str| row.real(column);
+        let total = of("sum_total")?;
+        Some(match self {
+            Self::Percent => (of("sum_equiv")?, total),
+            Self::Relative => {
+                let spread = of("sum_spread")?;
+                (spread, of("sum_twirled_power")? + spread)
+            }
+            Self::Loss => (total, of("components")?),
+            Self::Twirled => (total - of("sum_equiv")?, of("components")?),
+        })
+    }
+}
+
+/// Samples of one run at one place and step.
+#[derive(Default)]
+struct Terms<'a> {
+    rows: Vec<Row<'a>>,
+}
+
+/// Every sample of every run, by place, step and run.
+pub(crate) struct GroupSums<'a>(HashMap<(Place, u64), BTreeMap<&'a str, Terms<'a>>>);
+
+impl<'a> GroupSums<'a> {
+    /// Reads the rows of `samples.csv`; nothing where that was not written.
+    pub(crate) fn of(samples: Option<&'a MergedTable>) -> Self {
+        let mut all: HashMap<(Place, u64), BTreeMap<&str, Terms<'_>>> = HashMap::new();
+        let rows = samples.into_iter().flat_map(MergedTable::rows);
+        for row in rows.filter(crate::places::is_of_run) {
+            let step = row.count("step").unwrap_or_default();
+            let runs = all.entry((Place::of(row), step)).or_default();
+            runs.entry(row.text("run")).or_default().rows.push(row);
+        }
+        Self(all)
+    }
+
+    /// For each run the names of its groups and the sums of each, in one order. `None` unless all runs have the same groups.
+    fn sums(&self, place: &Place, step: u64, quantity: Quantity) -> Option<Common> {
+        let runs = self.0.get(&(place.clone(), step))?;
+        let mut common: Option<Vec<String>> = None;
+        let mut sums = Vec::new();
+        for terms in runs.values() {
+            let mut names: Vec<String> = terms
+                .rows
+                .iter()
+                .map(|r| r.text("group").to_owned())
+                .collect();
+            let pairs = terms.rows.iter().map(|r| quantity.pair(*r));
+            let pairs: Vec<(f64, f64)> = pairs.collect::<Option<_>>()?;
+            let mut sorted = names.clone();
+            sorted.sort_unstable();
+            sorted.dedup();
+            let index = |name: &String| sorted.binary_search(name).unwrap_or_default() as u64;
+            let groups: Vec<u64> = names.drain(..).map(|n| index(&n)).collect();
+            if common.as_ref().is_some_and(|known| *known != sorted) {
+                return None;
+            }
+            sums.push(sums_by_group(&pairs, &groups));
+            common = Some(sorted);
+        }
+        Some(Common {
+            names: common?,
+            sums,
+        })
+    }
+
+    /// What the groups add to the variance of the mean logarithm over the seeds of a place.
+    pub(crate) fn sampling(
+        &self,
+        place: &Place,
+        step: u64,
+        quantity: Quantity,
+    ) -> Option<Sampling> {
+        let common = self.sums(place, step, quantity)?;
+        Some(Sampling {
+            variance_of_log: mean_log_variance(&common.sums)?,
+            groups: common.names.len(),
+        })
+    }
+
+    /// What the groups add to the variance of the difference of two places: paired where both were measured on the same groups.
+    pub(crate) fn of_difference(
+        &self,
+        a: (&Place, u64),
+        other: &Self,
+        b: (&Place, u64),
+        quantity: Quantity,
+    ) -> Option<(Sampling, bool)> {
+        let (one, two) = (
+            self.sums(a.0, a.1, quantity)?,
+            other.sums(b.0, b.1, quantity)?,
+        );
+        let groups = one.names.len().min(two.names.len());
+        let (variance_of_log, paired) = if one.names == two.names {
+            (paired_log_variance(&one.sums, &two.sums)?, true)
+        } else {
+            let (a, b) = (mean_log_variance(&one.sums)?, mean_log_variance(&two.sums)?);
+            (a + b, false)
+        };
+        let sampling = Sampling {
+            variance_of_log,
+            groups,
+        };
+        Some((sampling, paired))
+    }
+}
+
+struct Common {
+    names: Vec<String>,
+    sums: Vec<Vec<(f64, f64)>>,
+}

@@ -1,0 +1,99 @@
+//! What a reader must know before the numbers: one line each.
+
+use crate::places::{Place, gather, is_of_run};
+use equivbench_report::MergedTable;
+
+/// Groups below which intervals over groups are short by some.
+const FEW_GROUPS: u64 = 64;
+
+/// Lines about seeds and groups, from the merged tables.
+#[must_use]
+pub fn notes(tables: &[MergedTable]) -> Vec<String> {
+    let Some(last) = tables.iter().find(|t| t.name == "final") else {
+        return Vec::new();
+    };
+    let who = |place: &Place| {
+        let Place { model, size, .. } = place;
+        format!("{model} {size}")
+    };
+    let rows = || last.rows().filter(is_of_run);
+    let of_models = gather(rows().map(|row| {
+        let place = Place::of(row);
+        (
+            (who(&place), place.train_samples, place.settings),
+            row.text("run"),
+        )
+    }));
+    let mut notes = Vec::new();
+    let alone =
+        |(_, runs): &&((String, u64, String), Vec<&str>)| runs.iter().all(|run| *run == runs[0]);
+    let mut single: Vec<&str> = of_models
+        .iter()
+        .filter(alone)
+        .map(|((who, ..), _)| who.as_str())
+        .collect();
+    single.dedup();
+    if !single.is_empty() {
+        notes.push(format!(
+            "one seed: the spread of training is not known ({}); add --seeds 3",
+            single.join(", ")
+        ));
+    }
+    let measured = rows().filter(|row| row.find("set") == Some("measured"));
+    let groups = gather(measured.filter_map(|row| {
+        let place = Place::of(row);
+        row.count("groups")
+            .map(|groups| ((who(&place), place.dataset), groups))
+    }));
+    let few: Vec<String> = groups
+        .iter()
+        .filter_map(|((who, dataset), groups)| {
+            let fewest = groups.iter().min().filter(|&&n| n < FEW_GROUPS)?;
+            Some(format!("{who} {fewest} of {dataset}"))
+        })
+        .collect();
+    if !few.is_empty() {
+        notes.push(format!(
+            "fewer than {FEW_GROUPS} groups of measured samples: {}; sampling intervals are short by some (docs/intervals.md)",
+            few.join(", ")
+        ));
+    }
+    notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_seed_and_few_groups_are_named() {
+        let header = [
+            "run",
+            "model",
+            "size",
+            "dataset",
+            "train_samples",
+            "settings",
+            "measurement",
+            "set",
+            "groups",
+        ];
+        let rows = [
+            ["a", "escaip", "nano", "d", "10", "s", "", "measured", "24"],
+            ["a", "escaip", "nano", "d", "10", "s", "", "test", "24"],
+            ["b", "painn", "small", "d", "10", "t", "", "measured", "64"],
+            ["c", "painn", "small", "d", "10", "t", "", "measured", "64"],
+        ];
+        let rows = rows.map(|r| r.map(str::to_owned).to_vec()).to_vec();
+        let notes = notes(&[MergedTable::of("final", &header, rows)]);
+        assert_eq!(notes.len(), 2);
+        assert!(
+            notes[0].contains("one seed") && notes[0].contains("(escaip nano)"),
+            "{notes:?}"
+        );
+        assert!(
+            notes[1].contains("escaip nano 24 of d") && !notes[1].contains("painn"),
+            "{notes:?}"
+        );
+    }
+}
