@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 const RUN_EXAMPLES: &str = "\
 Examples:
+  equivbench run --plugins escaip,./libequivbench_mine.so --fair    compare: all models trained alike, three seeds each
   equivbench run --plugins escaip
   equivbench run --plugins escaip,./libequivbench_mine.so --suite quick --out results/mine
-  equivbench run --plugins escaip --set train.lr=1e-3 --set run.seed=[0,1,2] --jobs 3
+  equivbench run --plugins escaip --set train.lr=[1e-3,3e-3] --seeds 5 --jobs 2
   equivbench run --plugins escaip --set dataset.options.path=SPICE-2.0.1.hdf5 --suite paper-escaip --device cuda:0
   equivbench run --plugins escaip --resume        continue what was interrupted
 
@@ -112,6 +113,13 @@ pub(crate) struct RunArgs {
     /// Override a key of the suite; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
+    /// Seeds 0 to N - 1 for every run, instead of the suite's
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) seeds: Option<u32>,
+    /// The same batch size, steps, schedule and moving average for every model, as the table [fair] of the suite has them; learning rates stay
+    /// their own
+    #[arg(long)]
+    pub(crate) fair: bool,
     /// Protocols, separated by commas, or all [default: the suite's]
     #[arg(long, value_delimiter = ',')]
     pub(crate) protocols: Vec<String>,

@@ -2,6 +2,7 @@
 
 use crate::{args::RunArgs, exit, listing, progress::Display, signals::Signals};
 use equivbench_analysis::{dip_summary, final_summary, notes};
+use equivbench_report::unfair;
 use equivbench_runner::{
     RunnerError,
     experiment::Experiment,
@@ -25,7 +26,10 @@ pub(crate) const COMMIT: &str = match option_env!("EQUIVBENCH_COMMIT") {
 
 /// `equivbench run`.
 pub(crate) fn run(args: &RunArgs, quiet: bool, signals: &Signals) -> anyhow::Result<ExitCode> {
-    let suite = Suite::load(&args.suite)?;
+    let mut suite = Suite::load(&args.suite)?;
+    if args.fair {
+        suite = suite.fair()?;
+    }
     let specs = specs(args, &suite)?;
     let out = args
         .out
@@ -45,6 +49,7 @@ pub(crate) fn run(args: &RunArgs, quiet: bool, signals: &Signals) -> anyhow::Res
     doubtful_data(&experiment)
         .iter()
         .for_each(|doubt| tracing::warn!("{doubt}"));
+    warn_of_unfairness(&experiment, args.fair);
     let tables = experiment.merge(COMMIT)?;
     if !quiet {
         if let Some(summary) = tables.iter().find(|table| table.name == "summary") {
@@ -78,12 +83,26 @@ fn doubtful_data(experiment: &Experiment) -> BTreeSet<String> {
     .collect()
 }
 
+/// Models that are compared although they were not trained alike, each difference once.
+fn warn_of_unfairness(experiment: &Experiment, asked_to_be_fair: bool) {
+    let runs = experiment.run_dirs();
+    let manifests: Vec<_> = runs.iter().filter_map(RunDir::manifest).collect();
+    let differences = unfair(&manifests);
+    for difference in &differences {
+        tracing::warn!("not a fair comparison: {difference}");
+    }
+    if !differences.is_empty() && !asked_to_be_fair {
+        tracing::warn!("--fair trains all models alike");
+    }
+}
+
 fn specs(args: &RunArgs, suite: &Suite) -> anyhow::Result<Vec<RunSpec>> {
     let mut overrides = args
         .set
         .iter()
         .map(|s| parse_override(s))
         .collect::<Result<Vec<_>, _>>()?;
+    overrides.extend(seeds(args, &overrides)?);
     overrides.extend(
         args.device
             .iter()
@@ -109,6 +128,24 @@ fn specs(args: &RunArgs, suite: &Suite) -> anyhow::Result<Vec<RunSpec>> {
         overrides,
         protocols: args.protocols.clone(),
     })?)
+}
+
+/// `--seeds` as for `--set`.
+fn seeds(
+    args: &RunArgs,
+    overrides: &[(String, toml::Value)],
+) -> Result<Option<(String, toml::Value)>, RunnerError> {
+    const KEY: &str = "run.seed";
+    let Some(seeds) = args.seeds else {
+        return Ok(None);
+    };
+    if overrides.iter().any(|(key, _)| key == KEY) {
+        return Err(RunnerError::Config(format!(
+            "--seeds {seeds} and --set {KEY} say the same thing twice; leave out one of them"
+        )));
+    }
+    let list = (0..i64::from(seeds)).map(toml::Value::from).collect();
+    Ok(Some((KEY.into(), toml::Value::Array(list))))
 }
 
 /// One run for each GPU, else one.

@@ -17,6 +17,8 @@ pub struct RunKeys {
     pub dataset: String,
     /// Training samples used.
     pub train_samples: u64,
+    /// Hash of everything but the seed: what the runs of an experiment that differ in nothing else have in common.
+    pub settings: String,
     /// Seed.
     pub seed: u64,
 }
@@ -27,7 +29,7 @@ static KEY_COLUMNS: LazyLock<Vec<Column<RunKeys>>> = LazyLock::new(|| {
         Column::new(
             "run",
             "",
-            "run id: a hash of everything that can change a number",
+            "run id: a hash of everything that can change a number, the program, its plugins and the data among it",
             |k: &RunKeys| k.run.clone(),
         ),
         Column::new(
@@ -50,6 +52,12 @@ static KEY_COLUMNS: LazyLock<Vec<Column<RunKeys>>> = LazyLock::new(|| {
             "samples",
             "training samples used",
             |k: &RunKeys| k.train_samples,
+        ),
+        Column::new(
+            "settings",
+            "",
+            "equal for runs that differ in their seed only: 8 digits of a hash of everything else that can change a number (program, plugins, data, settings)",
+            |k: &RunKeys| k.settings.clone(),
         ),
         Column::new("seed", "", "seed of the run", |k: &RunKeys| k.seed),
     ]

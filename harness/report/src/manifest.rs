@@ -18,6 +18,8 @@ pub struct Manifest {
     pub suite: String,
     /// Processor and operating system.
     pub machine: String,
+    /// Settings in which models differ that a reader may take for equal, one line each: see [`unfair`](crate::unfair).
+    pub comparison: Vec<String>,
     /// Plugins that were used.
     pub plugins: Vec<PluginFacts>,
     /// Runs, in the order of the tables.
@@ -59,6 +61,8 @@ pub struct DataFacts {
     pub name: String,
     /// File or origin.
     pub source: String,
+    /// Files and folders that the options name, each with a fingerprint: names, sizes and the ends of files.
+    pub files: BTreeMap<String, String>,
     /// Licence.
     pub licence: String,
     /// How the labels were computed.
@@ -92,8 +96,16 @@ pub struct RunManifest {
     pub status: String,
     /// Why it failed.
     pub reason: String,
+    /// SHA-256 of the program.
+    pub program_sha256: String,
     /// Device.
     pub device: String,
+    /// Instruction set of the model's loops on the processor; empty where the plugin does not say.
+    pub kernels: String,
+    /// Instruction set of its matrix products, where the plugin chooses it.
+    pub matrix_products: String,
+    /// Features of the processor that numbers or speed may depend on.
+    pub processor_flags: Vec<String>,
     /// Threads the model was given; 0 for all.
     pub threads: u64,
     /// Trained parameters.
@@ -108,6 +120,8 @@ pub struct RunManifest {
     pub config: String,
     /// Optimiser steps.
     pub total_steps: u64,
+    /// What skill is measured against.
+    pub baseline: String,
     /// Data.
     pub data: DataFacts,
     /// Measurements of kept checkpoints, in the order of the tables.
@@ -126,4 +140,6 @@ pub struct MeasurementFacts {
     pub protocols: Vec<String>,
     /// What was set otherwise than in the run, each as for `--set`.
     pub set: Vec<String>,
+    /// SHA-256 of the program, where it is another build than that of the run.
+    pub program_sha256: String,
 }

@@ -230,7 +230,7 @@ mod tests {
         let text = std::fs::read_to_string(folder.path().join("t.csv")).unwrap();
         assert_eq!(
             text,
-            "run,model,size,dataset,train_samples,seed,x\nr,,,\"a, b\",0,0,0.5\nr,,,\"a, b\",0,0,7\n"
+            "run,model,size,dataset,train_samples,settings,seed,x\nr,,,\"a, b\",0,,0,0.5\nr,,,\"a, b\",0,,0,7\n"
         );
         assert_eq!(writer.extent(), Extent::of(text.as_bytes()));
     }

@@ -1,6 +1,6 @@
 //! The configuration of one run: every key, its default and its meaning, in one place.
 
-use equivbench_core::all_axes;
+use equivbench_core::{Task, all_axes};
 use equivbench_protocols::{PROTOCOLS, ProtocolInfo};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
@@ -186,6 +186,16 @@ impl MeasureConfig {
         for axis in all_axes() {
             let own = self.axes.entry(axis.setting);
             own.or_insert_with(|| Value::Array(Vec::new()));
+        }
+    }
+
+    /// Leaves out what is asked on axes that a task does not have: it cannot change a number.
+    pub(crate) fn keep_axes_of(&mut self, task: &dyn Task) {
+        for axis in all_axes() {
+            if task.axes().iter().all(|own| own.name != axis.name) {
+                let none = Value::Array(Vec::new());
+                self.axes.insert(axis.setting.into(), none);
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use equivbench_analysis::{add_excess, summarise};
 use equivbench_protocols::{PROTOCOL_VERSION, PROTOCOLS};
 use equivbench_report::{
     Manifest, MeasurementFacts, MergedTable, PluginFacts, RunManifest, TableSource, merge_tables,
-    write_atomically,
+    unfair, write_atomically,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -167,6 +167,7 @@ impl Experiment {
             .iter()
             .map(|(dir, spec)| run_manifest(dir, spec))
             .collect::<Result<_, _>>()?;
+        manifest.comparison = unfair(&manifest.runs);
         let text = toml::to_string(&manifest).map_err(|e| RunnerError::Run(e.to_string()))?;
         write_atomically(&self.out.join(MANIFEST), text.as_bytes())?;
         Ok(merged)
@@ -241,6 +242,10 @@ fn measurements(dir: &RunDir, trained: &RunSpec) -> Result<Vec<MeasurementFacts>
             measurement: dir.name(),
             step: status.step,
             set: set_otherwise(trained, &measured),
+            program_sha256: match measured.program_sha256 == trained.program_sha256 {
+                true => String::new(),
+                false => measured.program_sha256,
+            },
             protocols: measured.protocols,
         })
     };
@@ -286,7 +291,7 @@ fn check_folder(out: &Path, marker: &Marker, resume: bool) -> Result<bool, Runne
             ));
         }
         return conflict(
-            "it holds another experiment (other plugins, plugin builds, data, settings, protocols or suite); use another --out, or repeat the command that began it".into(),
+            "it holds another experiment (another build of the program, other plugins, plugin builds, data, settings, protocols or suite); use another --out, or repeat the command that began it".into(),
         );
     }
     if resume && !out.exists() {

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod config;
 mod error;
 pub mod experiment;
+mod identity;
 pub mod keeper;
 mod measuring;
 mod opening;

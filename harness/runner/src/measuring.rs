@@ -4,6 +4,7 @@
 use crate::{
     RunnerError,
     checkpoint::{self, Checkpoint},
+    identity::program_sha256,
     opening::{Opened, failed, manifest, open},
     request::{MeasureRequest, Trained},
     run_dir::{RunDir, RunSpec, State, Status},
@@ -13,7 +14,7 @@ use crate::{
 use equivbench_core::{Model, Weights};
 use equivbench_host::{Library, LoadedModel, sha256_of};
 use equivbench_protocols::{Session, SessionError, SessionState, Source, measure_once};
-use equivbench_report::{PluginFacts, header};
+use equivbench_report::{PluginFacts, RunManifest, header};
 use sha2::{Digest, Sha256};
 use std::{collections::BTreeSet, path::Path, sync::atomic::AtomicBool};
 
@@ -84,7 +85,11 @@ fn measured_spec(
         model: &model.descriptor,
         dataset: &dataset.descriptor,
     };
-    trained.measured(request)
+    // Rows that another build adds to a run are told apart by the name of their measurement, and in the manifest.
+    Ok(RunSpec {
+        program_sha256: program_sha256()?.into(),
+        ..trained.measured(request)?
+    })
 }
 
 /// A plugin that the run was trained with.
@@ -121,6 +126,7 @@ fn hash(spec: &RunSpec) -> String {
         "protocols": [serde_json::json!(spec.protocols), serde_json::json!(spec.config.protocols)],
         "precision": spec.config.run.precision,
         "device": spec.config.run.device,
+        "program": spec.program_sha256,
     });
     let digest = Sha256::digest(pinned.to_string().as_bytes());
     digest.iter().take(5).map(|b| format!("{b:02x}")).collect()
@@ -146,7 +152,8 @@ fn measure(
     let saved = accept(saved, trained, &dataset.descriptor().content_hash)?;
     Model::load(&mut opened.model, &saved.model).map_err(failed)?;
     let mut double = in_double(trained, spec, &mut opened)?;
-    out.set_manifest(&manifest(spec, &opened, &dataset))?;
+    let listed = manifest(spec, &opened, &dataset);
+    out.set_manifest(&listed)?;
     let keys = opened.keys(trained, &dataset);
     let tables = RunTables::open(out.path(), &spec.protocols, keys, &Extents::new())?;
     let data_hash = dataset.descriptor().content_hash.clone();
@@ -168,6 +175,10 @@ fn measure(
         protocols,
     )
     .map_err(failed)?;
+    out.set_manifest(&RunManifest {
+        baseline: session.baseline(),
+        ..listed
+    })?;
     session
         .restore(state_for(
             &spec.protocols,

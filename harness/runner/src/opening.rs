@@ -3,6 +3,7 @@
 use crate::{
     RunnerError,
     config::MeasureConfig,
+    identity::check_data,
     plan::configure,
     run_dir::{RunSpec, State},
 };
@@ -91,6 +92,7 @@ impl Opened {
             size: spec.config.model.size.clone(),
             dataset: dataset.descriptor().name.clone(),
             train_samples: self.session.training.samples.len() as u64,
+            settings: spec.settings.clone(),
             seed: spec.config.run.seed,
         }
     }
@@ -105,6 +107,7 @@ pub(crate) fn failed(error: impl std::fmt::Display) -> RunnerError {
 /// # Errors
 /// A plugin that changed, is not there or refuses; a setting that cannot be.
 pub(crate) fn open(spec: &RunSpec) -> Result<(LoadedDataset, Opened), RunnerError> {
+    check_data(spec)?;
     let config = &spec.config;
     let threads = match config.run.threads {
         0 => std::env::var(THREADS_VARIABLE)
@@ -155,7 +158,6 @@ pub(crate) fn open(spec: &RunSpec) -> Result<(LoadedDataset, Opened), RunnerErro
     let model = library.open_model(&request)?;
     let session = session_config(
         spec,
-        seed,
         train_samples,
         request.total_steps,
         recipe.batch_size as usize,
@@ -245,7 +247,6 @@ fn open_library(path: &Path, sha256: &str) -> Result<Library, RunnerError> {
 
 fn session_config(
     spec: &RunSpec,
-    seed: Seed,
     train_samples: Vec<u64>,
     total_steps: u64,
     batch_size: usize,
@@ -282,7 +283,7 @@ fn session_config(
         .iter()
         .map(|kept| kept.of(total_steps));
     Ok(SessionConfig {
-        seed,
+        seed: Seed::new(training.seed),
         training: Training {
             total_steps,
             batch_size,
@@ -390,7 +391,7 @@ fn about(spec: &RunSpec, session: &SessionConfig, model: &LoadedModel, threads: 
     }
 }
 
-/// What a table cannot say of the run.
+/// What a table cannot say of the run. The session, once there is one, adds what skill is measured against.
 pub(crate) fn manifest(spec: &RunSpec, opened: &Opened, dataset: &LoadedDataset) -> RunManifest {
     let data = dataset.descriptor();
     let instance = opened.model.instance();
@@ -398,7 +399,11 @@ pub(crate) fn manifest(spec: &RunSpec, opened: &Opened, dataset: &LoadedDataset)
         run: spec.id.clone(),
         status: State::Running.name().into(),
         reason: String::new(),
+        program_sha256: spec.program_sha256.clone(),
         device: instance.device.clone(),
+        kernels: instance.kernels.clone(),
+        matrix_products: instance.matrix_products.clone(),
+        processor_flags: instance.processor_flags.clone(),
         threads: opened.threads,
         parameters: opened.about.parameters,
         recipe: json(&instance.recipe),
@@ -406,10 +411,12 @@ pub(crate) fn manifest(spec: &RunSpec, opened: &Opened, dataset: &LoadedDataset)
         task: json(&serde_json::json!({ opened.task.name(): opened.task.settings() })),
         config: json(&spec.config),
         total_steps: opened.session.training.total_steps,
+        baseline: String::new(),
         measurements: Vec::new(),
         data: DataFacts {
             name: data.name.clone(),
             source: data.source.clone(),
+            files: spec.data_files.clone(),
             licence: data.licence.clone(),
             level_of_theory: data.level_of_theory.clone(),
             content_hash: data.content_hash.clone(),

@@ -1,14 +1,14 @@
 //! From a suite and plugins to runs: every combination resolved, checked as far as possible before anything starts.
 
-use crate::{RunnerError, config::RunConfig, run_dir::RunSpec, suite::Suite};
+use crate::{RunnerError, config::RunConfig, identity::Identity, run_dir::RunSpec, suite::Suite};
 use equivbench_core::{
-    Estimator, PointLoss, Scheme, Task, TaskRequest, all_axes, configure_task, parse_axis,
+    Axis, Estimator, PointLoss, Scheme, Task, TaskRequest, all_axes, configure_task, parse_axis,
 };
 use equivbench_host::HostError;
 use equivbench_protocols::{PROTOCOL_VERSION, PROTOCOLS, protocol_by_name};
 use equivbench_report::PluginFacts;
-use sha2::{Digest, Sha256};
 use std::{
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -59,7 +59,9 @@ pub struct Request<'a> {
 pub fn plan(request: &Request<'_>) -> Result<Vec<RunSpec>, RunnerError> {
     let protocols = protocols(request)?;
     refuse_settings_of_others(&request.overrides, &protocols)?;
+    let mut identity = Identity::of_this_program()?;
     let mut specs: Vec<RunSpec> = Vec::new();
+    let mut tasks = Vec::new();
     for plugin in &request.models {
         if plugin.descriptor.models.is_empty() {
             return Err(RunnerError::Config(format!(
@@ -74,7 +76,9 @@ pub fn plan(request: &Request<'_>) -> Result<Vec<RunSpec>, RunnerError> {
                 .suite
                 .configurations(&model.name, &request.overrides)?
             {
-                let spec = resolve(request, plugin, model, config, &protocols)?;
+                let (spec, task) = resolve(request, plugin, model, config, &protocols)?;
+                tasks.push(task);
+                let spec = identity.pin(spec);
                 if specs.iter().all(|s| s.id != spec.id) {
                     specs.push(spec);
                 }
@@ -86,7 +90,33 @@ pub fn plan(request: &Request<'_>) -> Result<Vec<RunSpec>, RunnerError> {
             "there is nothing to run: name at least one plugin with --plugins".into(),
         ));
     }
+    for idle in idle_conditions(&request.overrides, &tasks) {
+        tracing::warn!("{idle}");
+    }
     Ok(specs)
+}
+
+/// Conditions on the command line that no task of the runs has. Where one has it, the others are right to pass it over: a list serves
+/// several models.
+fn idle_conditions(overrides: &[(String, toml::Value)], tasks: &[Arc<dyn Task>]) -> Vec<String> {
+    let is_set = |axis: &&Axis| {
+        overrides
+            .iter()
+            .any(|(key, _)| key.strip_prefix("measure.") == Some(axis.setting))
+    };
+    let has = |axis: &Axis, task: &Arc<dyn Task>| task.axes().iter().any(|a| a.name == axis.name);
+    let idle = |axis: &&Axis| !tasks.iter().any(|task| has(axis, task));
+    let names: BTreeSet<&str> = tasks.iter().map(|task| task.name()).collect();
+    let names: Vec<&str> = names.into_iter().collect();
+    let axes = all_axes().into_iter().filter(is_set).filter(idle);
+    axes.map(|axis| {
+        format!(
+            "--set measure.{} changes nothing: no task of these runs has this condition ({})",
+            axis.setting,
+            names.join(", ")
+        )
+    })
+    .collect()
 }
 
 /// Settings of a protocol that is not asked can only be a mistake.
@@ -148,13 +178,14 @@ pub(crate) fn resolve_protocols(asked: &[String]) -> Result<Vec<String>, RunnerE
         .collect())
 }
 
+/// The run of a model, not yet pinned, with its task.
 fn resolve(
     request: &Request<'_>,
     plugin: &PluginFile,
     model: &ModelDescriptor,
     mut config: RunConfig,
     protocols: &[String],
-) -> Result<RunSpec, RunnerError> {
+) -> Result<(RunSpec, Arc<dyn Task>), RunnerError> {
     check(&config).map_err(RunnerError::Config)?;
     config
         .protocols
@@ -172,6 +203,7 @@ fn resolve(
         )));
     };
     let task = configure(task, &config.task, &|_| None).map_err(RunnerError::Config)?;
+    config.measure.keep_axes_of(&*task);
     if config.measure.scheme.is_empty() {
         config.measure.scheme = task.default_scheme().into();
     }
@@ -182,18 +214,18 @@ fn resolve(
     config.run.device = resolve_device(&config.run.device, &plugin.descriptor)?;
     let spec = RunSpec {
         id: String::new(),
+        settings: String::new(),
         protocols: protocols.to_vec(),
         protocol_version: PROTOCOL_VERSION,
+        program_sha256: String::new(),
         model_library: plugin.path.clone(),
         model_plugin: plugin.facts(),
         dataset_library: dataset_file.path.clone(),
         dataset_plugin: dataset_file.facts(),
+        data_files: BTreeMap::new(),
         config,
     };
-    Ok(RunSpec {
-        id: run_id(&spec),
-        ..spec
-    })
+    Ok((spec, task))
 }
 
 /// The task of a name with the settings of a suite, fitted to what a model reads.
@@ -388,25 +420,35 @@ pub fn gpu_count() -> usize {
         .count()
 }
 
-/// A hash of everything that can change a number. Limits, checkpoints, threads and the clock's seconds are left out.
-fn run_id(spec: &RunSpec) -> String {
-    let mut config = spec.config.clone();
-    let keep = crate::config::ExecutionConfig::default();
-    config.run.threads = keep.threads;
-    config.run.checkpoint_every_steps = keep.checkpoint_every_steps;
-    config.run.keep_checkpoints = keep.keep_checkpoints;
-    config.run.time_limit_s = keep.time_limit_s;
-    config.run.stall_limit_s = keep.stall_limit_s;
-    let pinned = serde_json::json!({
-        "config": config,
-        "model_plugin": spec.model_plugin.sha256,
-        "dataset_plugin": spec.dataset_plugin.sha256,
-        "protocol_version": spec.protocol_version,
-    });
-    let digest = Sha256::digest(pinned.to_string().as_bytes());
-    let hash: String = digest.iter().take(5).map(|b| format!("{b:02x}")).collect();
-    format!(
-        "{}-{}-s{}-{hash}",
-        spec.config.model.name, spec.config.model.size, spec.config.run.seed
-    )
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::suite::parse_override;
+
+    fn task(name: &str) -> Arc<dyn Task> {
+        configure(name, &toml::Table::new(), &|_| None).unwrap()
+    }
+
+    #[test]
+    fn a_condition_is_passed_over_where_a_task_lacks_it_and_named_where_all_do() {
+        let set = [parse_override("measure.flow_times=[0.5]").unwrap()];
+        let (forces, flow) = (task("force-field"), task("flow-matching"));
+        assert!(idle_conditions(&set, &[Arc::clone(&forces), flow.clone()]).is_empty());
+        assert_eq!(
+            idle_conditions(&set, &[forces.clone(), Arc::clone(&forces)]),
+            [
+                "--set measure.flow_times changes nothing: no task of these runs has this condition (force-field)"
+            ]
+        );
+        let mut config = RunConfig::default();
+        config
+            .measure
+            .axes
+            .insert("flow_times".into(), set[0].1.clone());
+        let asked = config.measure.clone();
+        config.measure.keep_axes_of(&*flow);
+        assert_eq!(config.measure, asked);
+        config.measure.keep_axes_of(&*forces);
+        assert_eq!(config.measure, RunConfig::default().measure);
+    }
 }

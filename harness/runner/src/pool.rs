@@ -306,16 +306,7 @@ mod tests {
     use std::{os::unix::fs::PermissionsExt, path::Path};
 
     fn spec() -> RunSpec {
-        RunSpec {
-            id: "run".into(),
-            protocols: Vec::new(),
-            protocol_version: 0,
-            model_library: PathBuf::new(),
-            model_plugin: Default::default(),
-            dataset_library: PathBuf::new(),
-            dataset_plugin: Default::default(),
-            config: RunConfig::default(),
-        }
+        RunSpec::of(RunConfig::default())
     }
 
     /// A run in a folder, whose worker is a shell script: `$2` is the run directory.

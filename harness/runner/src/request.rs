@@ -243,7 +243,6 @@ mod tests {
     use super::*;
     use crate::suite::parse_override;
     use equivbench_host::descriptor::{DatasetSummary, ModelDescriptor};
-    use equivbench_report::PluginFacts;
 
     fn plugins(task: &str) -> (PluginDescriptor, PluginDescriptor) {
         let tasks = vec![task.to_owned()];
@@ -273,14 +272,8 @@ mod tests {
         config.dataset.name = "d".into();
         config.run.device = "cpu".into();
         RunSpec {
-            id: "r".into(),
             protocols: ["train-and-measure", "samples"].map(Into::into).into(),
-            protocol_version: 0,
-            model_library: "p.so".into(),
-            model_plugin: PluginFacts::default(),
-            dataset_library: "p.so".into(),
-            dataset_plugin: PluginFacts::default(),
-            config,
+            ..RunSpec::of(config)
         }
     }
 

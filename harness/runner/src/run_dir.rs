@@ -16,10 +16,14 @@ use std::{
 pub struct RunSpec {
     /// Run id: a hash of everything that can change a number.
     pub id: String,
+    /// The same hash without the seed: equal for the seeds of one experiment.
+    pub settings: String,
     /// Protocols by name, in order.
     pub protocols: Vec<String>,
     /// Version of the protocols.
     pub protocol_version: u64,
+    /// SHA-256 of the program that planned the run.
+    pub program_sha256: String,
     /// File of the model plugin.
     pub model_library: PathBuf,
     /// What it was when the run was planned.
@@ -28,8 +32,30 @@ pub struct RunSpec {
     pub dataset_library: PathBuf,
     /// What it was when the run was planned.
     pub dataset_plugin: PluginFacts,
+    /// Files and folders that options of the dataset name, each with a fingerprint of its content.
+    pub data_files: BTreeMap<String, String>,
     /// The configuration.
     pub config: RunConfig,
+}
+
+#[cfg(test)]
+impl RunSpec {
+    /// A run of these settings and of nothing else.
+    pub(crate) fn of(config: RunConfig) -> Self {
+        Self {
+            id: "run".into(),
+            settings: String::new(),
+            protocols: Vec::new(),
+            protocol_version: 0,
+            program_sha256: String::new(),
+            model_library: "p.so".into(),
+            model_plugin: PluginFacts::default(),
+            dataset_library: "p.so".into(),
+            dataset_plugin: PluginFacts::default(),
+            data_files: BTreeMap::new(),
+            config,
+        }
+    }
 }
 
 /// How a run stands: `status.toml`.

@@ -1,6 +1,7 @@
 //! Suites: TOML files of defaults, per-model differences and sweeps, with overrides from the command line on top.
 //!
-//! Layers, later ones win: built-in defaults, the suite, its `[models.NAME]`, a sweep's assignment, `--set`.
+//! Layers, later ones win: built-in defaults, the suite, its `[models.NAME]`, a sweep's assignment, `[fair]` where `--fair` asks for it,
+//! `--set`.
 
 use crate::{RunnerError, config::RunConfig};
 use equivbench_host::descriptor::Recipe;
@@ -50,6 +51,21 @@ const STANDARD: [&str; 4] = [
 /// Tables whose keys a plugin or a task checks.
 const FREE: &[&str] = &["model.config", "dataset.options", "task"];
 
+/// Keys of `[fair]`, each of `[train]`: what all models of a task then have in common. Learning rates stay their own.
+const FAIR: [&str; 8] = [
+    "batch_size",
+    "steps",
+    "schedule",
+    "ema_decay",
+    "warmup_epochs",
+    "warmup_factor",
+    "schedule_epochs",
+    "min_factor",
+];
+
+/// Those of them without which training would not be alike.
+const ALWAYS_FAIR: usize = 4;
+
 /// A suite as it was read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Suite {
@@ -62,6 +78,8 @@ pub struct Suite {
     base: Table,
     models: Table,
     sweeps: Vec<Table>,
+    fair: Table,
+    is_fair: bool,
 }
 
 /// Names of the suites that come with the program.
@@ -136,6 +154,7 @@ impl Suite {
                 .map_err(|e| bad(format!("sweep: {e}")))?,
             Some(_) => return Err(bad("sweep must be an array of tables, [[sweep]]".into())),
         };
+        let fair = into_table(table.remove("fair")).map_err(|e| bad(format!("fair: {e}")))?;
         table = expand(table)?;
         let suite = Self {
             name: if named.is_empty() { name.into() } else { named },
@@ -144,6 +163,8 @@ impl Suite {
             base: table,
             models,
             sweeps,
+            fair,
+            is_fair: false,
         };
         suite.check().map_err(|e| bad(e.to_string()))?;
         Ok(suite)
@@ -159,10 +180,38 @@ impl Suite {
             };
             check_keys(table, "")?;
         }
+        check_fair(&self.fair).map_err(RunnerError::Config)?;
         self.sweeps
             .iter()
             .flat_map(Table::keys)
             .try_for_each(|key| check_key(key))
+    }
+
+    /// The suite with its table `[fair]` over all that it says of training: the same batch size, steps, schedule and moving average for
+    /// every model. It is another experiment, and has a name of its own.
+    ///
+    /// # Errors
+    /// A suite without that table.
+    pub fn fair(mut self) -> Result<Self, RunnerError> {
+        if self.fair.is_empty() {
+            return Err(RunnerError::Config(format!(
+                "suite {}: --fair needs a table [fair] with {}, values that every model can be trained with; add it to a copy of the suite, or set \
+                 them with --set train.KEY=VALUE",
+                self.name,
+                FAIR[..ALWAYS_FAIR].join(", ")
+            )));
+        }
+        self.is_fair = true;
+        self.name.push_str("-fair");
+        Ok(self)
+    }
+
+    /// What `--fair` sets, except for keys that the command line names.
+    fn fair_assignment(&self, overrides: &[(String, Value)]) -> Vec<(String, Value)> {
+        let keys = self.fair.iter().filter(|_| self.is_fair);
+        let keys = keys.map(|(key, value)| (format!("train.{key}"), value.clone()));
+        keys.filter(|(key, _)| overrides.iter().all(|(k, _)| k != key))
+            .collect()
     }
 
     /// The configurations of one model: one for each combination of every sweep, without repeats, in order.
@@ -183,6 +232,7 @@ impl Suite {
             .iter()
             .cloned()
             .partition(|(key, value)| !is_sweep(key, value));
+        let fair = self.fair_assignment(overrides);
         let no_sweep = [Table::new()];
         let sweeps = if self.sweeps.is_empty() {
             &no_sweep[..]
@@ -200,7 +250,7 @@ impl Suite {
                 .chain(swept.iter().cloned());
             for assignment in product(axes.collect())? {
                 let mut table = base.clone();
-                for (key, value) in assignment.iter().chain(&fixed) {
+                for (key, value) in assignment.iter().chain(&fair).chain(&fixed) {
                     assign(&mut table, key, value.clone())?;
                 }
                 let config = resolve(table, model)?;
@@ -411,6 +461,35 @@ fn check_keys(table: &Table, prefix: &str) -> Result<(), RunnerError> {
     Ok(())
 }
 
+/// A table that is there says all that makes training alike, and nothing else.
+fn check_fair(fair: &Table) -> Result<(), String> {
+    if let Some(other) = fair.keys().find(|key| !FAIR.contains(&key.as_str())) {
+        return Err(format!(
+            "key \"fair.{other}\" is not known; what models are trained alike in is: {}",
+            FAIR.join(", ")
+        ));
+    }
+    let has_lengths = |fair: &Table| {
+        fair.get("schedule").and_then(Value::as_str) == Some("constant")
+            || ["warmup_epochs", "schedule_epochs"]
+                .iter()
+                .all(|key| fair.contains_key(*key))
+    };
+    let missing = FAIR[..ALWAYS_FAIR]
+        .iter()
+        .find(|key| !fair.contains_key(**key));
+    match missing {
+        _ if fair.is_empty() => Ok(()),
+        Some(key) => Err(format!(
+            "[fair] lacks {key}: without it every model would keep its own"
+        )),
+        None if !has_lengths(fair) => Err(
+            "[fair] lacks warmup_epochs or schedule_epochs: a schedule that is not constant has lengths".into(),
+        ),
+        None => Ok(()),
+    }
+}
+
 fn check_key(key: &str) -> Result<(), RunnerError> {
     let known = known_keys();
     let fits = |k: &String| {
@@ -521,6 +600,151 @@ lr = 5e-4
             "{error}"
         );
         assert!(parse_override("dataset.options.path=/x/y.hdf5").is_ok());
+    }
+
+    #[test]
+    fn fair_lies_over_all_but_the_command_line_and_leaves_learning_rates_alone() {
+        let fair = "[fair]\nbatch_size = 4\nsteps = 9\nschedule = \"constant\"\nema_decay = 0.5\n";
+        let sweep = "[[sweep]]\n\"train.batch_size\" = [1, 2]\n";
+        let text = format!("{TEXT}{sweep}{fair}");
+        let plain = Suite::parse(&text, "test", "test").unwrap();
+        let batches = |suite: &Suite, set: &[&str]| {
+            let set: Vec<_> = set.iter().map(|s| parse_override(s).unwrap()).collect();
+            let configs = suite.configurations("escaip", &set).unwrap();
+            assert!(
+                configs
+                    .iter()
+                    .all(|c| c.train.recipe["lr"].as_float() == Some(5e-4))
+            );
+            let of = |c: &RunConfig| c.train.recipe.get("batch_size").and_then(Value::as_integer);
+            configs.iter().map(of).collect::<Vec<_>>()
+        };
+        assert_eq!(batches(&plain, &[]), [None, None, None, Some(1), Some(2)]);
+        let fair = plain.fair().unwrap();
+        assert_eq!(fair.name, "test-fair");
+        // What was swept and is the same now is run once.
+        assert_eq!(batches(&fair, &[]), [Some(4); 3]);
+        assert_eq!(
+            batches(
+                &fair,
+                &[
+                    "train.batch_size=[6, 7]",
+                    "run.seed=0",
+                    "train.examples=all"
+                ]
+            ),
+            [Some(6), Some(7)]
+        );
+        let config = &fair.configurations("escaip", &[]).unwrap()[0];
+        assert_eq!(config.train.steps, 9);
+        assert_eq!(config.train.recipe["schedule"].as_str(), Some("constant"));
+    }
+
+    #[test]
+    fn a_table_that_would_not_train_alike_is_refused() {
+        let refused = |text: &str| Suite::parse(text, "t", "t").unwrap_err().to_string();
+        let lr = refused("[fair]\nlr = 1e-3");
+        assert!(
+            lr.contains("\"fair.lr\" is not known") && lr.contains("batch_size, steps"),
+            "{lr}"
+        );
+        let short = refused("[fair]\nbatch_size = 4\nsteps = 9\nschedule = \"constant\"");
+        assert!(short.contains("[fair] lacks ema_decay"), "{short}");
+        let lengths = "batch_size = 4\nsteps = 9\nschedule = \"warmup-cosine\"\nema_decay = 0.0";
+        let lengths = refused(&format!("[fair]\n{lengths}"));
+        assert!(lengths.contains("schedule_epochs"), "{lengths}");
+        let none = suite().fair().unwrap_err().to_string();
+        assert!(none.contains("--fair needs a table [fair]"), "{none}");
+    }
+
+    /// How many configurations have these values; keys as for `--set`, `seeds` for the number of different seeds.
+    fn counted(configs: &[RunConfig], wanted: &[(&str, &str)]) -> usize {
+        let value = |config: &RunConfig, key: &str| {
+            let table = Value::try_from(config).unwrap();
+            let key = match key.strip_prefix("train.") {
+                Some(recipe) if recipe_keys().iter().any(|k| k == recipe) => {
+                    format!("train.recipe.{recipe}")
+                }
+                _ => key.to_owned(),
+            };
+            let at = key.split('.').try_fold(&table, |at, part| at.get(part));
+            at.map_or("-".into(), |v| v.to_string().replace('"', ""))
+        };
+        let fits = |c: &&RunConfig| wanted.iter().all(|(k, v)| value(c, k) == *v);
+        configs.iter().filter(fits).count()
+    }
+
+    fn planned(suite: &str, model: &str) -> Vec<RunConfig> {
+        let suite = Suite::load(suite).unwrap();
+        let configs = suite.configurations(model, &[]).unwrap();
+        let seeds = match suite.name.as_str() {
+            "quick" => 3,
+            _ => 5,
+        };
+        for seed in 0..seeds {
+            let of_seed = counted(&configs, &[("run.seed", &seed.to_string())]);
+            assert_eq!(of_seed * seeds, configs.len(), "{}", suite.name);
+        }
+        configs
+    }
+
+    #[test]
+    fn the_paper_s_experiments_on_escaip_are_planned_once_each() {
+        let configs = planned("paper-escaip", "escaip");
+        // Sizes 1M, 4M; samples 50k, 5k, 500; two by two more optimisers and rates, the rest of the first; and the one in all of them.
+        assert_eq!(configs.len(), 5 * (2 + 3 + 8 + 1));
+        let common = [("model.size", "6M"), ("train.examples", "all")];
+        for optimiser in ["adamw", "adam", "sgd"] {
+            for lr in ["0.00001", "0.0001", "0.0005"] {
+                let own = [("train.optimiser", optimiser), ("train.lr", lr)];
+                assert_eq!(
+                    counted(&configs, &[&common[..], &own].concat()),
+                    5,
+                    "{optimiser} {lr}"
+                );
+            }
+        }
+        // Batch size 1 for 500 samples and nowhere else: 30 epochs are 15,000 steps.
+        let few = [
+            ("train.examples", "500"),
+            ("train.batch_size", "1"),
+            ("train.steps", "15000"),
+        ];
+        for one in 1..=few.len() {
+            assert_eq!(counted(&configs, &few[..one]), 5);
+        }
+        assert_eq!(counted(&configs, &[("train.batch_size", "-")]), 65);
+        assert_eq!(counted(&configs, &[("train.steps", "0")]), 65);
+    }
+
+    #[test]
+    fn voxels_are_augmented_as_the_paper_may_have_done_it() {
+        let configs = planned("paper-voxmol", "voxmol");
+        // Sizes 28M, 7M; 50, 25, 10, 1%; cube16-a, cube16-b; and the one in all of them.
+        assert_eq!(configs.len(), 5 * (2 + 4 + 2 + 1));
+        for set in ["cube16-a", "cube16-b"] {
+            let wanted = [
+                ("task.augmentation", set),
+                ("model.size", "111M"),
+                ("train.examples", "all"),
+            ];
+            assert_eq!(counted(&configs, &wanted), 5, "{set}");
+        }
+        let rest = [("task.augmentation", "continuous-euler")];
+        assert_eq!(counted(&configs, &rest), 35);
+    }
+
+    #[test]
+    fn other_suites_have_their_seeds_too() {
+        assert_eq!(planned("paper-proteina", "proteina").len(), 5 * (2 + 2));
+        assert_eq!(planned("quick", "escaip").len(), 3);
+        let one = [parse_override("run.seed=[0]").unwrap()];
+        let quick = Suite::load("quick").unwrap().fair().unwrap();
+        assert_eq!(quick.configurations("voxmol", &one).unwrap().len(), 1);
+        assert_eq!(
+            quick.configurations("voxmol", &[]).unwrap()[0].train.steps,
+            1000
+        );
     }
 
     #[test]

@@ -4,6 +4,7 @@ use crate::{
     RunnerError,
     checkpoint::{self, Checkpoint},
     clock::{StepClock, SystemClock, peak_memory_bytes},
+    identity::check_program,
     opening::{failed, manifest, open},
     run_dir::{RunDir, RunSpec, State, Status},
     watch::{RunTables, STOP_FILE, Watch},
@@ -65,9 +66,11 @@ fn run(
     stop: &AtomicBool,
     step: &mut u64,
 ) -> Result<Ended, RunnerError> {
+    check_program(spec)?;
     let (mut dataset, mut opened) = open(spec)?;
     let keys = opened.keys(spec, &dataset);
-    dir.set_manifest(&manifest(spec, &opened, &dataset))?;
+    let listed = manifest(spec, &opened, &dataset);
+    dir.set_manifest(&listed)?;
     let data_hash = dataset.descriptor().content_hash.clone();
     let saved = newest_checkpoint(dir, spec, &data_hash)?;
     if let Some(saved) = &saved {
@@ -95,6 +98,10 @@ fn run(
         protocols,
     )
     .map_err(failed)?;
+    dir.set_manifest(&RunManifest {
+        baseline: session.baseline(),
+        ..listed
+    })?;
     if let Some(saved) = saved {
         session.restore(saved.session).map_err(failed)?;
     }
