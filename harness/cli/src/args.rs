@@ -126,7 +126,7 @@ pub(crate) struct RunArgs {
     /// cpu, cuda:N or auto; the same as --set run.device=D
     #[arg(long)]
     pub(crate) device: Option<String>,
-    /// Runs at a time [default: 1, or one for each GPU]
+    /// Runs at a time [default: the suite's, or one for each GPU]
     #[arg(long)]
     pub(crate) jobs: Option<usize>,
     /// Results directory [default: results/SUITE]

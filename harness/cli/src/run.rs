@@ -35,7 +35,7 @@ pub(crate) fn run(args: &RunArgs, quiet: bool, signals: &Signals) -> anyhow::Res
         .out
         .clone()
         .unwrap_or_else(|| PathBuf::from("results").join(&suite.name));
-    let jobs = args.jobs.unwrap_or_else(|| default_jobs(&specs));
+    let jobs = args.jobs.unwrap_or_else(|| default_jobs(&suite, &specs));
     // A folder that is begun is set up whole, so that whatever stops it later can be resumed.
     let stop = signals.as_flag();
     let experiment = Experiment::open(&out, &suite.name, specs, args.resume)?;
@@ -148,12 +148,16 @@ fn seeds(
     Ok(Some((KEY.into(), toml::Value::Array(list))))
 }
 
-/// One run for each GPU, else one.
-fn default_jobs(specs: &[RunSpec]) -> usize {
+/// One run for each GPU; on a processor what the suite says, as far as there are cores.
+fn default_jobs(suite: &Suite, specs: &[RunSpec]) -> usize {
     let on_gpu = specs
         .iter()
         .any(|s| s.config.run.device.starts_with("cuda"));
-    if on_gpu { gpu_count().max(1) } else { 1 }
+    if on_gpu {
+        return gpu_count().max(1);
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    suite.jobs.clamp(1, cores)
 }
 
 fn verdict(experiment: &Experiment) -> anyhow::Result<ExitCode> {

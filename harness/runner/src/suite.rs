@@ -75,6 +75,9 @@ pub struct Suite {
     pub about: String,
     /// Protocols by name.
     pub protocols: Vec<String>,
+    /// Runs at a time on a processor, unless the command line says otherwise; no more than it has cores. Small models use two cores best
+    /// one run each.
+    pub jobs: usize,
     base: Table,
     models: Table,
     sweeps: Vec<Table>,
@@ -154,6 +157,11 @@ impl Suite {
                 .map_err(|e| bad(format!("sweep: {e}")))?,
             Some(_) => return Err(bad("sweep must be an array of tables, [[sweep]]".into())),
         };
+        let jobs = match table.remove("jobs") {
+            None => 1,
+            Some(Value::Integer(jobs)) if jobs > 0 => jobs as usize,
+            Some(other) => return Err(bad(format!("jobs = {other} must be a count of runs"))),
+        };
         let fair = into_table(table.remove("fair")).map_err(|e| bad(format!("fair: {e}")))?;
         table = expand(table)?;
         let suite = Self {
@@ -163,6 +171,7 @@ impl Suite {
             base: table,
             models,
             sweeps,
+            jobs,
             fair,
             is_fair: false,
         };
