@@ -144,8 +144,9 @@ fn other_questions_have_rows_of_their_own_which_merging_takes_in_and_nobody_touc
             .filter(|r| r[measurement] == key)
             .collect::<Vec<_>>()
     };
-    assert_eq!((of("").len(), of(&name(&first)).len()), (2, 2));
-    assert_eq!(of(&name(&second)).len(), 1, "raw weights only, in f64");
+    // Raw and averaged weights of three sets: the measured samples, all of their split, and the split for reporting.
+    assert_eq!((of("").len(), of(&name(&first)).len()), (6, 6));
+    assert_eq!(of(&name(&second)).len(), 3, "raw weights only, in f64");
     assert_eq!(of(&name(&first))[0][samples], "4");
     let loss = |key: &str| of(key)[0][column("loss_total")].parse::<f64>().unwrap();
     let (single, double) = (loss(&name(&first)), loss(&name(&second)));
