@@ -129,7 +129,12 @@ impl Evaluation {
             ..Portion::new(samples.clone(), plans, self.how)
         };
         let portions = std::iter::once(Ok(portion));
-        let done = measure_stream(&mut self.model, &ForceField::default(), portions, &mut || Ok(()));
+        let done = measure_stream(
+            &mut self.model,
+            &ForceField::default(),
+            portions,
+            &mut || Ok(()),
+        );
         let found = black_box(done.unwrap_or_else(|e| panic!("{e}")));
         found[0].deviation
     }

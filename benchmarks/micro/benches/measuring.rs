@@ -1,9 +1,9 @@
 //! What a measurement does around the model: rotate inputs, rotate predictions back, average, split the loss, pool with an interval.
 
 use equivbench_core::{
-    Batch, CoreError, Estimator, Field, FieldKind, Measurement, Model, PointLoss, RotationPlan,
-    Rows, SampleTerms, Scheme, Seed, StepFigures, Supervised, TwirlAccumulator, Values, Weights,
-    act, act_inverse_on_rows, measure, pool,
+    Batch, CoreError, Estimator, Field, FieldKind, MeasuredSample, Measurement, Model, PointLoss,
+    RotationPlan, Rows, SampleTerms, Scheme, Seed, StepFigures, Supervised, TwirlAccumulator,
+    Values, Weights, act, act_inverse_on_rows, measure, pool,
 };
 use equivbench_micro::{Case, run};
 use rand::Rng;
@@ -215,18 +215,18 @@ fn finish_terms() -> Result<Case, String> {
     .counting("samples", MOLECULES.samples as f64))
 }
 
-/// The bootstrap draws 1999 samples of 64: drawing the random numbers is the floor.
+/// Intervals of an estimate: percent, loss, skill, relative error.
+const INTERVALS: usize = 4;
+
+/// Each bootstrap draws 1999 samples of 64: drawing the random numbers is the floor.
 fn pool_terms() -> Result<Case, String> {
-    let terms = terms();
-    let (mut stream, mut other) = (
-        Seed::new(3).stream("bootstrap"),
-        Seed::new(3).stream("bootstrap"),
-    );
+    let samples = MeasuredSample::independent(&terms());
+    let mut other = Seed::new(3).stream("bootstrap");
     let work = move || {
-        black_box(pool(black_box(&terms), true, &mut stream));
+        black_box(pool(black_box(&samples), true, Seed::new(3)));
     };
     let floor = move || {
-        for _ in 0..1999 * MOLECULES.samples {
+        for _ in 0..INTERVALS * 1999 * MOLECULES.samples {
             black_box(other.next_u64());
         }
     };

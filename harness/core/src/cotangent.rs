@@ -427,13 +427,7 @@ mod tests {
             .iter()
             .map(|t| if weigh_samples { t.averaged() } else { *t })
             .collect();
-        let sample = |(index, terms): (usize, &crate::SampleTerms)| crate::MeasuredSample {
-            index: index as u64,
-            group: index as u64,
-            terms: *terms,
-            baseline: 0.0,
-        };
-        let samples: Vec<_> = terms.iter().enumerate().map(sample).collect();
+        let samples = crate::MeasuredSample::independent(&terms);
         let estimate = crate::pool(&samples, false, Seed::new(0));
         let LossDecomposition {
             twirled,

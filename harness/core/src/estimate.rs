@@ -91,6 +91,20 @@ pub struct MeasuredSample {
     pub baseline: f64,
 }
 
+impl MeasuredSample {
+    /// Samples of which nothing is known: each a group of its own, and a baseline that predicts nothing (squared error).
+    #[must_use]
+    pub fn independent(terms: &[SampleTerms]) -> Vec<Self> {
+        let sample = |(index, terms): (usize, &SampleTerms)| Self {
+            index: index as u64,
+            group: index as u64,
+            terms: *terms,
+            baseline: terms.power_target,
+        };
+        terms.iter().enumerate().map(sample).collect()
+    }
+}
+
 /// The measured split of a loss over a set of samples.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Estimate {
@@ -444,13 +458,13 @@ mod tests {
             .collect();
         let mean = |f: fn(&SampleTerms) -> f64| own.iter().map(|t| f(t) / 6.0).sum::<f64>() / 3.0;
         let averaged: Vec<SampleTerms> = sized.iter().map(SampleTerms::averaged).collect();
-        let estimate = pool(&independent(&averaged), true, Seed::new(1));
+        let estimate = pool(&MeasuredSample::independent(&averaged), true, Seed::new(1));
         assert!((estimate.pooled.total() / mean(|t| t.loss_total) - 1.0).abs() < 1e-14);
         assert!((estimate.pooled.equivariance / mean(|t| t.loss_equiv) - 1.0).abs() < 1e-14);
         assert!((estimate.power_target / mean(|t| t.power_target) - 1.0).abs() < 1e-14);
         // Then both percents are the same, where pooling over components tells them apart.
         assert!((estimate.pooled.percent() - estimate.percent_per_sample).abs() < 1e-12);
-        let by_components = pool(&independent(&sized), true, Seed::new(1));
+        let by_components = pool(&MeasuredSample::independent(&sized), true, Seed::new(1));
         assert!((by_components.pooled.percent() - by_components.percent_per_sample).abs() > 1e-6);
     }
 
@@ -477,7 +491,7 @@ mod tests {
             0,
             PointLoss::Mse,
         );
-        let estimate = pool(&independent(&[nothing]), true, Seed::new(1));
+        let estimate = pool(&MeasuredSample::independent(&[nothing]), true, Seed::new(1));
         assert_eq!(
             (estimate.skill, estimate.skill_over_zero),
             (Some(0.0), Some(0.0))
@@ -486,24 +500,13 @@ mod tests {
         assert_eq!(estimate.sampling.percent, None);
     }
 
-    /// Each sample a group of its own, with the baseline that predicts nothing.
-    fn independent(terms: &[SampleTerms]) -> Vec<MeasuredSample> {
-        let sample = |(index, terms): (usize, &SampleTerms)| MeasuredSample {
-            index: index as u64,
-            group: index as u64,
-            terms: *terms,
-            baseline: terms.power_target,
-        };
-        terms.iter().enumerate().map(sample).collect()
-    }
-
     #[test]
     fn skill_is_against_the_baseline_of_the_same_samples_and_its_interval_over_groups() {
         let scheme = Scheme::Random { rotations: 6 };
         let own: Vec<SampleTerms> = (0..12)
             .map(|s| terms(linear, scheme, Estimator::Unbiased, s, PointLoss::Mse))
             .collect();
-        let mut samples = independent(&own);
+        let mut samples = MeasuredSample::independent(&own);
         for (i, sample) in samples.iter_mut().enumerate() {
             sample.group = (i / 2) as u64;
             sample.baseline =
@@ -536,11 +539,11 @@ mod tests {
         let plug_in: Vec<SampleTerms> = (0..6)
             .map(|s| terms(linear, scheme, Estimator::PlugIn, s, PointLoss::Mse))
             .collect();
-        let estimate = pool(&independent(&own), true, Seed::new(1));
-        let other = pool(&independent(&plug_in), true, Seed::new(1));
+        let estimate = pool(&MeasuredSample::independent(&own), true, Seed::new(1));
+        let other = pool(&MeasuredSample::independent(&plug_in), true, Seed::new(1));
         assert!((estimate.percent_plug_in - other.pooled.percent()).abs() < 1e-12);
         assert!((estimate.percent_plug_in / estimate.pooled.percent() - 0.8).abs() < 1e-12);
-        let mut below = independent(&own);
+        let mut below = MeasuredSample::independent(&own);
         below
             .iter_mut()
             .for_each(|s| s.terms.power_twirled = -0.5 * s.terms.power_spread);

@@ -3,7 +3,7 @@
 use equivbench_abi::descriptor::{DatasetRequest, ModelRequest};
 use equivbench_core::{
     Condition, Dataset, Estimator, MeasuredSample, Measurement, Occasion, PointLoss, Preparation,
-    SampleTerms, Scheme, Seed, Supervised, TaskRequest, Weights, configure_task, measure, pool,
+    Scheme, Seed, Supervised, TaskRequest, Weights, configure_task, measure, pool,
 };
 use equivbench_e2e::library;
 use equivbench_host::{Library, LoadedModel};
@@ -76,13 +76,7 @@ fn deviation(precision: &str, scheme: &str) -> f64 {
         estimator: Estimator::Unbiased,
     };
     let terms = measure(&mut model, &samples, &plans, how).unwrap();
-    let measured = |(index, terms): (usize, &SampleTerms)| MeasuredSample {
-        index: index as u64,
-        group: index as u64,
-        terms: *terms,
-        baseline: terms.power_target,
-    };
-    let measured: Vec<_> = terms.iter().enumerate().map(measured).collect();
+    let measured = MeasuredSample::independent(&terms);
     let estimate = pool(&measured, true, Seed::new(0));
     println!(
         "{precision} {}: percent {:.4}",

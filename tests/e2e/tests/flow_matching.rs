@@ -3,9 +3,9 @@
 
 use equivbench_abi::descriptor::ModelRequest;
 use equivbench_core::{
-    Batch, Condition, Estimator, Field, FieldKind, FlowMatching, Measurement, Model, PointLoss,
-    Portion, Reading, Rotation, RotationPlan, Rows, SampleTerms, Seed, Supervised, Task, Values,
-    Weights, conditions_of, measure_stream, pool,
+    Batch, Condition, Estimator, Field, FieldKind, FlowMatching, MeasuredSample, Measurement,
+    Model, PointLoss, Portion, Reading, Rotation, RotationPlan, Rows, SampleTerms, Seed,
+    Supervised, Task, Values, Weights, conditions_of, measure_stream, pool,
 };
 use equivbench_e2e::{csv_files, equivbench, library, numbers, table};
 use equivbench_host::{Library, LoadedModel};
@@ -249,7 +249,7 @@ fn check_control(control: &Fixture, precision: &str, bound: f64) {
         .iter()
         .zip(VARIANTS)
     {
-        let estimate = pool(terms, true, &mut Seed::new(0).stream("bootstrap"));
+        let estimate = pool(&MeasuredSample::independent(terms), true, Seed::new(0));
         let ratio = estimate.pooled.equivariance / estimate.pooled.total();
         println!(
             "{} {precision} {}: L = {}, L_equiv/L = {ratio:.2e}",
@@ -277,7 +277,7 @@ fn the_blind_decomposition_equals_the_reference_in_both_variants() {
             .iter()
             .zip(["out.", "out.sc."])
         {
-            let estimate = pool(terms, true, &mut Seed::new(0).stream("bootstrap"));
+            let estimate = pool(&MeasuredSample::independent(terms), true, Seed::new(0));
             let loss = estimate.pooled;
             for (name, ours) in [
                 ("L", loss.total()),

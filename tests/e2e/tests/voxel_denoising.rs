@@ -3,8 +3,8 @@
 
 use equivbench_abi::descriptor::ModelRequest;
 use equivbench_core::{
-    Batch, Estimator, Field, FieldKind, Measurement, Model, PointLoss, RotationPlan, Rows,
-    SampleTerms, Scheme, Seed, Supervised, Weights, measure, pool,
+    Batch, Estimator, Field, FieldKind, MeasuredSample, Measurement, Model, PointLoss,
+    RotationPlan, Rows, SampleTerms, Scheme, Seed, Supervised, Weights, measure, pool,
 };
 use equivbench_e2e::{csv_files, equivbench, library, numbers, table};
 use equivbench_host::{Library, LoadedModel};
@@ -111,7 +111,7 @@ fn our_config(reference: &serde_json::Value) -> String {
 }
 
 fn ratio(terms: &[SampleTerms]) -> f64 {
-    let pooled = pool(terms, true, &mut Seed::new(0).stream("bootstrap")).pooled;
+    let pooled = pool(&MeasuredSample::independent(terms), true, Seed::new(0)).pooled;
     pooled.equivariance / pooled.total()
 }
 
@@ -125,12 +125,8 @@ fn the_blind_decomposition_equals_the_reference_over_every_set_of_rotations() {
             ("cube16-a", "out.setA."),
             ("cube16-b", "out.setB."),
         ] {
-            let loss = pool(
-                &fixture.measure(&mut model, scheme),
-                true,
-                &mut Seed::new(0).stream("bootstrap"),
-            )
-            .pooled;
+            let samples = MeasuredSample::independent(&fixture.measure(&mut model, scheme));
+            let loss = pool(&samples, true, Seed::new(0)).pooled;
             for (name, ours) in [
                 ("L", loss.total()),
                 ("L_mean", loss.twirled),

@@ -73,13 +73,7 @@ fn difference(a: &[f64], b: &[f64]) -> Vec<f64> {
 }
 
 fn estimate(terms: &[SampleTerms]) -> Estimate {
-    let sample = |(index, terms): (usize, &SampleTerms)| MeasuredSample {
-        index: index as u64,
-        group: index as u64,
-        terms: *terms,
-        baseline: terms.power_target,
-    };
-    let samples: Vec<_> = terms.iter().enumerate().map(sample).collect();
+    let samples = MeasuredSample::independent(terms);
     pool(&samples, true, Seed::new(1))
 }
 
