@@ -117,6 +117,14 @@ impl DatasetPlugin for Geom {
         self.descriptor.clone()
     }
 
+    /// Numbers of molecules in the order of the files.
+    fn groups(&self, split: &str, indices: &[u64]) -> PluginResult<Option<Vec<u64>>> {
+        let of_conformer = self.store.groups();
+        let groups = indices.iter().map(|&i| self.number(split, i));
+        let groups = groups.map(|number| Ok(u64::from(of_conformer[number? as usize])));
+        groups.collect::<PluginResult<_>>().map(Some)
+    }
+
     fn points(&self, split: &str, indices: &[u64], out: &mut [u64]) -> PluginResult<()> {
         if indices.len() != out.len() {
             return Err(PluginError::BadRequest(format!(

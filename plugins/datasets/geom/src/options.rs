@@ -25,6 +25,22 @@ pub struct Options {
     pub valid_fraction: f64,
     /// Fraction of the molecules for the final test; 0 leaves the split out.
     pub test_fraction: f64,
+    /// Validation has at least this many molecules, as long as that is no more than a third of all. Default: 64 for the embedded sample; for
+    /// files the fraction decides.
+    pub min_valid_molecules: Option<u64>,
+    /// The test has at least this many molecules; else as `min_valid_molecules`.
+    pub min_test_molecules: Option<u64>,
+}
+
+/// Molecules of valid and of test in the embedded sample: from 64 groups on, intervals over groups cover what they say.
+const HELD_OUT: u64 = 64;
+
+impl Options {
+    /// Least numbers of molecules in valid and test.
+    pub(crate) fn least(&self) -> [u64; 2] {
+        let usual = if self.path.is_none() { HELD_OUT } else { 0 };
+        [self.min_valid_molecules, self.min_test_molecules].map(|least| least.unwrap_or(usual))
+    }
 }
 
 /// One path, or a list of them.
@@ -55,6 +71,8 @@ impl Default for Options {
             allow_missing_hydrogens: false,
             valid_fraction: 0.1,
             test_fraction: 0.1,
+            min_valid_molecules: None,
+            min_test_molecules: None,
         }
     }
 }

@@ -52,7 +52,8 @@ pub(crate) fn divide(
 
 fn sizes(molecules: usize, options: &Options) -> PluginResult<[usize; 3]> {
     let (valid, test) = (options.valid_fraction, options.test_fraction);
-    groups::sizes(molecules, [1.0 - valid - test, valid, test]).ok_or_else(|| {
+    let fractions = [1.0 - valid - test, valid, test];
+    groups::sizes(molecules, fractions, options.least()).ok_or_else(|| {
         PluginError::BadRequest(format!(
             "the training split is empty: {molecules} molecule(s) cannot be divided into {}; give more molecules, or set valid_fraction or \
              test_fraction to 0",
@@ -66,6 +67,14 @@ mod tests {
     use super::*;
     use std::collections::HashSet;
 
+    /// Files have no least numbers.
+    fn files() -> Options {
+        Options {
+            path: Some("files".into()),
+            ..Options::default()
+        }
+    }
+
     fn keys(n: usize) -> Vec<String> {
         (0..n).map(|i| format!("molecule {i}")).collect()
     }
@@ -73,7 +82,7 @@ mod tests {
     #[test]
     fn no_molecule_is_in_two_splits_and_nothing_is_lost() {
         let of_conformer: Vec<u32> = (0..350).map(|i| i % 50).collect();
-        let splits = divide(&keys(50), &of_conformer, &Options::default(), 3).unwrap();
+        let splits = divide(&keys(50), &of_conformer, &files(), 3).unwrap();
         assert_eq!(
             splits
                 .iter()
@@ -97,11 +106,16 @@ mod tests {
         );
         assert_eq!(
             splits,
-            divide(&keys(50), &of_conformer, &Options::default(), 3).unwrap()
+            divide(&keys(50), &of_conformer, &files(), 3).unwrap()
         );
         assert_ne!(
             splits,
-            divide(&keys(50), &of_conformer, &Options::default(), 4).unwrap()
+            divide(&keys(50), &of_conformer, &files(), 4).unwrap()
+        );
+        let embedded = divide(&keys(50), &of_conformer, &Options::default(), 3).unwrap();
+        assert_eq!(
+            embedded.iter().map(|s| s.groups).collect::<Vec<_>>(),
+            [18, 16, 16]
         );
     }
 
@@ -113,7 +127,7 @@ mod tests {
             ..Options::default()
         };
         assert_eq!(divide(&keys(1), &[0, 0], &none, 1).unwrap().len(), 1);
-        let message = divide(&keys(2), &[0, 1], &Options::default(), 1)
+        let message = divide(&keys(2), &[0, 1], &files(), 1)
             .unwrap_err()
             .to_string();
         assert!(

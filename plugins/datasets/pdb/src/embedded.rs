@@ -1,4 +1,4 @@
-//! The sample that the plugin carries: 322 generated C-alpha traces of 92 families (see `data/README.md`).
+//! The sample that the plugin carries: 686 generated C-alpha traces of 196 families (see `data/README.md`).
 
 use crate::chain::Chain;
 use equivbench_dataset_tools::sample_file::{self, SampleArray, SampleFile};

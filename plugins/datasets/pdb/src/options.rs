@@ -37,10 +37,11 @@ pub struct Options {
     pub valid_fraction: f64,
     /// Fraction of the clusters for the final test; 0 leaves the split out.
     pub test_fraction: f64,
-    /// Validation has at least this many clusters, as long as that is no more than a fifth of all.
-    pub min_valid_clusters: u64,
-    /// The test has at least this many clusters, as long as that is no more than a tenth of all.
-    pub min_test_clusters: u64,
+    /// Validation has at least this many clusters, as long as that is no more than a fifth of all. Default: 24 for files; 64 for the embedded
+    /// sample, as long as that is no more than a third of all.
+    pub min_valid_clusters: Option<u64>,
+    /// The test has at least this many clusters, as long as that is no more than a tenth of all; else as `min_valid_clusters`.
+    pub min_test_clusters: Option<u64>,
     /// Folder for the index of the files; `none` keeps it in memory. Default: beside the data, else the user's cache folder, else memory.
     pub cache: Option<String>,
 }
@@ -61,8 +62,8 @@ impl Default for Options {
             coverage: 0.8,
             valid_fraction: 0.019,
             test_fraction: 0.001,
-            min_valid_clusters: 24,
-            min_test_clusters: 8,
+            min_valid_clusters: None,
+            min_test_clusters: None,
             cache: None,
         }
     }

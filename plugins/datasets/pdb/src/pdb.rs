@@ -115,6 +115,17 @@ impl DatasetPlugin for Pdb {
         self.descriptor.clone()
     }
 
+    /// Numbers of clusters in the order of the files.
+    fn groups(&self, split: &str, indices: &[u64]) -> PluginResult<Option<Vec<u64>>> {
+        let mut groups = Vec::with_capacity(indices.len());
+        for &index in indices {
+            // No split has a chain without a cluster.
+            let cluster = self.clusters.of_record[self.number(split, index)?];
+            groups.extend(cluster.map(u64::from));
+        }
+        Ok(Some(groups))
+    }
+
     fn points(&self, split: &str, indices: &[u64], out: &mut [u64]) -> PluginResult<()> {
         if indices.len() != out.len() {
             return Err(PluginError::BadRequest(format!(

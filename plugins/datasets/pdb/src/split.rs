@@ -15,9 +15,23 @@ pub(crate) struct Split {
 
 /// Keeps the draws of this dataset apart from those of others.
 const DOMAIN: &str = "equivbench-pdb split\0";
-/// Validation takes no more than this share of the clusters to reach its least number, the test no more than that.
-const MOST_VALID: usize = 5;
-const MOST_TEST: usize = 10;
+
+/// How many clusters valid and test have at least, as long as that is no more than a share of all.
+struct HeldOut {
+    least: u64,
+    most: [usize; 2],
+}
+
+/// Of files.
+const FILES: HeldOut = HeldOut {
+    least: 24,
+    most: [5, 10],
+};
+/// Of the embedded sample: from 64 groups on, intervals over groups cover what they say.
+const EMBEDDED: HeldOut = HeldOut {
+    least: 64,
+    most: [3, 3],
+};
 
 /// Divides the chains by cluster. Splits of fraction 0 are left out.
 ///
@@ -55,22 +69,28 @@ pub(crate) fn divide(
 /// Clusters in train, valid and test. As in Proteina's preparation fractions are rounded down and the rest is for training; small sets
 /// get more for validation than the fraction says.
 fn sizes(clusters: usize, options: &Options) -> PluginResult<[usize; 3]> {
-    let part = |fraction: f64, least: u64, most: usize| match fraction {
+    let held_out = if options.path.is_some() {
+        FILES
+    } else {
+        EMBEDDED
+    };
+    let part = |fraction: f64, least: Option<u64>, most: usize| match fraction {
         0.0 => 0,
         _ => ((clusters as f64 * fraction) as usize)
             .max(
-                usize::try_from(least)
+                usize::try_from(least.unwrap_or(held_out.least))
                     .unwrap_or(usize::MAX)
                     .min(clusters / most),
             )
             .max(1),
     };
+    let [most_valid, most_test] = held_out.most;
     let valid = part(
         options.valid_fraction,
         options.min_valid_clusters,
-        MOST_VALID,
+        most_valid,
     );
-    let test = part(options.test_fraction, options.min_test_clusters, MOST_TEST);
+    let test = part(options.test_fraction, options.min_test_clusters, most_test);
     match clusters.checked_sub(valid + test) {
         Some(train) if train > 0 => Ok([train, valid, test]),
         _ => Err(PluginError::BadRequest(format!(
@@ -85,6 +105,13 @@ fn sizes(clusters: usize, options: &Options) -> PluginResult<[usize; 3]> {
 mod tests {
     use super::*;
     use std::collections::HashSet;
+
+    fn files() -> Options {
+        Options {
+            path: Some("files".into()),
+            ..Options::default()
+        }
+    }
 
     fn clusters(count: u32, chains_each: u32) -> Clusters {
         Clusters {
@@ -104,10 +131,10 @@ mod tests {
     #[test]
     fn no_cluster_is_in_two_splits_and_nothing_is_lost() {
         let all = clusters(100, 7);
-        let splits = divide(&all, &Options::default(), 3).unwrap();
+        let splits = divide(&all, &files(), 3).unwrap();
         assert_eq!(
             counts(&splits),
-            [("train", 504, 72), ("valid", 140, 20), ("test", 56, 8)]
+            [("train", 490, 70), ("valid", 140, 20), ("test", 70, 10)]
         );
         let sets: Vec<HashSet<_>> = splits
             .iter()
@@ -128,19 +155,16 @@ mod tests {
 
     #[test]
     fn large_sets_have_the_fractions_of_the_paper() {
-        assert_eq!(
-            sizes(30_000, &Options::default()).unwrap(),
-            [29_400, 570, 30]
-        );
-        assert_eq!(sizes(1000, &Options::default()).unwrap(), [968, 24, 8]);
-        assert_eq!(sizes(3, &Options::default()).unwrap(), [1, 1, 1]);
+        assert_eq!(sizes(30_000, &files()).unwrap(), [29_400, 570, 30]);
+        assert_eq!(sizes(1000, &files()).unwrap(), [952, 24, 24]);
+        assert_eq!(sizes(3, &files()).unwrap(), [1, 1, 1]);
         assert_eq!(
             sizes(
                 1,
                 &Options {
                     valid_fraction: 0.0,
                     test_fraction: 0.0,
-                    ..Options::default()
+                    ..files()
                 }
             )
             .unwrap(),
@@ -149,8 +173,20 @@ mod tests {
     }
 
     #[test]
+    fn the_embedded_sample_holds_out_more() {
+        let sample = Options::default();
+        assert_eq!(sizes(196, &sample).unwrap(), [68, 64, 64]);
+        assert_eq!(sizes(30, &sample).unwrap(), [10, 10, 10]);
+        let fewer = Options {
+            min_test_clusters: Some(8),
+            ..sample
+        };
+        assert_eq!(sizes(196, &fewer).unwrap(), [124, 64, 8]);
+    }
+
+    #[test]
     fn too_few_clusters_say_what_to_do() {
-        let message = sizes(2, &Options::default()).unwrap_err().to_string();
+        let message = sizes(2, &files()).unwrap_err().to_string();
         assert!(
             message.contains("2 cluster(s)")
                 && message.contains("valid_fraction or test_fraction to 0"),
@@ -161,11 +197,11 @@ mod tests {
     #[test]
     fn the_seed_decides_and_chains_without_a_cluster_are_in_no_split() {
         let mut all = clusters(50, 3);
-        let splits = divide(&all, &Options::default(), 3).unwrap();
-        assert_eq!(splits, divide(&all, &Options::default(), 3).unwrap());
-        assert_ne!(splits, divide(&all, &Options::default(), 4).unwrap());
+        let splits = divide(&all, &files(), 3).unwrap();
+        assert_eq!(splits, divide(&all, &files(), 3).unwrap());
+        assert_ne!(splits, divide(&all, &files(), 4).unwrap());
         all.of_record[17] = None;
-        let fewer = divide(&all, &Options::default(), 3).unwrap();
+        let fewer = divide(&all, &files(), 3).unwrap();
         assert!(fewer.iter().all(|s| !s.records.contains(&17)));
         assert_eq!(fewer.iter().map(|s| s.records.len()).sum::<usize>(), 149);
     }
@@ -178,9 +214,9 @@ mod tests {
             let s = divide(
                 c,
                 &Options {
-                    min_valid_clusters: 1,
-                    min_test_clusters: 1,
-                    ..Options::default()
+                    min_valid_clusters: Some(1),
+                    min_test_clusters: Some(1),
+                    ..files()
                 },
                 9,
             )

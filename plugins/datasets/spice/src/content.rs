@@ -12,6 +12,8 @@ use std::{
 
 /// Raise it when the readers give other numbers for the same bytes.
 const READER_VERSION: &str = "equivbench-spice reader 1\0";
+/// The keys of options that do not count as text.
+const NO_LEAST: &str = r#""min_valid_molecules":null,"min_test_molecules":null,"#;
 const BLOCK: usize = 1 << 16;
 /// Blocks that are read from a large file, spread evenly, the first and the last included.
 const SAMPLED_BLOCKS: u64 = 256;
@@ -25,16 +27,23 @@ pub(crate) struct ContentHash {
 
 impl ContentHash {
     pub(crate) fn new(settings: &Settings) -> Self {
-        // The path is where the data lie, not what they are.
-        let options = serde_json::to_vec(&Options {
+        // The path is where the data lie, not what they are. Least numbers came later: they count as what they amount to, so that data
+        // without them keep their hash.
+        let options = serde_json::to_string(&Options {
             path: None,
+            min_valid_molecules: None,
+            min_test_molecules: None,
             ..settings.options.clone()
-        })
-        .unwrap_or_default();
-        let hasher = Sha256::new()
+        });
+        let options = options.unwrap_or_default().replace(NO_LEAST, "");
+        let mut hasher = Sha256::new()
             .chain_update(READER_VERSION)
             .chain_update((options.len() as u64).to_le_bytes())
             .chain_update(options);
+        let [valid, test] = settings.options.least();
+        if [valid, test] != [0, 0] {
+            hasher.update(format!("least molecules {valid} {test}\n"));
+        }
         Self {
             hasher,
             small_file_bytes: settings.small_file_bytes,
@@ -130,6 +139,30 @@ mod tests {
             bytes[at] ^= 1;
         }
         assert_eq!(hash(&bytes, u64::MAX), before);
+    }
+
+    #[test]
+    fn least_numbers_count_as_what_they_amount_to() {
+        let hash = |options| ContentHash::new(&Settings::new(options).unwrap()).finish();
+        let files = Options {
+            path: Some("files".into()),
+            ..Options::default()
+        };
+        let sample = Options {
+            min_valid_molecules: Some(64),
+            min_test_molecules: Some(64),
+            ..files.clone()
+        };
+        assert_eq!(hash(sample), hash(Options::default()));
+        let none = Options {
+            min_valid_molecules: Some(0),
+            min_test_molecules: Some(0),
+            ..Options::default()
+        };
+        assert_eq!(hash(none), hash(files.clone()));
+        assert_ne!(hash(files), hash(Options::default()));
+        let text = serde_json::to_string(&Options::default()).unwrap();
+        assert!(text.contains(NO_LEAST));
     }
 
     #[test]

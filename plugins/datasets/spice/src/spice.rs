@@ -181,6 +181,14 @@ impl DatasetPlugin for Spice {
         self.descriptor.clone()
     }
 
+    /// Numbers of molecules in the order of the files; nothing where frames of a trajectory were divided, which keeps nothing together.
+    fn groups(&self, split: &str, indices: &[u64]) -> PluginResult<Option<Vec<u64>>> {
+        let groups = indices.iter().map(|&i| self.frame(split, i));
+        let groups = groups.map(|frame| Ok(u64::from(frame?.molecule)));
+        let groups = groups.collect::<PluginResult<_>>()?;
+        Ok((!self.splits.by_frame).then_some(groups))
+    }
+
     fn points(&self, split: &str, indices: &[u64], out: &mut [u64]) -> PluginResult<()> {
         if indices.len() != out.len() {
             return Err(PluginError::BadRequest(format!(

@@ -99,7 +99,8 @@ fn sizes(units: usize, by_frame: bool, options: &Options) -> PluginResult<[usize
         options.valid_fraction,
         options.test_fraction,
     ];
-    groups::sizes(units, fractions).ok_or_else(|| {
+    let least = if by_frame { [0, 0] } else { options.least() };
+    groups::sizes(units, fractions, least).ok_or_else(|| {
         let what = if by_frame { "conformation(s)" } else { "molecule(s)" };
         let frames = if by_frame { "" } else { ", or divide the frames of the trajectory with split_by = \"frame\"" };
         PluginError::BadRequest(format!(
@@ -146,7 +147,10 @@ mod tests {
         seed: u64,
         change: fn(&mut Options),
     ) -> PluginResult<Splits> {
-        let mut options = Options::default();
+        let mut options = Options {
+            path: Some("files, which have no least numbers".into()),
+            ..Options::default()
+        };
         change(&mut options);
         divide(
             &inventory(molecules, frames_each),
@@ -228,6 +232,22 @@ mod tests {
         let short = split(40, 7, 3, |o| o.max_train_samples = Some(10)).unwrap();
         assert_eq!(short.splits[0].frames, full.splits[0].frames[..10]);
         assert_eq!(short.splits[1..], full.splits[1..]);
+    }
+
+    #[test]
+    fn least_numbers_count_molecules_and_no_frames() {
+        let counts = |molecules, change| {
+            let splits = split(molecules, 7, 3, change).unwrap().splits;
+            splits.iter().map(|s| s.groups).collect::<Vec<_>>()
+        };
+        assert_eq!(counts(40, |o| o.min_valid_molecules = Some(9)), [29, 9, 2]);
+        assert_eq!(counts(40, |o| o.path = None), [14, 13, 13]);
+        assert_eq!(
+            split(1, 100, 1, |o| o.path = None).unwrap().splits[2]
+                .frames
+                .len(),
+            5
+        );
     }
 
     #[test]

@@ -84,12 +84,28 @@ pub fn part(groups: usize, fraction: f64) -> usize {
     }
 }
 
-/// Numbers of groups in train, valid and test. Fractions that sum to 1 leave nothing over, whatever the rounding. `None` if nothing is
+/// A split takes no more than this share of the groups to reach its least number.
+const MOST: usize = 3;
+
+/// Numbers of groups in train, valid and test: valid and test have their fraction, and at least so many as long as that is no more than a
+/// third of all; a split of fraction 0 is empty. Fractions that sum to 1 leave nothing over, whatever the rounding. `None` if nothing is
 /// left to train on.
 #[must_use]
-pub fn sizes(groups: usize, [train, valid, test]: [f64; 3]) -> Option<[usize; 3]> {
+pub fn sizes(
+    groups: usize,
+    [train, valid, test]: [f64; 3],
+    [least_valid, least_test]: [u64; 2],
+) -> Option<[usize; 3]> {
     let rest = 1.0 - train - valid - test;
-    let (valid, test) = (part(groups, valid), part(groups, test));
+    let held_out = |fraction: f64, least: u64| match part(groups, fraction) {
+        0 => 0,
+        own => own.max(
+            usize::try_from(least)
+                .unwrap_or(usize::MAX)
+                .min(groups / MOST),
+        ),
+    };
+    let (valid, test) = (held_out(valid, least_valid), held_out(test, least_test));
     let left = groups.saturating_sub(valid + test);
     // Room for the rounding of three decimal fractions.
     let train = if rest.abs() < 1e-9 {
@@ -147,11 +163,24 @@ mod tests {
 
     #[test]
     fn fractions_are_rounded_and_never_to_nothing() {
-        assert_eq!(sizes(40, [0.9, 0.05, 0.05]), Some([36, 2, 2]));
-        assert_eq!(sizes(3, [0.9, 0.05, 0.05]), Some([1, 1, 1]));
-        assert_eq!(sizes(2, [0.9, 0.05, 0.05]), None);
-        assert_eq!(sizes(40, [0.5, 0.05, 0.05]), Some([20, 2, 2]));
-        assert_eq!(sizes(1, [1.0, 0.0, 0.0]), Some([1, 0, 0]));
+        let none = [0, 0];
+        assert_eq!(sizes(40, [0.9, 0.05, 0.05], none), Some([36, 2, 2]));
+        assert_eq!(sizes(3, [0.9, 0.05, 0.05], none), Some([1, 1, 1]));
+        assert_eq!(sizes(2, [0.9, 0.05, 0.05], none), None);
+        assert_eq!(sizes(40, [0.5, 0.05, 0.05], none), Some([20, 2, 2]));
+        assert_eq!(sizes(1, [1.0, 0.0, 0.0], none), Some([1, 0, 0]));
+    }
+
+    #[test]
+    fn a_least_number_takes_from_training_up_to_a_third_of_all() {
+        let usual = [0.9, 0.05, 0.05];
+        assert_eq!(sizes(694, usual, [64, 64]), Some([566, 64, 64]));
+        assert_eq!(sizes(40, usual, [64, 8]), Some([19, 13, 8]));
+        assert_eq!(sizes(3, usual, [64, 64]), Some([1, 1, 1]));
+        assert_eq!(sizes(40, [0.9, 0.1, 0.0], [5, 64]), Some([35, 5, 0]));
+        // The fraction goes first where it is more, and what is left out stays out while there is room.
+        assert_eq!(sizes(100, [0.5, 0.2, 0.1], [4, 12]), Some([50, 20, 12]));
+        assert_eq!(sizes(100, [0.9, 0.05, 0.0], [40, 0]), Some([67, 33, 0]));
     }
 
     #[test]
