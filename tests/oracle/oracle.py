@@ -342,11 +342,13 @@ class Comparison:
 
     def __init__(self):
         self.agreed = {}
+        self.columns = {}
         self.differences = []
         self.unchecked = {}
 
     def cell(self, table, row_name, column, there, expected):
         """Compares the text of a cell with what it should hold: None for empty, a text, a flag, or a number."""
+        self.columns.setdefault(table, set()).add(column)
         if cell_agrees(there, expected):
             self.agreed[table] = self.agreed.get(table, 0) + 1
         else:
@@ -494,29 +496,31 @@ def figures_of_row(row):
 # ---------------------------------------------------------------------------------------------------------------------
 # Percent of reducible loss
 
-def question_of(row, axes):
-    """The same samples and the same question, whoever answers."""
-    return tuple(row.get(c, "") for c in ["dataset", "set", "split", *axes, "measured_loss"])
+def question_of(row, axes, seeds):
+    """The same samples and the same question, whoever answers. Samples are drawn by `measure.seed`: the same where it
+    is, and where there are as many."""
+    drawn = seeds.get((row["run"], row.get("measurement", "")), 0)
+    return drawn, *(row.get(c, "") for c in ["dataset", "set", "split", "samples", *axes, "measured_loss"])
 
 
-def lowest_losses(tables, axes):
+def lowest_losses(tables, axes, seeds):
     """For each question the lowest loss_twirled of all runs, and whose it is."""
     lowest = {}
     for table in tables:
         for row in table.of_runs():
-            loss, question = number(row["loss_twirled"]), question_of(row, axes)
+            loss, question = number(row["loss_twirled"]), question_of(row, axes, seeds)
             if loss is not None and (question not in lowest or loss < lowest[question][0]):
                 lowest[question] = loss, row["run"]
     return lowest
 
 
-def excess_of(row, lowest, axes):
+def excess_of(row, lowest, axes, seeds):
     """100 L_equiv / (L − R*): R* is the baseline's loss where that is the best there is, else the lowest loss_twirled
     that another run reached; empty for the run that has it."""
     exact = row["learnable"] == "false"
     reference = number(row["baseline_loss"]) if exact else None
     if not exact:
-        loss, run = lowest.get(question_of(row, axes), (None, None))
+        loss, run = lowest.get(question_of(row, axes, seeds), (None, None))
         reference = loss if run != row["run"] else None
     if reference is None:
         return {"reference_loss": None, "reference": None, "excess_percent": None}
@@ -883,7 +887,7 @@ def check_losses(name, table, terms, seeds, lowest, axes, comparison):
                 comparison.note(f"{name}: manifest.toml does not tell measure.seed of a run; 0 is taken")
             expected |= figures_of_samples(own, row["measured_loss"] == "mse", seed or 0)
             expected["learnt"] = learnt(expected["learnable"], expected["skill_sampling_lower"])
-        comparison.cells(name, row_name, row, expected | excess_of(row, lowest, axes))
+        comparison.cells(name, row_name, row, expected | excess_of(row, lowest, axes, seeds))
 
 
 def check_made(name, table, made, keys, comparison):
@@ -925,7 +929,7 @@ def check(folder):
     terms = terms_of(tables["samples"]) if "samples" in tables else {}
     seeds = seeds_of_measurements(folder)
     losses = [name for name in ("curve", "final") if name in tables]
-    lowest = lowest_losses([tables[name] for name in losses], axes)
+    lowest = lowest_losses([tables[name] for name in losses], axes, seeds)
     for name in losses:
         check_losses(f"{name}.csv", tables[name], terms, seeds, lowest, axes, comparison)
     if "dip" in tables:
@@ -941,14 +945,6 @@ def check(folder):
     return comparison, tables
 
 
-# Columns that are taken as they stand, by table.
-GIVEN = {
-    "curve.csv": "run keys, progress and clock, training loss, floor_percent, how it was measured, shared_deviation",
-    "final.csv": "run keys, progress and clock, floor_percent, how it was measured, shared_deviation",
-    "samples.csv": "all of it: predictions are not made again",
-}
-
-
 def report(comparison, tables):
     """What agreed, what did not, and what could not be checked."""
     for name in ("curve.csv", "final.csv", "dip.csv", "summary.csv"):
@@ -956,9 +952,10 @@ def report(comparison, tables):
             wrong = sum(d.startswith(name) for d in comparison.differences)
             rows = len(tables[name.removesuffix(".csv")].rows)
             print(f"{name}: {comparison.agreed.get(name, 0)} cells of {rows} rows agree, {wrong} differences")
-    for name, what in GIVEN.items():
-        if name.removesuffix(".csv") in tables:
-            print(f"taken as given in {name}: {what}")
+            given = [c for c in tables[name.removesuffix(".csv")].columns if c not in comparison.columns.get(name, ())]
+            print(f"  taken as given: {', '.join(given) or 'nothing'}")
+    if "samples" in tables:
+        print(f"samples.csv: {len(tables['samples'].rows)} rows, taken as given: predictions are not made again")
     for what, count in comparison.unchecked.items():
         print(f"not checked, {count} times: {what}")
     for difference in comparison.differences:
