@@ -865,6 +865,8 @@ def seeds_of_measurements(folder):
         return {}
     seeds = {}
     for run in tomllib.loads(path.read_text(encoding="utf-8")).get("runs", []):
+        if not run["config"]:
+            continue  # A run that failed before its settings were complete: it has no rows.
         own = json.loads(run["config"])["measure"]["seed"]
         seeds[run["run"], ""] = own
         for later in run.get("measurements", []):
