@@ -924,7 +924,7 @@ def check(folder):
         else:
             comparison.note(f"{name}.csv: it is not there")
     columns = tables["summary"].columns if "summary" in tables else []
-    axes = columns[columns.index("set") + 1:columns.index("moment")] if columns else AXES
+    axes = columns[columns.index("split") + 1:columns.index("moment")] if columns else AXES
     for axis in axes:
         if axis not in AXES:
             AXES.append(axis)

@@ -30,12 +30,13 @@ pub const EXCESS: [ColumnInfo; 3] = [
     },
 ];
 
-/// The question that a row answers, with the loss that was measured.
-type Question = ((String, String, String, Vec<String>), String);
+/// The question that a row answers: of which samples (as many, drawn by one seed), and which loss.
+type Question = ((String, String, String, Vec<String>), [String; 3]);
 
 fn question(row: Row<'_>) -> Question {
-    let loss = row.find("measured_loss").unwrap_or_default().to_owned();
-    (Place::of(row).question(), loss)
+    let how = ["measured_loss", "samples", "measure_seed"];
+    let how = how.map(|column| row.find(column).unwrap_or_default().to_owned());
+    (Place::of(row).question(), how)
 }
 
 /// Adds the columns to the tables that have losses.

@@ -103,14 +103,18 @@ impl<'a> GroupSums<'a> {
         })
     }
 
-    /// What the groups add to the variance of the mean logarithm over the seeds of a place.
+    /// What the groups add to the variance of the mean logarithm over so many seeds of a place; `None` unless all have rows.
     pub(crate) fn sampling(
         &self,
         place: &Place,
         step: u64,
         quantity: Quantity,
+        seeds: usize,
     ) -> Option<Sampling> {
         let common = self.sums(place, step, quantity)?;
+        if common.sums.len() != seeds {
+            return None;
+        }
         Some(Sampling {
             variance_of_log: mean_log_variance(&common.sums)?,
             groups: common.names.len(),

@@ -131,6 +131,12 @@ fn places() -> Vec<Column<SummaryRow>> {
             "which samples: measured, whole, test",
             |r: &SummaryRow| r.place.set.clone(),
         ),
+        Column::new(
+            "split",
+            "",
+            "split of the dataset; empty for crossings, which are of the curves",
+            |r: &SummaryRow| r.place.split.clone(),
+        ),
     ]
 }
 
@@ -155,7 +161,7 @@ fn moments() -> Vec<Column<SummaryRow>> {
         Column::new(
             "step",
             "steps",
-            "optimiser steps done; empty where seeds differ",
+            "optimiser steps done; empty where seeds differ. Powers of ten and step 0; the last step is the moment last",
             |r: &SummaryRow| r.step,
         ),
         Column::new(
@@ -272,7 +278,7 @@ fn sampled() -> Vec<Column<SummaryRow>> {
         Column::new(
             "groups",
             "groups",
-            "independent groups of measured samples",
+            "independent groups of measured samples, the fewest of any seed",
             of(|s| s.groups),
         ),
     ]
@@ -334,7 +340,7 @@ fn crossings() -> Vec<Column<SummaryRow>> {
         Column::new(
             "step_coverage",
             "",
-            "probability that the interval holds the median over all seeds: 1 - 2^(1-S) for the range of S seeds, never said to be more",
+            "probability that the interval holds the median over all seeds: 1 - 2 P(Bin(S, 1/2) < k) for the k-th smallest and largest of S seeds; the range, 1 - 2^(1-S), up to eight",
             of(|c| c.times.interval.map(|i| i.coverage).into()),
         ),
     ]
@@ -445,7 +451,7 @@ fn spreads_of(
         crossing: None,
     };
     let quantities = Quantity::ALL.map(|q| {
-        let sampling = step.and_then(|step| groups.sampling(place, step, q));
+        let sampling = step.and_then(|step| groups.sampling(place, step, q, rows.len()));
         row(q.column(), logarithmic(q, rows, sampling))
     });
     let skill = row("skill", arithmetic("skill", rows));

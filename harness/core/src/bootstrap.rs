@@ -63,6 +63,9 @@ pub fn studentised_interval(
             (s > 0.0).then(|| (r - ratio) / s)
         })
         .collect();
+    if pivots.is_empty() {
+        return None;
+    }
     pivots.sort_by(f64::total_cmp);
     let tail = 0.5 * (1.0 - level);
     let quantile = |q: f64| {

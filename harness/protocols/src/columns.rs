@@ -200,7 +200,7 @@ pub fn losses() -> Vec<Column<SplitRow>> {
         Column::new(
             "learnt",
             "",
-            "whether the lower end of the interval of skill is above 0; empty where nothing can be learnt beyond the baseline (flow time 0) or the interval is not known",
+            "whether the lower end of the interval of skill is above 0 (above 1e-9, which is rounding); empty where nothing can be learnt beyond the baseline (flow time 0) or the interval is not known",
             |r: &SplitRow| r.split.is_learnt(),
         ),
         Column::new(
@@ -353,6 +353,12 @@ pub fn method() -> Vec<Column<SplitRow>> {
             "samples",
             "samples that the split has",
             |r: &SplitRow| r.set.available,
+        ),
+        Column::new(
+            "measure_seed",
+            "",
+            "seed that drew the measured samples, their rotations and their noise",
+            |r: &SplitRow| r.about.measure_seed,
         ),
         Column::new(
             "rotations",

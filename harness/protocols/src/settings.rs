@@ -106,6 +106,8 @@ pub struct About {
     pub parameters: u64,
     /// Samples in a batch.
     pub batch_size: u64,
+    /// Seed of measured samples, rotations and noise.
+    pub measure_seed: u64,
     /// Rotation scheme.
     pub scheme: String,
     /// Rotations of each sample.

@@ -371,6 +371,7 @@ fn about(spec: &RunSpec, session: &SessionConfig, model: &LoadedModel, threads: 
         threads,
         parameters,
         batch_size: session.training.batch_size as u64,
+        measure_seed: session.measuring.seed.value(),
         scheme: session.measuring.scheme.name(),
         rotations: session
             .measuring
