@@ -374,9 +374,10 @@ fn a_run_has_rows_for_every_flow_time_and_variant_and_repeats() {
             "{pooled} {per_sample}"
         );
     }
-    // Three flow times, two variants, raw and averaged weights: in final.csv a row each, in dip.csv two quantities and six thresholds.
-    assert_eq!(table(out, "final").1.len(), 12);
-    assert_eq!(table(out, "dip").1.len(), 12 * 12);
+    // Three flow times, two variants, raw and averaged weights: in final.csv a row each for three sets, in dip.csv two quantities, six
+    // thresholds and four readings.
+    assert_eq!(table(out, "final").1.len(), 12 * 3);
+    assert_eq!(table(out, "dip").1.len(), 12 * 12 * 4);
     let (header, rows) = table(out, "curve");
     let at = |name: &str| header.iter().position(|h| h == name).unwrap();
     assert!(
