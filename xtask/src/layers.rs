@@ -11,7 +11,11 @@ const MAY: &[(&str, &[&str])] = &[
     ("gemm", &["equivbench-instruction-set"]),
     (
         "equivbench-kernels",
-        &["equivbench-feature-union", "equivbench-instruction-set"],
+        &[
+            "equivbench-feature-union",
+            "equivbench-instruction-set",
+            "gemm",
+        ],
     ),
     ("equivbench-core", &[]),
     (

@@ -15,9 +15,12 @@ use std::{
     sync::Arc,
 };
 
+/// What a batch is answered with.
+type Predict = Box<dyn Fn(&Batch) -> Vec<f64>>;
+
 /// Predicts by a rule that training does not change.
 struct Rule {
-    predict: Box<dyn Fn(&Batch) -> Vec<f64>>,
+    predict: Predict,
     output: (FieldKind, Rows, usize),
 }
 
