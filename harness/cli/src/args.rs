@@ -116,9 +116,11 @@ pub(crate) struct RunArgs {
     /// Seeds 0 to N - 1 for every run, instead of the suite's
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) seeds: Option<u32>,
-    /// The same batch size, steps, schedule and moving average for every model, as the table [fair] of the suite has them; learning rates stay
-    /// their own
-    #[arg(long)]
+    // Not a doc comment: rustdoc would take the table for a link.
+    #[arg(
+        long,
+        help = "The same batch size, steps, schedule and moving average for every model, as the table [fair] of the suite has them; learning rates stay their own"
+    )]
     pub(crate) fair: bool,
     /// Protocols, separated by commas, or all [default: the suite's]
     #[arg(long, value_delimiter = ',')]
