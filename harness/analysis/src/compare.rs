@@ -3,12 +3,12 @@
 use crate::{
     LEVEL,
     groups::{GroupSums, Quantity},
-    places::{Place, gather, is_of_run},
+    places::{Architecture, Place, axis_columns, gather, is_of_run},
 };
 use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
 use equivbench_core::{
-    Axis, Cell, Censored, Centre, Column, Comparison, CoreError, LogMean, NoVerdict, Sink,
-    all_axes, centre, compare, seeds_needed,
+    Censored, Centre, Column, Comparison, CoreError, LogMean, NoVerdict, centre, compare,
+    seeds_needed,
 };
 use equivbench_report::{MergedTable, Row};
 use std::{collections::BTreeSet, path::PathBuf};
@@ -73,61 +73,11 @@ impl Selection {
     }
 }
 
-/// An architecture with its data and settings.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Who {
-    model: String,
-    size: String,
-    dataset: String,
-    train_samples: u64,
-    settings: String,
-}
-
-impl Who {
-    fn of(row: Row<'_>) -> Self {
-        let Place {
-            model,
-            size,
-            dataset,
-            train_samples,
-            settings,
-            ..
-        } = Place::of(row);
-        Self {
-            model,
-            size,
-            dataset,
-            train_samples,
-            settings,
-        }
-    }
-
-    fn name(&self) -> String {
-        format!("{} {}", self.model, self.size)
-    }
-
-    fn whole_name(&self) -> String {
-        format!(
-            "model={},size={},dataset={},train_samples={},settings={}",
-            self.model, self.size, self.dataset, self.train_samples, self.settings
-        )
-    }
-
-    /// All but the settings: the same architecture in two experiments.
-    fn same_architecture(&self, other: &Self) -> bool {
-        let bare = |who: &Self| Self {
-            settings: String::new(),
-            ..who.clone()
-        };
-        bare(self) == bare(other)
-    }
-}
-
 /// One quantity of two architectures, asked in one way.
 #[derive(Clone, Debug)]
 pub struct Compared {
-    a: Who,
-    b: Who,
+    a: Architecture,
+    b: Architecture,
     place: Place,
     quantity: Quantity,
     seeds: [usize; 2],
@@ -150,30 +100,26 @@ pub fn compare_tables(
     let (groups_a, groups_b) = (group_sums(a.1), group_sums(b.1));
     let mut all = Vec::new();
     for (one, two) in pairs {
-        let (of_a, of_b) = (seeds_of(&rows_a, &one), seeds_of(&rows_b, &two));
-        for (place, seeds_a) in &of_a {
+        let of_b = seeds_of(&rows_b, &two);
+        for (place, rows) in seeds_of(&rows_a, &one) {
             let asked = |p: &Place| {
                 (&p.weights, &p.set, &p.condition) == (&place.weights, &place.set, &place.condition)
             };
-            let Some((other, seeds_b)) = of_b.iter().find(|(p, _)| asked(p)) else {
+            let Some((other, rows_of_other)) = of_b.iter().find(|(p, _)| asked(p)) else {
                 continue;
             };
-            for quantity in Quantity::ALL {
-                all.push(one_quantity(
-                    (&one, place, seeds_a, &groups_a),
-                    (&two, other, seeds_b, &groups_b),
-                    quantity,
-                ));
-            }
+            let a = Side::new(&place, &rows, &groups_a);
+            let b = Side::new(other, rows_of_other, &groups_b);
+            all.extend(Quantity::ALL.map(|quantity| one_quantity(&a, &b, quantity)));
         }
     }
     Ok(all)
 }
 
-/// The seeds of an architecture at each of its places.
-fn seeds_of<'a>(rows: &[Row<'a>], who: &Who) -> Vec<(Place, Vec<Seed<'a>>)> {
-    let own = rows.iter().filter(|r| Who::of(**r) == *who);
-    gather(own.map(|r| (Place::of(*r), Seed(*r))))
+/// The rows of an architecture at each of its places, one of each seed.
+fn seeds_of<'a>(rows: &[Row<'a>], who: &Architecture) -> Vec<(Place, Vec<Row<'a>>)> {
+    let own = rows.iter().filter(|r| Architecture::of(**r) == *who);
+    gather(own.map(|r| (Place::of(*r), *r)))
 }
 
 fn group_sums(tables: &[MergedTable]) -> GroupSums<'_> {
@@ -192,7 +138,7 @@ fn chosen<'a>(
     })?;
     if let Some(column) = ["settings", "set", "weights"]
         .iter()
-        .find(|c| !last.header.iter().any(|h| h == *c))
+        .find(|column| !last.has(column))
     {
         return Err(CompareError::Selection(format!(
             "{folder}/final.csv has no column {column}: it was written by another version"
@@ -209,9 +155,9 @@ fn chosen<'a>(
     Ok(rows)
 }
 
-fn names(rows: &[Row<'_>]) -> Vec<Who> {
-    let mut all: Vec<Who> = Vec::new();
-    for who in rows.iter().map(|r| Who::of(*r)) {
+fn names(rows: &[Row<'_>]) -> Vec<Architecture> {
+    let mut all: Vec<Architecture> = Vec::new();
+    for who in rows.iter().map(|r| Architecture::of(*r)) {
         if !all.contains(&who) {
             all.push(who);
         }
@@ -219,31 +165,51 @@ fn names(rows: &[Row<'_>]) -> Vec<Who> {
     all
 }
 
-fn listed(all: &[Who]) -> String {
-    let names: Vec<String> = all.iter().map(Who::whole_name).collect();
+/// The selection that takes it and no other.
+fn whole_name(who: &Architecture) -> String {
+    format!(
+        "model={},size={},dataset={},train_samples={},settings={}",
+        who.model, who.size, who.dataset, who.train_samples, who.settings
+    )
+}
+
+/// The same in two experiments.
+fn same_but_settings(a: &Architecture, b: &Architecture) -> bool {
+    let with_settings_of_b = Architecture {
+        settings: b.settings.clone(),
+        ..a.clone()
+    };
+    with_settings_of_b == *b
+}
+
+fn listed(all: &[Architecture]) -> String {
+    let names: Vec<String> = all.iter().map(whole_name).collect();
     names.join("; ")
 }
 
-/// Who is compared with whom.
-fn pairs(a: &[Who], b: &[Who]) -> Result<Vec<(Who, Who)>, CompareError> {
+/// Architecture is compared with whom.
+fn pairs(
+    a: &[Architecture],
+    b: &[Architecture],
+) -> Result<Vec<(Architecture, Architecture)>, CompareError> {
     if let ([one], [two]) = (a, b) {
         if one == two {
             return Err(CompareError::Selection(format!(
                 "both sides are {}: choose another on one of them, for example DIR:model=NAME",
-                one.whole_name()
+                whole_name(one)
             )));
         }
         return Ok(vec![(one.clone(), two.clone())]);
     }
     let mut found = Vec::new();
     for one in a {
-        let same: Vec<&Who> = b.iter().filter(|two| two.same_architecture(one)).collect();
+        let same: Vec<&Architecture> = b.iter().filter(|two| same_but_settings(two, one)).collect();
         match same.as_slice() {
             [] => {}
             [two] if *two != one => found.push((one.clone(), (*two).clone())),
             [_] => {}
             several => {
-                let several: Vec<Who> = several.iter().map(|w| (*w).clone()).collect();
+                let several: Vec<Architecture> = several.iter().map(|w| (*w).clone()).collect();
                 return Err(CompareError::Selection(format!(
                     "{} is there more than once: {}; choose by settings=...",
                     one.name(),
@@ -262,34 +228,37 @@ fn pairs(a: &[Who], b: &[Who]) -> Result<Vec<(Who, Who)>, CompareError> {
     Ok(found)
 }
 
-/// What one seed says.
-struct Seed<'a>(Row<'a>);
+/// One side of a comparison, asked in one way.
+struct Side<'a> {
+    place: &'a Place,
+    /// The last row of each seed.
+    rows: &'a [Row<'a>],
+    step: u64,
+    groups: &'a GroupSums<'a>,
+}
 
-impl Seed<'_> {
-    fn value(&self, quantity: Quantity) -> Option<Censored> {
-        let floored = quantity == Quantity::Percent;
-        let floor = self.0.find_real("floor_percent");
-        let floor = floor.filter(|_| floored).unwrap_or(0.0);
-        let value = self.0.find_real(quantity.column())?;
-        Some(Censored::of(value, floor))
+impl<'a> Side<'a> {
+    fn new(place: &'a Place, rows: &'a [Row<'a>], groups: &'a GroupSums<'a>) -> Self {
+        let step = rows.first().and_then(|row| row.count("step"));
+        Self {
+            place,
+            rows,
+            step: step.unwrap_or_default(),
+            groups,
+        }
+    }
+
+    fn values(&self, quantity: Quantity) -> Vec<Censored> {
+        let values = self.rows.iter().filter_map(|row| quantity.value(*row));
+        values.collect()
     }
 }
 
-type Side<'a> = (&'a Who, &'a Place, &'a [Seed<'a>], &'a GroupSums<'a>);
-
-fn one_quantity(a: Side<'_>, b: Side<'_>, quantity: Quantity) -> Compared {
-    let values = |side: &Side<'_>| -> Vec<Censored> {
-        side.2.iter().filter_map(|s| s.value(quantity)).collect()
-    };
-    let step = |side: &Side<'_>| {
-        side.2
-            .first()
-            .and_then(|s| s.0.count("step"))
-            .unwrap_or_default()
-    };
-    let (values_a, values_b) = (values(&a), values(&b));
-    let sampling =
-        a.3.of_difference((a.1, step(&a)), b.3, (b.1, step(&b)), quantity);
+fn one_quantity(a: &Side<'_>, b: &Side<'_>, quantity: Quantity) -> Compared {
+    let (values_a, values_b) = (a.values(quantity), b.values(quantity));
+    let sampling = a
+        .groups
+        .of_difference((a.place, a.step), b.groups, (b.place, b.step), quantity);
     let spread = |values: &[Censored]| match centre(values) {
         Some(Centre::Geometric(LogMean { sd, .. })) => sd,
         _ => None,
@@ -300,9 +269,9 @@ fn one_quantity(a: Side<'_>, b: Side<'_>, quantity: Quantity) -> Compared {
         seeds_needed(a, b, factor, POWER, 1.0 - LEVEL)
     };
     Compared {
-        a: a.0.clone(),
-        b: b.0.clone(),
-        place: a.1.clone(),
+        a: a.place.architecture.clone(),
+        b: b.place.architecture.clone(),
+        place: a.place.clone(),
         quantity,
         seeds: [values_a.len(), values_b.len()],
         centres: [centre(&values_a), centre(&values_b)],
@@ -355,12 +324,7 @@ impl Compared {
             Column::new("weights", "", "", |c: &Self| c.place.weights.clone()),
             Column::new("set", "", "", |c: &Self| c.place.set.clone()),
         ];
-        let axis = |axis: &'static Axis| {
-            Column::new(axis.name, "", "", |c: &Self| {
-                Cell::parse(c.place.axis(axis))
-            })
-        };
-        columns.extend(all_axes().into_iter().map(axis));
+        columns.extend(axis_columns(|c: &Self| &c.place));
         columns.extend(Self::figures());
         columns
     }
@@ -433,23 +397,12 @@ pub(crate) fn short(x: f64) -> String {
 /// # Errors
 /// A number that is not finite.
 pub fn comparison_csv(all: &[Compared]) -> Result<Vec<u8>, CompareError> {
-    #[derive(Default)]
-    struct Kept(Vec<Vec<String>>);
-    impl Sink for Kept {
-        fn row(&mut self, _: &'static str, cells: Vec<Cell>) -> Result<(), CoreError> {
-            self.0.push(cells.iter().map(Cell::text).collect());
-            Ok(())
-        }
-    }
     let table = equivbench_core::Table {
         name: "comparison",
         about: "",
         columns: Compared::columns(),
     };
-    let mut kept = Kept::default();
-    all.iter().try_for_each(|c| table.write(&mut kept, c))?;
-    let header: Vec<&str> = table.columns.iter().map(|c| c.info.name).collect();
-    let merged = MergedTable::of("comparison", &header, kept.0);
+    let merged = MergedTable::made(&table, all)?;
     merged
         .to_csv()
         .map_err(|e| CompareError::Selection(e.to_string()))

@@ -1,7 +1,7 @@
 //! The sums of each group of samples, from `samples.csv`: what the choice of the measured groups adds to a spread over seeds.
 
 use crate::places::Place;
-use equivbench_core::{Sampling, mean_log_variance, paired_log_variance, sums_by_group};
+use equivbench_core::{Censored, Sampling, mean_log_variance, paired_log_variance, sums_by_group};
 use equivbench_report::{MergedTable, Row};
 use std::collections::{BTreeMap, HashMap};
 
@@ -34,6 +34,13 @@ impl Quantity {
             Self::Loss => Some("loss_total_log_se"),
             Self::Relative | Self::Twirled => None,
         }
+    }
+
+    /// Its value in a row, beside the floor of rounding where one was measured; `None` where the row has no value.
+    pub(crate) fn value(self, row: Row<'_>) -> Option<Censored> {
+        let floor = row.find_real("floor_percent");
+        let floor = floor.filter(|_| self == Self::Percent).unwrap_or(0.0);
+        Some(Censored::of(row.find_real(self.column())?, floor))
     }
 
     fn pair(self, row: Row<'_>) -> Option<(f64, f64)> {

@@ -1,6 +1,6 @@
 //! What a reader must know before the numbers: one line each.
 
-use crate::places::{Place, gather, is_of_run};
+use crate::places::{Architecture, gather, is_of_run};
 use equivbench_report::MergedTable;
 
 /// Groups below which intervals over groups are short by some.
@@ -12,27 +12,13 @@ pub fn notes(tables: &[MergedTable]) -> Vec<String> {
     let Some(last) = tables.iter().find(|t| t.name == "final") else {
         return Vec::new();
     };
-    let who = |place: &Place| {
-        let Place { model, size, .. } = place;
-        format!("{model} {size}")
-    };
     let rows = || last.rows().filter(is_of_run);
-    let of_models = gather(rows().map(|row| {
-        let place = Place::of(row);
-        (
-            (who(&place), place.train_samples, place.settings),
-            row.text("run"),
-        )
-    }));
-    let mut notes = Vec::new();
-    let alone =
-        |(_, runs): &&((String, u64, String), Vec<&str>)| runs.iter().all(|run| *run == runs[0]);
-    let mut single: Vec<&str> = of_models
-        .iter()
-        .filter(alone)
-        .map(|((who, ..), _)| who.as_str())
-        .collect();
+    let of_architectures = gather(rows().map(|row| (Architecture::of(row), row.text("run"))));
+    let alone = |runs: &[&str]| runs.iter().all(|run| *run == runs[0]);
+    let single = of_architectures.iter().filter(|(_, runs)| alone(runs));
+    let mut single: Vec<String> = single.map(|(who, _)| who.name()).collect();
     single.dedup();
+    let mut notes = Vec::new();
     if !single.is_empty() {
         notes.push(format!(
             "one seed: the spread of training is not known ({}); add --seeds 3",
@@ -41,9 +27,9 @@ pub fn notes(tables: &[MergedTable]) -> Vec<String> {
     }
     let measured = rows().filter(|row| row.find("set") == Some("measured"));
     let groups = gather(measured.filter_map(|row| {
-        let place = Place::of(row);
+        let who = Architecture::of(row);
         row.count("groups")
-            .map(|groups| ((who(&place), place.dataset), groups))
+            .map(|groups| ((who.name(), who.dataset), groups))
     }));
     let few: Vec<String> = groups
         .iter()

@@ -3,11 +3,11 @@
 use crate::{
     LEVEL,
     groups::{GroupSums, Quantity},
-    places::{Place, gather, is_of_run},
+    places::{Place, axis_columns, gather, is_of_run},
 };
 use equivbench_core::{
-    Axis, Cell, Censored, Centre, Column, CoreError, CrossingTimes, Interval, LogMean, Sampling,
-    Sink, Table, TableInfo, all_axes, centre, crossing_times, mean_interval, seed_interval,
+    Cell, Censored, Centre, Column, CoreError, CrossingTimes, Interval, LogMean, Sampling, Table,
+    TableInfo, centre, crossing_times, mean_interval, seed_interval,
 };
 use equivbench_report::{MergedTable, Row};
 use std::sync::LazyLock;
@@ -84,7 +84,7 @@ static SUMMARY: LazyLock<Table<SummaryRow>> = LazyLock::new(|| Table {
     about: "what the seeds of one architecture say together, with intervals that contain training; made of the other tables when they are merged. One seed: its spread is not known, and those cells are empty",
     columns: [
         places(),
-        axes(),
+        axis_columns(|r: &SummaryRow| &r.place),
         moments(),
         spreads(),
         seeds(),
@@ -99,25 +99,25 @@ static SUMMARY: LazyLock<Table<SummaryRow>> = LazyLock::new(|| Table {
 fn places() -> Vec<Column<SummaryRow>> {
     vec![
         Column::new("model", "", "model family", |r: &SummaryRow| {
-            r.place.model.clone()
+            r.place.architecture.model.clone()
         }),
         Column::new("size", "", "named size", |r: &SummaryRow| {
-            r.place.size.clone()
+            r.place.architecture.size.clone()
         }),
         Column::new("dataset", "", "data", |r: &SummaryRow| {
-            r.place.dataset.clone()
+            r.place.architecture.dataset.clone()
         }),
         Column::new(
             "train_samples",
             "samples",
             "training samples used",
-            |r: &SummaryRow| r.place.train_samples,
+            |r: &SummaryRow| r.place.architecture.train_samples,
         ),
         Column::new(
             "settings",
             "",
             "what runs share that differ in their seed only",
-            |r: &SummaryRow| r.place.settings.clone(),
+            |r: &SummaryRow| r.place.architecture.settings.clone(),
         ),
         Column::new(
             "weights",
@@ -138,16 +138,6 @@ fn places() -> Vec<Column<SummaryRow>> {
             |r: &SummaryRow| r.place.split.clone(),
         ),
     ]
-}
-
-/// A column for each axis of any task.
-fn axes() -> Vec<Column<SummaryRow>> {
-    let column = |axis: &'static Axis| {
-        Column::new(axis.name, axis.unit, axis.about, |r: &SummaryRow| {
-            Cell::parse(r.place.axis(axis))
-        })
-    };
-    all_axes().into_iter().map(column).collect()
 }
 
 fn moments() -> Vec<Column<SummaryRow>> {
@@ -360,42 +350,16 @@ pub fn summarise(tables: &[MergedTable]) -> Result<MergedTable, CoreError> {
     let table = |name: &str| tables.iter().find(|t| t.name == name);
     let groups = GroupSums::of(table("samples"));
     let mut rows = Vec::new();
-    if let Some(last) = table("final") {
-        let places = last
-            .rows()
-            .filter(is_of_run)
-            .map(|row| (Place::of(row), row));
-        for (place, rows_of) in gather(places) {
-            rows.extend(spreads_of(&place, Moment::Last, &rows_of, &groups));
-        }
+    for (place, last) in table("final").into_iter().flat_map(Place::rows) {
+        rows.extend(spreads_of(&place, Moment::Last, &last, &groups));
     }
-    if let Some(curve) = table("curve") {
-        let places = curve
-            .rows()
-            .filter(is_of_run)
-            .map(|row| (Place::of(row), row));
-        for (place, rows_of) in gather(places) {
-            rows.extend(along(&place, &rows_of, &groups));
-        }
+    for (place, curve) in table("curve").into_iter().flat_map(Place::rows) {
+        rows.extend(along(&place, &curve, &groups));
     }
     if let Some(dip) = table("dip") {
         rows.extend(crossings_of(dip));
     }
-    let mut cells = Cells::default();
-    rows.iter()
-        .try_for_each(|row| SUMMARY.write(&mut cells, row))?;
-    let header: Vec<&str> = SUMMARY.columns.iter().map(|c| c.info.name).collect();
-    Ok(MergedTable::of("summary", &header, cells.0))
-}
-
-#[derive(Default)]
-struct Cells(Vec<Vec<String>>);
-
-impl Sink for Cells {
-    fn row(&mut self, _: &'static str, cells: Vec<Cell>) -> Result<(), CoreError> {
-        self.0.push(cells.iter().map(Cell::text).collect());
-        Ok(())
-    }
+    MergedTable::made(&SUMMARY, &rows)
 }
 
 /// The curve of a place at powers of ten, at step 0, and where each seed's loss was lowest.
@@ -465,15 +429,8 @@ fn groups_of(rows: &[Row<'_>]) -> Option<u64> {
 /// Of a quantity that has a logarithm.
 fn logarithmic(quantity: Quantity, rows: &[Row<'_>], common: Option<Sampling>) -> Option<Spread> {
     let column = quantity.column();
-    let floors = matches!(quantity, Quantity::Percent);
-    let censored = |r: &Row<'_>| {
-        let floor = r
-            .find_real("floor_percent")
-            .filter(|_| floors)
-            .unwrap_or(0.0);
-        r.find_real(column).map(|value| Censored::of(value, floor))
-    };
-    let seeds: Vec<Censored> = rows.iter().map(censored).collect::<Option<_>>()?;
+    let seeds = rows.iter().map(|r| quantity.value(*r));
+    let seeds: Vec<Censored> = seeds.collect::<Option<_>>()?;
     let values: Vec<f64> = rows.iter().filter_map(|r| r.find_real(column)).collect();
     let ends = |pick: fn(f64, f64) -> f64| values.iter().copied().reduce(pick);
     let mut spread = Spread {

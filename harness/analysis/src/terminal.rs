@@ -40,9 +40,9 @@ pub fn final_summary(summary: &MergedTable) -> String {
         };
         let seeds = rows.first().map(|r| r.text("seeds").to_owned());
         let mut cells = vec![
-            place.model.clone(),
-            place.size.clone(),
-            place.train_samples.to_string(),
+            place.architecture.model.clone(),
+            place.architecture.size.clone(),
+            place.architecture.train_samples.to_string(),
             seeds.unwrap_or_default(),
             place.weights.clone(),
             set.to_owned(),
@@ -103,9 +103,9 @@ pub fn dip_summary(summary: &MergedTable) -> String {
                 row.map(|r| when(*r)).unwrap_or_default()
             };
             let mut cells = vec![
-                place.model.clone(),
-                place.size.clone(),
-                place.train_samples.to_string(),
+                place.architecture.model.clone(),
+                place.architecture.size.clone(),
+                place.architecture.train_samples.to_string(),
                 place.weights.clone(),
             ];
             cells.extend(input_axes().map(|axis| place.axis(axis).to_owned()));

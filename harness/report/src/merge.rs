@@ -1,7 +1,7 @@
 //! Tables of all runs of an experiment, one under the other in a fixed order, and the atomic replacement of files.
 
 use crate::{Extent, MEASUREMENT, ReportError, key_columns, writer::header};
-use equivbench_core::{Cell, TableInfo};
+use equivbench_core::{Cell, CoreError, Sink, Table, TableInfo};
 use std::{
     collections::BTreeMap,
     io::Write,
@@ -27,6 +27,17 @@ pub struct MergedTable {
     /// Column names.
     pub header: Vec<String>,
     rows: Vec<Vec<String>>,
+}
+
+/// Rows as they stand in a file.
+#[derive(Default)]
+struct Texts(Vec<Vec<String>>);
+
+impl Sink for Texts {
+    fn row(&mut self, _: &'static str, cells: Vec<Cell>) -> Result<(), CoreError> {
+        self.0.push(cells.iter().map(Cell::text).collect());
+        Ok(())
+    }
 }
 
 /// A row of a table, its cells by name and as what they are.
@@ -108,6 +119,24 @@ impl MergedTable {
             header: header.iter().map(|c| (*c).to_owned()).collect(),
             rows,
         }
+    }
+
+    /// A table of typed rows, without the key columns of a run.
+    ///
+    /// # Errors
+    /// A number that is not finite: a fault of whoever made the rows.
+    pub fn made<R: 'static>(table: &Table<R>, rows: &[R]) -> Result<Self, CoreError> {
+        let mut texts = Texts::default();
+        rows.iter()
+            .try_for_each(|row| table.write(&mut texts, row))?;
+        let header: Vec<&str> = table.columns.iter().map(|c| c.info.name).collect();
+        Ok(Self::of(table.name, &header, texts.0))
+    }
+
+    /// Whether it has a column.
+    #[must_use]
+    pub fn has(&self, column: &str) -> bool {
+        self.header.iter().any(|name| name == column)
     }
 
     /// Rows of all runs.
