@@ -152,7 +152,7 @@ pub struct Sampled {
     pub loss_log_se: Option<f64>,
 }
 
-/// Pooled percent of a loss and its level.
+/// Level of every interval.
 const LEVEL: f64 = 0.95;
 
 /// Pools samples; the bootstrap draws from streams of the seed.

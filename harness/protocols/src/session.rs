@@ -304,28 +304,20 @@ impl<'a> Session<'a> {
     }
 
     fn moment(&self) -> Moment {
-        let cpu_s = self.clock.cpu_s().map(|_| self.state.cpu_s);
+        let state = &self.state;
+        let figures = |[loss, lr, gradient_norm]: [f64; 3]| StepFigures {
+            loss,
+            lr,
+            gradient_norm,
+        };
         Moment {
-            cpu_s,
-            ..moment(&self.state, &self.preparer.order, &self.about)
+            step: state.step,
+            epoch: self.preparer.order.epoch_after(state.step),
+            train_s: state.train_s,
+            cpu_s: self.clock.cpu_s().map(|_| state.cpu_s),
+            gpu_h: self.about.is_gpu.then(|| state.train_s / 3600.0),
+            last_step: state.last_step.map(figures),
         }
-    }
-}
-
-fn moment(state: &SessionState, order: &BatchOrder, about: &About) -> Moment {
-    Moment {
-        step: state.step,
-        epoch: order.epoch_after(state.step),
-        train_s: state.train_s,
-        cpu_s: None,
-        gpu_h: about.is_gpu.then(|| state.train_s / 3600.0),
-        last_step: state
-            .last_step
-            .map(|[loss, lr, gradient_norm]| StepFigures {
-                loss,
-                lr,
-                gradient_norm,
-            }),
     }
 }
 
