@@ -1,6 +1,7 @@
 //! What a suite's `[dataset]` table may say, and what of it is checked before a file is opened.
 
 use equivbench_dataset_tools::elements;
+use equivbench_dataset_tools::split::least_groups;
 use equivbench_plugin::{PluginError, PluginResult};
 use serde::{Deserialize, Serialize};
 
@@ -32,14 +33,11 @@ pub struct Options {
     pub min_test_molecules: Option<u64>,
 }
 
-/// Molecules of valid and of test in the embedded sample: from 64 groups on, intervals over groups cover what they say.
-const HELD_OUT: u64 = 64;
-
 impl Options {
     /// Least numbers of molecules in valid and test.
     pub(crate) fn least(&self) -> [u64; 2] {
-        let usual = if self.path.is_none() { HELD_OUT } else { 0 };
-        [self.min_valid_molecules, self.min_test_molecules].map(|least| least.unwrap_or(usual))
+        let asked = [self.min_valid_molecules, self.min_test_molecules];
+        least_groups(asked, self.path.is_none())
     }
 }
 

@@ -27,9 +27,9 @@ const FILES: HeldOut = HeldOut {
     least: 24,
     most: [5, 10],
 };
-/// Of the embedded sample: from 64 groups on, intervals over groups cover what they say.
+/// Of the embedded sample.
 const EMBEDDED: HeldOut = HeldOut {
-    least: 64,
+    least: groups::HELD_OUT,
     most: [3, 3],
 };
 
@@ -76,13 +76,10 @@ fn sizes(clusters: usize, options: &Options) -> PluginResult<[usize; 3]> {
     };
     let part = |fraction: f64, least: Option<u64>, most: usize| match fraction {
         0.0 => 0,
-        _ => ((clusters as f64 * fraction) as usize)
-            .max(
-                usize::try_from(least.unwrap_or(held_out.least))
-                    .unwrap_or(usize::MAX)
-                    .min(clusters / most),
-            )
-            .max(1),
+        _ => {
+            let own = ((clusters as f64 * fraction) as usize).max(1);
+            groups::at_least(own, least.unwrap_or(held_out.least), clusters, most)
+        }
     };
     let [most_valid, most_test] = held_out.most;
     let valid = part(

@@ -84,6 +84,27 @@ pub fn part(groups: usize, fraction: f64) -> usize {
     }
 }
 
+/// Groups of valid and of test in an embedded sample: from 64 on, intervals over groups cover what they say.
+pub const HELD_OUT: u64 = 64;
+
+/// Least numbers of groups in valid and test: those asked for, else [`HELD_OUT`] for an embedded sample and none for files, where the
+/// fraction decides.
+#[must_use]
+pub fn least_groups(asked: [Option<u64>; 2], is_embedded: bool) -> [u64; 2] {
+    let usual = if is_embedded { HELD_OUT } else { 0 };
+    asked.map(|least| least.unwrap_or(usual))
+}
+
+/// A number of groups, or so many at least, as long as that is no more than one part in `most` of all.
+#[must_use]
+pub fn at_least(own: usize, least: u64, groups: usize, most: usize) -> usize {
+    own.max(
+        usize::try_from(least)
+            .unwrap_or(usize::MAX)
+            .min(groups / most),
+    )
+}
+
 /// A split takes no more than this share of the groups to reach its least number.
 const MOST: usize = 3;
 
@@ -99,11 +120,7 @@ pub fn sizes(
     let rest = 1.0 - train - valid - test;
     let held_out = |fraction: f64, least: u64| match part(groups, fraction) {
         0 => 0,
-        own => own.max(
-            usize::try_from(least)
-                .unwrap_or(usize::MAX)
-                .min(groups / MOST),
-        ),
+        own => at_least(own, least, groups, MOST),
     };
     let (valid, test) = (held_out(valid, least_valid), held_out(test, least_test));
     let left = groups.saturating_sub(valid + test);
