@@ -698,13 +698,22 @@ def sampling_of_rows(rows, quantity):
     return added(e * e for e in errors) / len(errors), min(groups)
 
 
+def floor_of(row, quantity):
+    """What rounding alone gives; as a share of the prediction's power for the relative error."""
+    floor = number(row["floor_percent"]) or 0.0
+    if quantity == "equiv_percent":
+        return floor
+    own = (number(row["twirled_power"]) or 0.0) + (number(row["loss_equiv"]) or 0.0)
+    relative = quantity == "relative_equiv_percent" and own > 0.0
+    return floor * number(row["loss_total"]) / own if relative else 0.0
+
+
 def spread_of_logarithms(rows, quantity, terms):
     """Geometric mean over seeds with its intervals; their median where a seed is at the floor."""
     values = [number(row[quantity]) for row in rows]
     if None in values:
         return {}
-    floored = quantity == "equiv_percent"
-    floors = [max((floored and number(row["floor_percent"])) or 0.0, SMALLEST) for row in rows]
+    floors = [max(floor_of(row, quantity), SMALLEST) for row in rows]
     spread = {
         "smallest": min(values),
         "largest": max(values),
@@ -723,6 +732,9 @@ def spread_of_logarithms(rows, quantity, terms):
     sampling = common or sampling_of_rows(rows, quantity)
     lower, upper, df = log_interval(values, sampling)
     given_lower, given_upper, _ = log_interval(values, None)
+    if quantity.endswith("percent"):
+        most = max(100.0, spread["centre"])
+        upper, given_upper = min(upper, most), min(given_upper, most)
     return spread | {
         "lower": lower,
         "upper": upper,

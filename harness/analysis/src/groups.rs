@@ -38,9 +38,29 @@ impl Quantity {
 
     /// Its value in a row, beside the floor of rounding where one was measured; `None` where the row has no value.
     pub(crate) fn value(self, row: Row<'_>) -> Option<Censored> {
-        let floor = row.find_real("floor_percent");
-        let floor = floor.filter(|_| self == Self::Percent).unwrap_or(0.0);
+        let floor = self.floor(row).unwrap_or(0.0);
         Some(Censored::of(row.find_real(self.column())?, floor))
+    }
+
+    /// What rounding alone would give: of the relative error the share of the prediction's power that as much equivariance error is.
+    fn floor(self, row: Row<'_>) -> Option<f64> {
+        let of = |column: &str| row.find_real(column);
+        match self {
+            Self::Percent => of("floor_percent"),
+            Self::Relative => {
+                let own = of("twirled_power")? + of("loss_equiv")?;
+                Some(of("floor_percent")? * of("loss_total")? / own).filter(|_| own > 0.0)
+            }
+            Self::Loss | Self::Twirled => None,
+        }
+    }
+
+    /// The most that it can be.
+    pub(crate) const fn most(self) -> f64 {
+        match self {
+            Self::Percent | Self::Relative => 100.0,
+            Self::Loss | Self::Twirled => f64::INFINITY,
+        }
     }
 
     fn pair(self, row: Row<'_>) -> Option<(f64, f64)> {

@@ -198,7 +198,7 @@ fn spreads() -> Vec<Column<SummaryRow>> {
         Column::new(
             "upper",
             "",
-            "upper end of that interval",
+            "upper end of that interval; of a percentage at most 100, or the centre where that is more",
             of(|s| s.interval.map(|i| i.upper)),
         ),
         Column::new(
@@ -465,9 +465,10 @@ fn logarithmic(quantity: Quantity, rows: &[Row<'_>], common: Option<Sampling>) -
         spread.sampling_from = from;
     }
     let interval = |sampling| seed_interval(&values, LEVEL, sampling);
+    let most = quantity.most().max(spread.centre);
     let ends = |i: equivbench_core::SeedInterval| Interval {
         lower: i.lower,
-        upper: i.upper,
+        upper: i.upper.min(most),
     };
     let whole = interval(sampling);
     spread.degrees_of_freedom = whole.map(|i| i.df);

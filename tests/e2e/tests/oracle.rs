@@ -65,13 +65,27 @@ fn edit(path: &Path, column: &str) -> (String, String) {
 }
 
 #[test]
-fn an_independent_script_recomputes_every_table_from_the_rows_of_samples() {
-    if oracle().is_none() {
+fn an_independent_script_recomputes_every_table_and_names_every_cell_that_was_edited() {
+    let Some(mut of_itself) = oracle() else {
         return;
-    }
+    };
+    of_itself.arg("--self-test").assert().success();
     let folder = tempfile::tempdir().unwrap();
+    refuses_what_is_no_results_directory(folder.path());
     three_seeds(folder.path());
-    let (said, status) = said_of(folder.path()).unwrap();
+    agrees(folder.path());
+    names_edited_cells(folder.path());
+}
+
+fn refuses_what_is_no_results_directory(empty: &Path) {
+    let missing: PathBuf = empty.join("nowhere");
+    for arguments in [vec![empty], vec![&missing], vec![]] {
+        oracle().unwrap().args(arguments).assert().code(2);
+    }
+}
+
+fn agrees(results: &Path) {
+    let (said, status) = said_of(results).unwrap();
     assert_eq!(status, Some(0), "{said}");
     for table in ["curve", "final", "dip", "summary"] {
         let line = said
@@ -86,13 +100,7 @@ fn an_independent_script_recomputes_every_table_from_the_rows_of_samples() {
     assert!(!said.contains("not checked"), "{said}");
 }
 
-#[test]
-fn the_script_names_every_cell_that_was_edited() {
-    if oracle().is_none() {
-        return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    three_seeds(folder.path());
+fn names_edited_cells(results: &Path) {
     let edits = [
         ("summary.csv", "upper"),
         ("dip.csv", "percent_reached"),
@@ -100,10 +108,10 @@ fn the_script_names_every_cell_that_was_edited() {
         ("curve.csv", "relative_equiv_percent"),
     ];
     for (name, column) in edits {
-        let path = folder.path().join(name);
+        let path = results.join(name);
         let whole = std::fs::read(&path).unwrap();
         let (before, after) = edit(&path, column);
-        let (said, status) = said_of(folder.path()).unwrap();
+        let (said, status) = said_of(results).unwrap();
         assert_eq!(status, Some(1), "{said}");
         let found = said.lines().find(|line| {
             line.starts_with(&format!("DIFFERENT: {name}, "))
@@ -116,18 +124,5 @@ fn the_script_names_every_cell_that_was_edited() {
             "{before}: {found}"
         );
         std::fs::write(&path, whole).unwrap();
-    }
-}
-
-#[test]
-fn the_script_passes_its_own_tests_and_refuses_what_is_no_results_directory() {
-    let Some(mut oracle_of_itself) = oracle() else {
-        return;
-    };
-    oracle_of_itself.arg("--self-test").assert().success();
-    let empty = tempfile::tempdir().unwrap();
-    let missing: PathBuf = empty.path().join("nowhere");
-    for arguments in [vec![empty.path()], vec![&missing], vec![]] {
-        oracle().unwrap().args(arguments).assert().code(2);
     }
 }
