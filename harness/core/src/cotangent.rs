@@ -6,10 +6,7 @@
 //! the plug-in estimate; of any other convex loss `l`, `∂L/∂Z_i = l'(Z_i − y)/n` and `∂L_mean/∂Z_i = l'(μ − y)/n`. Either way
 //! `L = L_mean + L_equiv`. The cotangent of a copy is that derivative, rotated into the frame of the copy.
 
-use crate::{
-    Batch, CoreError, Estimator, Model, PointLoss, Portion, RotationPlan, Rows,
-    action::{act, act_inverse_on_rows, prediction_range},
-};
+use crate::{CoreError, Estimator, Model, PointLoss, Portion, RotatedCopies};
 
 /// A part of the loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +72,17 @@ struct Cotangent<'a> {
     width: usize,
 }
 
-impl Cotangent<'_> {
+impl<'a> Cotangent<'a> {
+    fn new(part: LossPart, portion: &Portion, copies: &RotatedCopies<'a>, sample: usize) -> Self {
+        Self {
+            part,
+            loss: portion.how.loss,
+            estimator: portion.how.estimator,
+            target: copies.target(sample),
+            width: copies.width(),
+        }
+    }
+
     fn of(&self, twisted: &[f64], coset: usize, means: &Means, twirled: &[f64]) -> Vec<f64> {
         let n = means.counts.iter().sum::<usize>() as f64;
         let pull = |prediction: &[f64]| {
@@ -117,32 +124,53 @@ fn difference(a: &[f64], b: &[f64]) -> Vec<f64> {
     a.iter().zip(b).map(|(a, b)| a - b).collect()
 }
 
-/// A sum over samples on its way to a mean: gradients of sample losses, and what they are divided by.
-#[derive(Clone, Debug, Default)]
+/// Gradients of parts of the loss of a group of parameters, summed over samples on their way to a mean.
+#[derive(Clone, Debug)]
 pub struct GradientSum {
-    gradient: Vec<f64>,
+    parts: Vec<LossPart>,
+    gradients: Vec<Vec<f64>>,
     weight: f64,
 }
 
 impl GradientSum {
-    /// The gradient of the pooled loss.
+    /// Of these parts; nothing so far.
     #[must_use]
-    pub fn mean(mut self) -> Vec<f64> {
-        self.gradient.iter_mut().for_each(|g| *g /= self.weight);
-        self.gradient
+    pub fn of(parts: &[LossPart]) -> Self {
+        Self {
+            parts: parts.to_vec(),
+            gradients: vec![Vec::new(); parts.len()],
+            weight: 0.0,
+        }
+    }
+
+    /// The gradients of the pooled loss, in the order of the parts.
+    #[must_use]
+    pub fn means(mut self) -> Vec<Vec<f64>> {
+        let weight = self.weight;
+        let all = self.gradients.iter_mut().flatten();
+        all.for_each(|g| *g /= weight);
+        self.gradients
     }
 }
 
-/// Adds the gradient of a part of the loss of a portion, first passes only, with respect to a parameter group. `weigh_samples` averages
-/// each sample over its components first. Raw weights; every copy is predicted twice and multiplied once.
+/// How samples are weighed in a gradient, and of which parameters it is.
+#[derive(Clone, Copy, Debug)]
+pub struct GradientOf<'a> {
+    /// The group of parameters.
+    pub group: &'a str,
+    /// Whether each sample is averaged over its components first.
+    pub weigh_samples: bool,
+}
+
+/// Adds the gradients of parts of the loss of a portion, first passes only. Raw weights; every copy is predicted twice and multiplied
+/// once for each part.
 ///
 /// # Errors
 /// Plans that do not fit the batch, a condition that reads a further pass, what the model reports, and whatever `watch` returns.
-pub fn add_gradient(
+pub fn add_gradients(
     model: &mut dyn Model,
     portion: &Portion,
-    (part, group): (LossPart, &str),
-    weigh_samples: bool,
+    of: GradientOf<'_>,
     sum: &mut GradientSum,
     watch: &mut dyn FnMut() -> Result<(), CoreError>,
 ) -> Result<(), CoreError> {
@@ -155,7 +183,7 @@ pub fn add_gradient(
     let mut means: Vec<Means> = (0..copies.samples())
         .map(|s| Means::new(portion.plans[s].cosets, copies.target(s).len()))
         .collect();
-    for index in 0..copies.count {
+    for index in 0..copies.count() {
         let (_, twisted) = copies.predict(model, index)?;
         for (s, means) in means.iter_mut().enumerate() {
             means.push(portion.plans[s].coset_of(index), &twisted[copies.range(s)]);
@@ -163,159 +191,40 @@ pub fn add_gradient(
         watch()?;
     }
     let twirled: Vec<Vec<f64>> = means.iter().map(Means::twirled).collect();
+    let over: Vec<f64> = (0..copies.samples())
+        .map(|s| copies.denominator(s))
+        .collect();
     let mut product = Vec::new();
-    for index in 0..copies.count {
+    for index in 0..copies.count() {
         let (copy, twisted) = copies.predict(model, index)?;
-        let mut cotangent = vec![0.0; twisted.len()];
-        for s in 0..copies.samples() {
-            let asks = copies.cotangent(part, s);
-            let coset = portion.plans[s].coset_of(index);
-            let own = &mut cotangent[copies.range(s)];
-            own.copy_from_slice(&asks.of(&twisted[copies.range(s)], coset, &means[s], &twirled[s]));
-            let over = if weigh_samples {
-                copies.denominator(s)
-            } else {
-                1.0
-            };
-            own.iter_mut().for_each(|c| *c /= over);
-            copies.rotate(s, &portion.plans[s], index, own)?;
-        }
-        model.vjp_into(&copy, &cotangent, group, &mut product)?;
-        sum.gradient.resize(product.len(), 0.0);
-        sum.gradient
-            .iter_mut()
-            .zip(&product)
-            .for_each(|(g, p)| *g += p);
-        watch()?;
-    }
-    sum.weight += (0..copies.samples())
-        .map(|s| {
-            if weigh_samples {
-                1.0
-            } else {
-                copies.denominator(s)
+        for (&part, gradient) in sum.parts.iter().zip(&mut sum.gradients) {
+            let mut cotangent = vec![0.0; twisted.len()];
+            for s in 0..copies.samples() {
+                let asks = Cotangent::new(part, portion, &copies, s);
+                let coset = portion.plans[s].coset_of(index);
+                let (own, z) = (&mut cotangent[copies.range(s)], &twisted[copies.range(s)]);
+                own.copy_from_slice(&asks.of(z, coset, &means[s], &twirled[s]));
+                let over = if of.weigh_samples { over[s] } else { 1.0 };
+                own.iter_mut().for_each(|c| *c /= over);
+                copies.rotate(s, &portion.plans[s], index, own)?;
             }
-        })
-        .sum::<f64>();
+            model.vjp_into(&copy, &cotangent, of.group, &mut product)?;
+            gradient.resize(product.len(), 0.0);
+            gradient.iter_mut().zip(&product).for_each(|(g, p)| *g += p);
+            watch()?;
+        }
+    }
+    let weighs = |over: &f64| if of.weigh_samples { 1.0 } else { *over };
+    sum.weight += over.iter().map(weighs).sum::<f64>();
     Ok(())
-}
-
-/// The rotated copies of a portion and how their predictions are laid out.
-struct RotatedCopies<'a> {
-    portion: &'a Portion,
-    target: &'a [f64],
-    kind: crate::FieldKind,
-    rows: Rows,
-    width: usize,
-    count: usize,
-}
-
-impl<'a> RotatedCopies<'a> {
-    fn new(model: &dyn Model, portion: &'a Portion) -> Result<Self, CoreError> {
-        let copies = Self {
-            portion,
-            target: portion.samples.target_values()?,
-            kind: model.output_kind(),
-            rows: model.output_rows(),
-            width: model.output_width(&portion.samples.inputs),
-            count: portion.copies()?,
-        };
-        let last = copies.range(copies.samples() - 1).end;
-        if last != copies.target.len() {
-            return Err(CoreError::Shape(format!(
-                "the model predicts {last} numbers, the target has {}",
-                copies.target.len()
-            )));
-        }
-        Ok(copies)
-    }
-
-    fn samples(&self) -> usize {
-        self.portion.plans.len()
-    }
-
-    fn range(&self, sample: usize) -> std::ops::Range<usize> {
-        prediction_range(&self.portion.samples.inputs, self.rows, self.width, sample)
-    }
-
-    fn target(&self, sample: usize) -> &'a [f64] {
-        &self.target[self.range(sample)]
-    }
-
-    fn denominator(&self, sample: usize) -> f64 {
-        let components = self.target(sample).len();
-        self.portion.how.loss.denominator(components, self.width)
-    }
-
-    fn cotangent(&self, part: LossPart, sample: usize) -> Cotangent<'a> {
-        Cotangent {
-            part,
-            loss: self.portion.how.loss,
-            estimator: self.portion.how.estimator,
-            target: self.target(sample),
-            width: self.width,
-        }
-    }
-
-    /// A copy, and its prediction rotated back.
-    fn predict(&self, model: &mut dyn Model, index: usize) -> Result<(Batch, Vec<f64>), CoreError> {
-        let mut copy = Batch::default();
-        let portion = self.portion;
-        act(
-            &portion.rotations(index),
-            &portion.samples.inputs,
-            &mut copy,
-        )?;
-        let mut twisted = Vec::new();
-        model.predict_into(&copy, portion.how.weights, &mut twisted)?;
-        if twisted.len() != self.target.len() {
-            return Err(CoreError::Shape(format!(
-                "the model predicts {} numbers, the target has {}",
-                twisted.len(),
-                self.target.len()
-            )));
-        }
-        for s in 0..self.samples() {
-            let rotation = &portion.plans[s].rotations[index];
-            act_inverse_on_rows(
-                rotation,
-                self.kind,
-                self.shape(),
-                &mut twisted[self.range(s)],
-            )?;
-        }
-        Ok((copy, twisted))
-    }
-
-    /// Rotates rows of a sample into the frame of a copy, in place.
-    fn rotate(
-        &self,
-        sample: usize,
-        plan: &RotationPlan,
-        index: usize,
-        rows: &mut [f64],
-    ) -> Result<(), CoreError> {
-        debug_assert_eq!(rows.len(), self.range(sample).len());
-        act_inverse_on_rows(
-            &plan.rotations[index].inverse(),
-            self.kind,
-            self.shape(),
-            rows,
-        )
-    }
-
-    fn shape(&self) -> &'a [usize] {
-        let target = self.portion.samples.target.as_ref();
-        target.map(|t| t.shape.as_slice()).unwrap_or_default()
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        Field, FieldKind, LossDecomposition, Measurement, Scheme, Seed, StepFigures, Supervised,
-        Weights, measure,
+        Batch, Field, FieldKind, LossDecomposition, Measurement, Rows, Scheme, Seed, StepFigures,
+        Supervised, Weights, measure,
     };
 
     /// `f(x) = sin(A x) + b` row by row, with `A` (row-major) and `b` as parameters: neither equivariant nor linear.
@@ -458,15 +367,21 @@ mod tests {
         }
     }
 
+    fn all(weigh_samples: bool) -> GradientOf<'static> {
+        GradientOf {
+            group: "all",
+            weigh_samples,
+        }
+    }
+
     /// Against central differences of the measured losses.
     fn check(portion: &Portion, weigh: bool, what: &str) {
         for (p, part) in LossPart::ALL.into_iter().enumerate() {
-            let mut sum = GradientSum::default();
+            let mut sum = GradientSum::of(&[part]);
             let mut model = Bent(START.to_vec());
-            let asked = (part, "all");
-            add_gradient(&mut model, portion, asked, weigh, &mut sum, &mut || Ok(())).unwrap();
-            let gradient = sum.mean();
-            for (i, found) in gradient.iter().enumerate() {
+            add_gradients(&mut model, portion, all(weigh), &mut sum, &mut || Ok(())).unwrap();
+            let gradient = sum.means();
+            for (i, found) in gradient[0].iter().enumerate() {
                 let h = 1e-5;
                 let at = |h: f64| {
                     let mut parameters = START;
@@ -487,14 +402,19 @@ mod tests {
     fn a_sum_over_portions_is_the_gradient_of_the_pooled_loss() {
         let one = portion("random-3", PointLoss::Mse, Estimator::Unbiased);
         let mut model = Bent(START.to_vec());
-        let mut twice = GradientSum::default();
-        let mut once = GradientSum::default();
-        let asked = (LossPart::Equivariance, "all");
+        let parts = [LossPart::Equivariance, LossPart::Total];
+        let mut twice = GradientSum::of(&parts);
+        let mut once = GradientSum::of(&parts);
         for sum in [&mut once, &mut twice] {
-            add_gradient(&mut model, &one, asked, false, sum, &mut || Ok(())).unwrap();
+            add_gradients(&mut model, &one, all(false), sum, &mut || Ok(())).unwrap();
         }
-        add_gradient(&mut model, &one, asked, false, &mut twice, &mut || Ok(())).unwrap();
-        for (a, b) in once.mean().iter().zip(twice.mean()) {
+        add_gradients(&mut model, &one, all(false), &mut twice, &mut || Ok(())).unwrap();
+        for (a, b) in once
+            .means()
+            .iter()
+            .flatten()
+            .zip(twice.means().iter().flatten())
+        {
             // The same sum twice over twice the weight.
             assert!((a - b).abs() < 1e-15);
         }
@@ -504,17 +424,16 @@ mod tests {
     fn further_passes_have_no_gradient_and_a_watcher_ends_it() {
         let mut fed = portion("random-3", PointLoss::Mse, Estimator::Unbiased);
         let mut model = Bent(START.to_vec());
-        let mut sum = GradientSum::default();
-        let asked = (LossPart::Total, "all");
+        let mut sum = GradientSum::of(&[LossPart::Total]);
         let stop = &mut || Err(CoreError::Stopped);
-        let ended = add_gradient(&mut model, &fed, asked, false, &mut sum, stop);
+        let ended = add_gradients(&mut model, &fed, all(false), &mut sum, stop);
         assert!(matches!(ended, Err(CoreError::Stopped)));
         fed.readings = [crate::Reading {
             pass: 1,
             ..Default::default()
         }]
         .into();
-        let error = add_gradient(&mut model, &fed, asked, false, &mut sum, &mut || Ok(()));
+        let error = add_gradients(&mut model, &fed, all(false), &mut sum, &mut || Ok(()));
         assert!(error.unwrap_err().to_string().contains("further pass"));
     }
 }

@@ -37,13 +37,14 @@ mod table;
 mod task;
 mod traits;
 mod twirl;
+mod twisted;
 mod voxels;
 
 pub use action::{act, act_inverse_on_rows};
 pub use batch::{Batch, Field, FieldKind, Rows, Values};
 pub use bootstrap::{Interval, Support, studentised_interval};
 pub use condition::{Axis, AxisRole, AxisValue, Condition, parse_axis};
-pub use cotangent::{GradientSum, LossPart, add_gradient};
+pub use cotangent::{GradientOf, GradientSum, LossPart, add_gradients};
 pub use decomposition::{LossDecomposition, PointLoss};
 pub use deviation::Deviation;
 pub use dip::{Crossing, CrossingKind, DipTracker, Evaluation, THRESHOLDS};
@@ -72,4 +73,5 @@ pub use task::{
 };
 pub use traits::{Clock, Dataset, Model, StepFigures, Weights};
 pub use twirl::TwirlAccumulator;
+pub use twisted::RotatedCopies;
 pub use voxels::{RADIUS_ANGSTROM, RESOLUTION_ANGSTROM, VoxelAtom, voxelise};

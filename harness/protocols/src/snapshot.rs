@@ -1,12 +1,13 @@
 //! One moment of training, for protocols to question: the frozen samples, the model as it is then, and what follows from both.
 
 use crate::{
-    About, Frozen, InputKey, SessionError, SetAbout, SetName, frozen::BatchKey, preparer::Preparer,
+    About, Frozen, SessionError, SetAbout, SetName, frozen::BatchKey, preparer::Preparer,
     source::Samples, splits::Bench,
 };
 use equivbench_core::{
-    Balance, Baseline, Batch, Condition, CoreError, GradientSum, LossPart, Model, Portion, Reading,
-    Split, StepFigures, Supervised, Task, Weights, add_gradient,
+    Balance, Baseline, Batch, Condition, CoreError, GradientOf, GradientSum, LossPart, Model,
+    Portion, RotatedCopies, RotationPlan, Split, StepFigures, Supervised, Task, Weights,
+    add_gradients,
 };
 use std::sync::Arc;
 
@@ -209,39 +210,69 @@ impl<'a> Snapshot<'a> {
         group: &str,
         condition: &Condition,
     ) -> Result<Vec<f64>, CoreError> {
-        let (key, inputs) = self.frozen().inputs_of(condition)?;
+        let mut gradients = self.gradients(&[part], group, condition)?;
+        Ok(gradients.swap_remove(0))
+    }
+
+    /// [`gradient`](Self::gradient) of some parts, which share predictions.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn gradients(
+        &mut self,
+        parts: &[LossPart],
+        group: &str,
+        condition: &Condition,
+    ) -> Result<Vec<Vec<f64>>, CoreError> {
+        let mut sum = GradientSum::of(parts);
+        let of = GradientOf {
+            group,
+            weigh_samples: self.task().balance() == Balance::Samples,
+        };
+        for batch in self.frozen().batches() {
+            let portion = self.portion(batch, condition)?;
+            add_gradients(self.model, &portion, of, &mut sum, self.watch)?;
+        }
+        Ok(sum.means())
+    }
+
+    /// The twisted predictions of a batch of frozen samples, by the first pass with the raw weights, under rotations of one's own: the
+    /// portion, and for each copy what every sample predicts, rotated back.
+    ///
+    /// # Errors
+    /// A condition that is not measured, plans that do not fit the batch, what the model reports, what `each` returns, or a request to
+    /// stop.
+    pub fn twisted(
+        &mut self,
+        batch: BatchKey,
+        condition: &Condition,
+        plans: Arc<[RotationPlan]>,
+        each: &mut dyn FnMut(&RotatedCopies<'_>, usize, &[f64]) -> Result<(), CoreError>,
+    ) -> Result<(), CoreError> {
+        let portion = Portion {
+            plans,
+            ..self.portion(batch, condition)?
+        };
+        let copies = RotatedCopies::new(self.model, &portion)?;
+        for index in 0..copies.count() {
+            let (_, twisted) = copies.predict(self.model, index)?;
+            each(&copies, index, &twisted)?;
+            (self.watch)()?;
+        }
+        Ok(())
+    }
+
+    fn portion(&self, batch: BatchKey, condition: &Condition) -> Result<Portion, CoreError> {
+        let frozen = self.frozen();
+        let (key, inputs) = frozen.inputs_of(condition)?;
         let mut readings = inputs.readings.iter();
         let reading = readings.find(|r| r.condition == *condition);
         let reading = reading.cloned().unwrap_or_default();
-        let mut sum = GradientSum::default();
-        for batch in self.frozen().batches() {
-            let portion = self.portion(batch, key, &reading)?;
-            let weigh_samples = self.task().balance() == Balance::Samples;
-            let asked = (part, group);
-            add_gradient(
-                self.model,
-                &portion,
-                asked,
-                weigh_samples,
-                &mut sum,
-                self.watch,
-            )?;
-        }
-        Ok(sum.mean())
-    }
-
-    fn portion(
-        &self,
-        batch: BatchKey,
-        key: InputKey,
-        reading: &Reading,
-    ) -> Result<Portion, CoreError> {
-        let frozen = self.frozen();
         Ok(Portion {
             samples: frozen.made(batch, key, self.preparer())?,
             indices: Arc::clone(frozen.indices(batch)),
             plans: Arc::clone(frozen.plans(batch)),
-            readings: [reading.clone()].into(),
+            readings: [reading].into(),
             how: self.view.bench.how(Weights::Raw),
             sharing: false,
             checked: None,
