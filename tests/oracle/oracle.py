@@ -742,13 +742,33 @@ def spread_of_logarithms(rows, quantity, terms):
         "given_set_lower": given_lower,
         "given_set_upper": given_upper,
         "seed_sd": standard_deviation(logs),
-        "sampling_log_se": sampling and math.sqrt(sampling[0]),
+        "sampling_se": sampling and math.sqrt(sampling[0]),
         "sampling_from": "samples" if common else "rows" if sampling else "none",
     }
 
 
-def spread_of_numbers(rows, quantity):
-    """Arithmetic mean over seeds, and mean ± t_{S−1} s/√S."""
+def sampling_of_skill(rows, terms):
+    """What the choice of groups adds to the variance of the mean skill over seeds: that of the mean of L_mean / L_b, by
+    linearisation of each ratio. (se², groups), or None."""
+    mean, known = 0.0, None
+    for row in rows:
+        own = terms.get(evaluation_of(row))
+        if own is None:
+            return None
+        names = sorted(set(own["group"]))
+        if known is not None and names != known:
+            return None
+        a, b = sums_by_group(own["sum_total"] - own["sum_equiv"], own["sum_baseline"], own["group"])
+        under = added(b)
+        if not (under > 0.0 and math.isfinite(added(a) / under)):
+            return None
+        known, mean = names, mean + (a - added(a) / under * b) / under / len(rows)
+    variance = variance_of_influences(mean)
+    return None if variance is None else (variance, len(known))
+
+
+def spread_of_numbers(rows, quantity, terms):
+    """Arithmetic mean over seeds, and mean ± t_df √(s²/S + se²), at most 1 (or the largest of the seeds, where that is more)."""
     values = [number(row[quantity]) for row in rows]
     if None in values:
         return {}
@@ -765,10 +785,29 @@ def spread_of_numbers(rows, quantity):
     if seeds < 2:
         return spread
     sd = standard_deviation(values)
-    reach = t_quantile(0.5 * (1.0 + LEVEL), seeds - 1.0) * sd / math.sqrt(seeds)
-    ends = {"lower": mean - reach, "upper": mean + reach}
-    given = {f"given_set_{end}": value for end, value in ends.items()}
-    return spread | ends | given | {"degrees_of_freedom": seeds - 1.0, "seed_sd": sd, "sampling_from": "none"}
+    most = max(1.0, *values)
+
+    def ends(parts):
+        df = satterthwaite(parts)
+        reach = t_quantile(0.5 * (1.0 + LEVEL), df) * math.sqrt(sum(v for v, _ in parts))
+        return mean - reach, min(mean + reach, most), df
+
+    training = [(sd * sd / seeds, seeds - 1.0)]
+    one_step = len({row["step"] for row in rows}) == 1
+    sampling = sampling_of_skill(rows, terms) if one_step else None
+    choice = [(sampling[0], max(sampling[1], 2) - 1.0)] if sampling else []
+    lower, upper, df = ends(training + choice)
+    given_lower, given_upper, _ = ends(training)
+    return spread | {
+        "lower": lower,
+        "upper": upper,
+        "degrees_of_freedom": df,
+        "given_set_lower": given_lower,
+        "given_set_upper": given_upper,
+        "seed_sd": sd,
+        "sampling_se": sampling and math.sqrt(sampling[0]),
+        "sampling_from": "samples" if sampling else "none",
+    }
 
 
 def seeds_together(place, moment, rows, terms):
@@ -776,7 +815,7 @@ def seeds_together(place, moment, rows, terms):
     steps = {row["step"] for row in rows}
     shared = place | {"moment": moment, "seeds": len(rows), "step": int(rows[0]["step"]) if len(steps) == 1 else None}
     found = [shared | {"quantity": q} | spread_of_logarithms(rows, q, terms) for q in QUANTITIES]
-    return [*found, shared | {"quantity": "skill"} | spread_of_numbers(rows, "skill")]
+    return [*found, shared | {"quantity": "skill"} | spread_of_numbers(rows, "skill", terms)]
 
 
 def along_the_curve(place, rows, terms):

@@ -119,17 +119,33 @@ fn equivbench(arguments: &[String]) -> ExitCode {
     }
 }
 
-/// The commit of the working tree, empty where git does not say. Part of the manifest, not of any number.
+/// The commit of the working tree, `-dirty` where files that it tracks have changed since, empty where git does not say. Part of the
+/// manifest, not of any number.
 pub(crate) fn commit() -> String {
-    let output = Command::new("git")
-        .args(["rev-parse", "--short=12", "HEAD"])
-        .current_dir(root())
-        .output();
-    output
-        .ok()
-        .filter(|o| o.status.success())
-        .map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned())
-        .unwrap_or_default()
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git")
+            .args(arguments)
+            .current_dir(root())
+            .output();
+        let output = output.ok().filter(|o| o.status.success())?;
+        Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let Some(head) = git(&["rev-parse", "--short=12", "HEAD"]) else {
+        return String::new();
+    };
+    // Results are written while the program runs, and change none of its numbers.
+    let changed = git(&[
+        "status",
+        "--porcelain",
+        "--untracked-files=no",
+        "--",
+        ".",
+        ":!results",
+    ]);
+    match changed.is_some_and(|files| !files.is_empty()) {
+        true => format!("{head}-dirty"),
+        false => head,
+    }
 }
 
 fn install(arguments: &[String]) -> Result<()> {

@@ -11,7 +11,10 @@ use equivbench_core::{
     seeds_needed,
 };
 use equivbench_report::{MergedTable, Row};
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{
+    collections::{BTreeSet, HashSet},
+    path::{Path, PathBuf},
+};
 
 /// Factors whose cost in seeds is told.
 const FACTORS: [f64; 2] = [1.5, 2.0];
@@ -47,9 +50,12 @@ impl Selection {
     /// # Errors
     /// A column that cannot be chosen by.
     pub fn parse(text: &str) -> Result<Self, CompareError> {
-        let (folder, filters) = match text.split_once(':') {
-            Some((folder, filters)) => (folder, filters),
-            None => (text, ""),
+        // A folder may have a colon in its name; what comes behind the last one chooses if it says so.
+        let (folder, filters) = match text.rsplit_once(':') {
+            Some((folder, filters)) if filters.contains('=') || !Path::new(text).exists() => {
+                (folder, filters)
+            }
+            _ => (text, ""),
         };
         let filter = |part: &str| match part.split_once('=') {
             Some((column, value)) if SELECTABLE.contains(&column.trim()) => {
@@ -85,6 +91,9 @@ pub struct Compared {
     verdict: Result<Comparison, NoVerdict>,
     sampling: &'static str,
     needed: [Option<usize>; 2],
+    /// Whether both sides have a spread over seeds, so that an empty `needed` means that no number of seeds is enough.
+    has_spread: bool,
+    differences: Differences,
 }
 
 /// Compares what two selections hold: two architectures, or each architecture of one experiment with the same in another.
@@ -108,9 +117,12 @@ pub fn compare_tables(
             let Some((other, rows_of_other)) = of_b.iter().find(|(p, _)| asked(p)) else {
                 continue;
             };
-            let a = Side::new(&place, &rows, &groups_a);
-            let b = Side::new(other, rows_of_other, &groups_b);
-            all.extend(Quantity::ALL.map(|quantity| one_quantity(&a, &b, quantity)));
+            let a = Side::new(&place, &rows, &groups_a)?;
+            let b = Side::new(other, rows_of_other, &groups_b)?;
+            let differences = differences(&a, &b)?;
+            for quantity in Quantity::ALL {
+                all.push(one_quantity(&a, &b, quantity, &differences)?);
+            }
         }
     }
     Ok(all)
@@ -146,6 +158,11 @@ fn chosen<'a>(
     }
     let rows: Vec<Row<'_>> = last.rows().filter(|row| selection.takes(row)).collect();
     if rows.is_empty() {
+        if !last.rows().any(|row| is_of_run(&row)) {
+            return Err(CompareError::Selection(format!(
+                "{folder}/final.csv has no rows: no run has finished there"
+            )));
+        }
         let known = names(&last.rows().filter(is_of_run).collect::<Vec<_>>());
         return Err(CompareError::Selection(format!(
             "nothing in {folder} is chosen; it holds {}",
@@ -238,27 +255,132 @@ struct Side<'a> {
 }
 
 impl<'a> Side<'a> {
-    fn new(place: &'a Place, rows: &'a [Row<'a>], groups: &'a GroupSums<'a>) -> Self {
+    /// # Errors
+    /// Two rows of one run.
+    fn new(
+        place: &'a Place,
+        rows: &'a [Row<'a>],
+        groups: &'a GroupSums<'a>,
+    ) -> Result<Self, CompareError> {
+        let mut known = HashSet::new();
+        if let Some(twice) = rows.iter().find(|row| !known.insert(row.text("run"))) {
+            return Err(CompareError::Selection(format!(
+                "final.csv has two rows of run {} at one place: one seed would count twice; merge the experiment again (equivbench run --resume)",
+                twice.text("run")
+            )));
+        }
         let step = rows.first().and_then(|row| row.count("step"));
-        Self {
+        Ok(Self {
             place,
             rows,
             step: step.unwrap_or_default(),
             groups,
-        }
+        })
     }
 
-    fn values(&self, quantity: Quantity) -> Vec<Censored> {
-        let values = self.rows.iter().filter_map(|row| quantity.value(*row));
-        values.collect()
+    /// One value for each seed, or none at all where the quantity was not measured.
+    ///
+    /// # Errors
+    /// A seed without a number among others that have one.
+    fn values(&self, quantity: Quantity) -> Result<Vec<Censored>, CompareError> {
+        let column = quantity.column();
+        if self
+            .rows
+            .iter()
+            .all(|row| row.find(column).unwrap_or_default().is_empty())
+        {
+            return Ok(Vec::new());
+        }
+        let value = |row: &Row<'a>| {
+            let finite = row.find_real(column).is_some_and(f64::is_finite);
+            quantity.value(*row).filter(|_| finite).ok_or_else(|| {
+                CompareError::Selection(format!(
+                    "final.csv, run {}: {column} is \"{}\", no number; leaving the seed out would make the comparison another one",
+                    row.text("run"),
+                    row.find(column).unwrap_or_default()
+                ))
+            })
+        };
+        self.rows.iter().map(value).collect()
+    }
+
+    /// The texts that a column has.
+    fn texts(&self, column: &str) -> BTreeSet<&'a str> {
+        let text = |row: &Row<'a>| row.find(column).unwrap_or_default();
+        self.rows.iter().map(text).collect()
     }
 }
 
-fn one_quantity(a: &Side<'_>, b: &Side<'_>, quantity: Quantity) -> Compared {
-    let (values_a, values_b) = (a.values(quantity), b.values(quantity));
-    let sampling = a
-        .groups
-        .of_difference((a.place, a.step), b.groups, (b.place, b.step), quantity);
+/// In what the two sides were measured differently.
+#[derive(Clone, Debug, Default)]
+struct Differences {
+    /// A line for each.
+    lines: Vec<String>,
+    /// The samples themselves: targets are not the same.
+    samples: bool,
+    /// Data or split: losses are of other things.
+    data: bool,
+}
+
+/// Columns that say how a row was measured.
+const METHODS: [&str; 4] = ["measure_seed", "scheme", "estimator", "split"];
+
+/// # Errors
+/// Losses of different kinds.
+fn differences(a: &Side<'_>, b: &Side<'_>) -> Result<Differences, CompareError> {
+    let both = |column: &str| {
+        let said = |texts: BTreeSet<&str>| texts.into_iter().collect::<Vec<_>>().join(", ");
+        let (one, two) = (said(a.texts(column)), said(b.texts(column)));
+        (one != two).then_some([one, two])
+    };
+    if let Some([one, two]) = both("measured_loss") {
+        return Err(CompareError::Selection(format!(
+            "A was measured by the loss {one}, B by {two}: there is nothing to compare; measure both by one, --set measure.loss=..."
+        )));
+    }
+    let mut found = Differences {
+        // The power of the targets is that of the samples, to the last bit, with the noise that they were given.
+        samples: both("target_power").is_some(),
+        ..Differences::default()
+    };
+    if a.place.architecture.dataset != b.place.architecture.dataset {
+        let (one, two) = (&a.place.architecture.dataset, &b.place.architecture.dataset);
+        found.lines.push(format!(
+            "A is measured on {one}, B on {two}: losses are not comparable"
+        ));
+        found.data = true;
+    }
+    for column in METHODS {
+        if let Some([one, two]) = both(column) {
+            found
+                .lines
+                .push(format!("{column} differs: A {one}, B {two}"));
+            found.data |= column == "split";
+        }
+    }
+    if found.samples && found.lines.is_empty() {
+        found.lines.push(
+            "the measured samples differ, though their names do not: other data, or other options of the dataset".into(),
+        );
+        found.data = true;
+    }
+    found.samples |= found.data;
+    Ok(found)
+}
+
+fn one_quantity(
+    a: &Side<'_>,
+    b: &Side<'_>,
+    quantity: Quantity,
+    differences: &Differences,
+) -> Result<Compared, CompareError> {
+    let (values_a, values_b) = (a.values(quantity)?, b.values(quantity)?);
+    let sampling = a.groups.of_difference(
+        (a.place, a.step),
+        b.groups,
+        (b.place, b.step),
+        (quantity, !differences.samples),
+    );
     let spread = |values: &[Censored]| match centre(values) {
         Some(Centre::Geometric(LogMean { sd, .. })) => sd,
         _ => None,
@@ -266,9 +388,9 @@ fn one_quantity(a: &Side<'_>, b: &Side<'_>, quantity: Quantity) -> Compared {
     let spreads = spread(&values_a).zip(spread(&values_b));
     let needed = |factor| {
         let (a, b) = spreads?;
-        seeds_needed(a, b, factor, POWER, 1.0 - LEVEL)
+        seeds_needed(a, b, factor, POWER, 1.0 - LEVEL, sampling.map(|(s, _)| s))
     };
-    Compared {
+    Ok(Compared {
         a: a.place.architecture.clone(),
         b: b.place.architecture.clone(),
         place: a.place.clone(),
@@ -282,7 +404,9 @@ fn one_quantity(a: &Side<'_>, b: &Side<'_>, quantity: Quantity) -> Compared {
             None => "none: given the measured sets",
         },
         needed: FACTORS.map(needed),
-    }
+        has_spread: spreads.is_some(),
+        differences: differences.clone(),
+    })
 }
 
 impl Compared {
@@ -301,6 +425,10 @@ impl Compared {
     }
 
     fn says(&self) -> String {
+        let is_loss = matches!(self.quantity, Quantity::Loss | Quantity::Twirled);
+        if is_loss && self.differences.data {
+            return "not comparable".into();
+        }
         match &self.verdict {
             Ok(Comparison::Difference(d)) if d.ratio.lower > 1.0 => "A is larger".into(),
             Ok(Comparison::Difference(d)) if d.ratio.upper < 1.0 => "B is larger".into(),
@@ -432,16 +560,22 @@ pub fn comparison_text(all: &[Compared]) -> String {
     ]);
     for c in all.iter().filter(|c| c.place.set == set) {
         let axes = c.place.condition.iter().filter(|text| !text.is_empty());
-        let needed = c
-            .needed
-            .map(|n| n.map_or("?".to_owned(), |n| n.to_string()));
+        let needed = c.needed.map(|n| match n {
+            Some(n) => n.to_string(),
+            None if c.has_spread => "more groups".to_owned(),
+            None => "?".to_owned(),
+        });
         let p = match &c.verdict {
             Ok(Comparison::Difference(d)) => short(d.p_value),
             _ => String::new(),
         };
+        let name = |who: &Architecture| match c.a.name() == c.b.name() {
+            true => format!("{} {}", who.name(), who.settings),
+            false => who.name(),
+        };
         table.add_row([
-            c.a.name(),
-            c.b.name(),
+            name(&c.a),
+            name(&c.b),
             c.place.weights.clone(),
             axes.cloned().collect::<Vec<_>>().join(" "),
             c.quantity.column().to_owned(),
@@ -458,12 +592,7 @@ pub fn comparison_text(all: &[Compared]) -> String {
             c.quantity.column(),
             c.sampling
         ));
-        if c.a.dataset != c.b.dataset {
-            told.insert(format!(
-                "A is measured on {}, B on {}: losses are not comparable",
-                c.a.dataset, c.b.dataset
-            ));
-        }
+        told.extend(c.differences.lines.iter().cloned());
     }
     text.push_str(&format!(
         "Samples: {set}. Geometric means over seeds; ratios by Welch's t over seeds, with what the choice of samples adds.\n{table}\n"
@@ -471,7 +600,7 @@ pub fn comparison_text(all: &[Compared]) -> String {
     told.iter()
         .for_each(|line| text.push_str(&format!("{line}\n")));
     text.push_str(&format!(
-        "Seeds for a factor: a side, for a power of {POWER} at the spread that was seen.\n"
+        "Seeds for a factor: a side, for a power of {POWER} at the spread that was seen; more groups: with so few groups of samples no number of seeds is enough.\n"
     ));
     text
 }
@@ -544,6 +673,50 @@ mod tests {
         let exact = compared(&own, "r:model=far", "r:model=exact").unwrap();
         assert_eq!(percent(&exact).says(), "B is at the floor");
         assert!(percent(&exact).ratio().starts_with("> "));
+    }
+
+    /// The rows of both models, one column replaced in those of one of them.
+    fn with(column: &str, model: &str, text: impl Fn(usize) -> String) -> Vec<MergedTable> {
+        let own = tables(&[("a", &[2.0, 2.2, 1.8]), ("b", &[0.9, 1.1, 1.0])]);
+        let mut header: Vec<String> = own[0].header.clone();
+        if !header.iter().any(|name| name == column) {
+            header.push(column.into());
+        }
+        let rows = own[0].rows().enumerate().map(|(i, row)| {
+            let cell = |name: &String| match name == column && row.text("model") == model {
+                true => text(i),
+                false => row.find(name).unwrap_or_default().to_owned(),
+            };
+            header.iter().map(cell).collect()
+        });
+        let rows: Vec<Vec<String>> = rows.collect();
+        let header: Vec<&str> = header.iter().map(String::as_str).collect();
+        vec![MergedTable::of("final", &header, rows)]
+    }
+
+    #[test]
+    fn other_samples_other_losses_and_seeds_that_cannot_be_read_are_named() {
+        let other = with("target_power", "b", |_| "0.7".into());
+        let all = compared(&other, "r:model=a", "r:model=b").unwrap();
+        let loss = all.iter().find(|c| c.quantity == Quantity::Loss).unwrap();
+        assert_eq!(loss.says(), "not comparable");
+        assert!(comparison_text(&all).contains("the measured samples differ"));
+        let turned = with("scheme", "b", |_| "octahedral".into());
+        let all = compared(&turned, "r:model=a", "r:model=b").unwrap();
+        assert!(comparison_text(&all).contains("scheme differs: A , B octahedral"));
+        for (tables, said) in [
+            (with("measured_loss", "b", |_| "mae".into()), "by the loss"),
+            (
+                with("equiv_percent", "b", |i| {
+                    if i == 4 { "NaN".into() } else { "1".into() }
+                }),
+                "run b1: equiv_percent is \"NaN\"",
+            ),
+            (with("run", "b", |_| "b0".into()), "two rows of run b0"),
+        ] {
+            let error = compared(&tables, "r:model=a", "r:model=b").unwrap_err();
+            assert!(error.to_string().contains(said), "{error}");
+        }
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! The sums of each group of samples, from `samples.csv`: what the choice of the measured groups adds to a spread over seeds.
 
 use crate::places::Place;
-use equivbench_core::{Censored, Sampling, mean_log_variance, paired_log_variance, sums_by_group};
+use equivbench_core::{
+    Censored, Sampling, mean_log_variance, mean_ratio_variance, paired_log_variance, sums_by_group,
+};
 use equivbench_report::{MergedTable, Row};
 use std::collections::{BTreeMap, HashMap};
 
@@ -101,7 +103,12 @@ impl<'a> GroupSums<'a> {
     }
 
     /// For each run the names of its groups and the sums of each, in one order. `None` unless all runs have the same groups.
-    fn sums(&self, place: &Place, step: u64, quantity: Quantity) -> Option<Common> {
+    fn sums(
+        &self,
+        place: &Place,
+        step: u64,
+        pair: impl Fn(Row<'_>) -> Option<(f64, f64)>,
+    ) -> Option<Common> {
         let runs = self.0.get(&(place.clone(), step))?;
         let mut common: Option<Vec<String>> = None;
         let mut sums = Vec::new();
@@ -111,7 +118,7 @@ impl<'a> GroupSums<'a> {
                 .iter()
                 .map(|r| r.text("group").to_owned())
                 .collect();
-            let pairs = terms.rows.iter().map(|r| quantity.pair(*r));
+            let pairs = terms.rows.iter().map(|r| pair(*r));
             let pairs: Vec<(f64, f64)> = pairs.collect::<Option<_>>()?;
             let mut sorted = names.clone();
             sorted.sort_unstable();
@@ -138,39 +145,53 @@ impl<'a> GroupSums<'a> {
         quantity: Quantity,
         seeds: usize,
     ) -> Option<Sampling> {
-        let common = self.sums(place, step, quantity)?;
+        let common = self.sums(place, step, |r| quantity.pair(r))?;
         if common.sums.len() != seeds {
             return None;
         }
         Some(Sampling {
-            variance_of_log: mean_log_variance(&common.sums)?,
+            variance: mean_log_variance(&common.sums)?,
             groups: common.names.len(),
         })
     }
 
-    /// What the groups add to the variance of the difference of two places: paired where both were measured on the same groups.
+    /// What the groups add to the variance of the mean skill over so many seeds, `1 − L_mean / L_b`.
+    pub(crate) fn of_skill(&self, place: &Place, step: u64, seeds: usize) -> Option<Sampling> {
+        let pair = |row: Row<'_>| {
+            let twirled = row.real("sum_total")? - row.real("sum_equiv")?;
+            Some((twirled, row.real("sum_baseline")?))
+        };
+        let common = self.sums(place, step, pair)?;
+        if common.sums.len() != seeds {
+            return None;
+        }
+        Some(Sampling {
+            variance: mean_ratio_variance(&common.sums)?,
+            groups: common.names.len(),
+        })
+    }
+
+    /// What the groups add to the variance of the difference of two places: paired where both were measured on the same
+    /// samples, in groups of the same names.
     pub(crate) fn of_difference(
         &self,
         a: (&Place, u64),
         other: &Self,
         b: (&Place, u64),
-        quantity: Quantity,
+        (quantity, same_samples): (Quantity, bool),
     ) -> Option<(Sampling, bool)> {
         let (one, two) = (
-            self.sums(a.0, a.1, quantity)?,
-            other.sums(b.0, b.1, quantity)?,
+            self.sums(a.0, a.1, |r| quantity.pair(r))?,
+            other.sums(b.0, b.1, |r| quantity.pair(r))?,
         );
         let groups = one.names.len().min(two.names.len());
-        let (variance_of_log, paired) = if one.names == two.names {
+        let (variance, paired) = if same_samples && one.names == two.names {
             (paired_log_variance(&one.sums, &two.sums)?, true)
         } else {
             let (a, b) = (mean_log_variance(&one.sums)?, mean_log_variance(&two.sums)?);
             (a + b, false)
         };
-        let sampling = Sampling {
-            variance_of_log,
-            groups,
-        };
+        let sampling = Sampling { variance, groups };
         Some((sampling, paired))
     }
 }

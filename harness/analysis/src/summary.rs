@@ -192,13 +192,13 @@ fn spreads() -> Vec<Column<SummaryRow>> {
         Column::new(
             "lower",
             "",
-            "lower end of the 95% interval of the centre: Student's t of the logarithm over seeds, with the variance of sampling added (degrees of freedom by Satterthwaite); where sampling_from is none it is an interval given this measured set; of skill Student's t of the numbers themselves, given this measured set",
+            "lower end of the 95% interval of the centre: Student's t of the logarithm over seeds, with the variance of sampling added (degrees of freedom by Satterthwaite); where sampling_from is none it is an interval given this measured set; of skill Student's t of the numbers themselves, likewise",
             of(|s| s.interval.map(|i| i.lower)),
         ),
         Column::new(
             "upper",
             "",
-            "upper end of that interval; of a percentage at most 100, or the centre where that is more",
+            "upper end of that interval; of a percentage at most 100 (or the centre, where that is more), of skill 1",
             of(|s| s.interval.map(|i| i.upper)),
         ),
         Column::new(
@@ -254,9 +254,9 @@ fn seeds() -> Vec<Column<SummaryRow>> {
 fn sampled() -> Vec<Column<SummaryRow>> {
     vec![
         Column::new(
-            "sampling_log_se",
+            "sampling_se",
             "",
-            "what the choice of measured groups adds: standard error of the mean logarithm",
+            "what the choice of measured groups adds: standard error of the mean logarithm, of skill of the mean itself",
             of(|s| s.sampling),
         ),
         Column::new(
@@ -418,7 +418,8 @@ fn spreads_of(
         let sampling = step.and_then(|step| groups.sampling(place, step, q, rows.len()));
         row(q.column(), logarithmic(q, rows, sampling))
     });
-    let skill = row("skill", arithmetic("skill", rows));
+    let of_skill = step.and_then(|step| groups.of_skill(place, step, rows.len()));
+    let skill = row("skill", arithmetic("skill", rows, of_skill));
     quantities.into_iter().chain([skill]).collect()
 }
 
@@ -461,7 +462,7 @@ fn logarithmic(quantity: Quantity, rows: &[Row<'_>], common: Option<Sampling>) -
         (None, None) => (None, "none"),
     };
     if values.len() > 1 {
-        spread.sampling = sampling.map(|s| s.variance_of_log.sqrt());
+        spread.sampling = sampling.map(|s| s.variance.sqrt());
         spread.sampling_from = from;
     }
     let interval = |sampling| seed_interval(&values, LEVEL, sampling);
@@ -483,29 +484,41 @@ fn of_rows(quantity: Quantity, rows: &[Row<'_>]) -> Option<Sampling> {
     let square = |r: &Row<'_>| r.find_real(column).map(|se| se * se);
     let squares: Vec<f64> = rows.iter().map(square).collect::<Option<_>>()?;
     Some(Sampling {
-        variance_of_log: squares.iter().sum::<f64>() / squares.len().max(1) as f64,
+        variance: squares.iter().sum::<f64>() / squares.len().max(1) as f64,
         groups: groups_of(rows)? as usize,
     })
 }
 
-/// Of a quantity that may be negative.
-fn arithmetic(column: &str, rows: &[Row<'_>]) -> Option<Spread> {
+/// Of a quantity that may be negative and is at most 1.
+fn arithmetic(column: &str, rows: &[Row<'_>], sampling: Option<Sampling>) -> Option<Spread> {
     let values: Vec<f64> = rows
         .iter()
         .map(|r| r.find_real(column))
         .collect::<Option<_>>()?;
     let ends = |pick: fn(f64, f64) -> f64| values.iter().copied().reduce(pick);
-    let interval = mean_interval(&values, LEVEL);
+    let most = ends(f64::max)?.max(1.0);
+    let whole = mean_interval(&values, LEVEL, sampling);
+    let within = |(i, _): (equivbench_core::SeedInterval, f64)| Interval {
+        lower: i.lower,
+        upper: i.upper.min(most),
+    };
     Some(Spread {
         kind: "mean",
         centre: values.iter().sum::<f64>() / values.len() as f64,
-        interval: interval.map(|(i, _)| i),
-        given_set: interval.map(|(i, _)| i),
-        degrees_of_freedom: interval.map(|_| values.len() as f64 - 1.0),
-        sd: interval.map(|(_, sd)| sd),
+        interval: whole.map(within),
+        given_set: mean_interval(&values, LEVEL, None).map(within),
+        degrees_of_freedom: whole.map(|(i, _)| i.df),
+        sd: whole.map(|(_, sd)| sd),
         smallest: ends(f64::min)?,
         largest: ends(f64::max)?,
-        sampling_from: if interval.is_some() { "none" } else { "" },
+        sampling: sampling
+            .filter(|_| whole.is_some())
+            .map(|s| s.variance.sqrt()),
+        sampling_from: match (whole, sampling) {
+            (None, _) => "",
+            (Some(_), Some(_)) => "samples",
+            (Some(_), None) => "none",
+        },
         groups: groups_of(rows),
         ..Spread::default()
     })

@@ -23,6 +23,8 @@ pub fn final_summary(summary: &MergedTable) -> String {
         "weights",
         "samples",
     ];
+    let several = has_several_settings(last());
+    header.extend(several.then_some("settings"));
     header.extend(input_axes().map(|axis| axis.heading));
     header.extend([
         "percent [95%]",
@@ -47,6 +49,7 @@ pub fn final_summary(summary: &MergedTable) -> String {
             place.weights.clone(),
             set.to_owned(),
         ];
+        cells.extend(several.then(|| place.architecture.settings.clone()));
         cells.extend(input_axes().map(|axis| place.axis(axis).to_owned()));
         cells.extend(
             [
@@ -82,6 +85,8 @@ fn centre(row: Row<'_>) -> String {
 #[must_use]
 pub fn dip_summary(summary: &MergedTable) -> String {
     let mut header = vec!["model", "size", "train samples", "weights"];
+    let several = has_several_settings(rows_of(summary, "crossing"));
+    header.extend(several.then_some("settings"));
     header.extend(input_axes().map(|axis| axis.heading));
     header.extend([
         "below",
@@ -108,6 +113,7 @@ pub fn dip_summary(summary: &MergedTable) -> String {
                 place.architecture.train_samples.to_string(),
                 place.weights.clone(),
             ];
+            cells.extend(several.then(|| place.architecture.settings.clone()));
             cells.extend(input_axes().map(|axis| place.axis(axis).to_owned()));
             cells.push(format!("{threshold}%"));
             cells.extend(["first", "learnt", "settled"].map(of));
@@ -167,6 +173,16 @@ fn when(row: Row<'_>) -> String {
         None => String::new(),
     };
     format!("{}{range}, {reached} of {seeds}", step("step_median"))
+}
+
+/// Whether runs of one model differ in settings, which a table must then tell apart.
+fn has_several_settings<'a>(rows: impl Iterator<Item = Row<'a>>) -> bool {
+    let settings = rows.map(|row| {
+        let who = Place::of(row).architecture;
+        ((who.model, who.size, who.train_samples), who.settings)
+    });
+    let several = |(_, all): &(_, Vec<String>)| all.iter().any(|one| *one != all[0]);
+    gather(settings).iter().any(several)
 }
 
 fn rows_of<'a>(summary: &'a MergedTable, moment: &'a str) -> impl Iterator<Item = Row<'a>> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 const RUN_EXAMPLES: &str = "\
 Examples:
-  equivbench run --plugins escaip,./libequivbench_mine.so --fair    compare: all models trained alike, three seeds each
+  equivbench run --plugins escaip,./libequivbench_mine.so --set dataset.name=spice --fair   all models trained alike, three seeds each
   equivbench run --plugins escaip
   equivbench run --plugins escaip,./libequivbench_mine.so --suite quick --out results/mine
   equivbench run --plugins escaip --set train.lr=[1e-3,3e-3] --seeds 5 --jobs 2
@@ -114,7 +114,7 @@ pub(crate) struct RunArgs {
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
     /// Seeds 0 to N - 1 for every run, instead of the suite's
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) seeds: Option<u32>,
     // Not a doc comment: rustdoc would take the table for a link.
     #[arg(

@@ -62,8 +62,8 @@ pub use split::Split;
 pub use spread::{
     Censored, Centre, Comparison, CrossingTimes, FEWEST_SEEDS, LogDifference, LogMean, NoVerdict,
     OrderInterval, Sampling, SeedInterval, centre, compare, crossing_times, group_interval,
-    log_difference, log_variance, mean_interval, mean_log_variance, paired_log_variance,
-    seed_interval, seeds_needed, sums_by_group,
+    log_difference, log_variance, mean_interval, mean_log_variance, mean_ratio_variance,
+    paired_log_variance, seed_interval, seeds_needed, sums_by_group,
 };
 pub use table::{Cell, Column, ColumnInfo, Sink, Table, TableInfo, within};
 pub use task::{

@@ -81,11 +81,8 @@ fn percents(seeds: &[Vec<(f64, f64)>]) -> Vec<f64> {
     seeds.iter().map(ratio).collect()
 }
 
-fn sampling(variance_of_log: f64, groups: usize) -> Option<Sampling> {
-    Some(Sampling {
-        variance_of_log,
-        groups,
-    })
+fn sampling(variance: f64, groups: usize) -> Option<Sampling> {
+    Some(Sampling { variance, groups })
 }
 
 /// Coverage over new seeds, given that all groups there are were measured.

@@ -2,7 +2,7 @@
 
 use crate::RunManifest;
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a reader takes for equal, in the order of the lines.
 const QUANTITIES: [&str; 5] = [
@@ -35,7 +35,7 @@ struct Entrant {
 pub fn unfair(runs: &[RunManifest]) -> Vec<String> {
     let comparisons = comparisons(runs);
     let shares_task = |c: &Comparison| comparisons.iter().filter(|o| o.task == c.task).count() > 1;
-    let mut lines = Vec::new();
+    let mut lines = data_differ(&comparisons);
     for comparison in &comparisons {
         let place = match shares_task(comparison) {
             true => format!("{}, {}", comparison.task, comparison.data),
@@ -48,6 +48,27 @@ pub fn unfair(runs: &[RunManifest]) -> Vec<String> {
         );
     }
     lines
+}
+
+/// A line for each task whose models were not trained on the same data.
+fn data_differ(comparisons: &[Comparison]) -> Vec<String> {
+    let tasks: BTreeSet<&str> = comparisons.iter().map(|c| c.task.as_str()).collect();
+    let line = |task: &str| {
+        let mut of: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for comparison in comparisons.iter().filter(|c| c.task == task) {
+            for entrant in &comparison.entrants {
+                of.entry(&entrant.name).or_default().push(&comparison.data);
+            }
+        }
+        let sets: BTreeSet<BTreeSet<&&str>> =
+            of.values().map(|data| data.iter().collect()).collect();
+        let each = of
+            .iter()
+            .map(|(name, data)| format!("{name} {}", data.join(" or ")));
+        let each: Vec<String> = each.collect();
+        (sets.len() > 1).then(|| format!("{task}: data differ: {}", each.join(", ")))
+    };
+    tasks.into_iter().filter_map(line).collect()
 }
 
 fn comparisons(runs: &[RunManifest]) -> Vec<Comparison> {
@@ -197,6 +218,20 @@ mod tests {
     }
 
     #[test]
+    fn models_of_one_task_on_different_data_are_named_and_a_sweep_over_data_is_not() {
+        let few = |name: &str| run(name, json!(500), json!({}));
+        let lines = unfair(&[all("a", json!({})), few("b")]);
+        assert_eq!(
+            lines,
+            [
+                "force-field: data differ: a nano all samples of spice-mini, b nano 500 samples of spice-mini"
+            ]
+        );
+        let both = [all("a", json!({})), few("a"), few("b"), all("b", json!({}))];
+        assert!(unfair(&both).is_empty());
+    }
+
+    #[test]
     fn each_quantity_that_differs_has_a_line() {
         let one = all("escaip", json!({}));
         let mut two = all(
@@ -248,7 +283,10 @@ mod tests {
         runs.push(elsewhere);
         assert_eq!(
             unfair(&runs),
-            ["force-field, 500 samples of spice-mini: batch size differs: a nano 1, c nano 2"]
+            [
+                "force-field: data differ: a nano all samples of spice-mini or 500 samples of spice-mini, c nano 500 samples of spice-mini, d nano all samples of other",
+                "force-field, 500 samples of spice-mini: batch size differs: a nano 1, c nano 2",
+            ]
         );
     }
 }

@@ -301,7 +301,7 @@ fn session_config(
                 split: measure.split.clone(),
                 samples: measure.samples as usize,
             },
-            final_sets: final_sets(measure, dataset),
+            final_sets: final_sets(measure, dataset)?,
             batch_size: measure.batch_size as usize,
             scheme,
             estimator: Estimator::parse(&measure.estimator).map_err(bad)?,
@@ -314,7 +314,13 @@ fn session_config(
 }
 
 /// What is measured after the last step besides the samples of the curves: the rest of their split, and the split for reporting.
-fn final_sets(measure: &MeasureConfig, dataset: &LoadedDataset) -> Vec<SampleSet> {
+///
+/// # Errors
+/// A split for reporting that was named and is not there. Data without the usual one are measured without it.
+fn final_sets(
+    measure: &MeasureConfig,
+    dataset: &LoadedDataset,
+) -> Result<Vec<SampleSet>, RunnerError> {
     let set = |name, split: &String, samples: u64| SampleSet {
         name,
         split: split.clone(),
@@ -330,8 +336,17 @@ fn final_sets(measure: &MeasureConfig, dataset: &LoadedDataset) -> Vec<SampleSet
     let reports = !measure.test_split.is_empty() && measure.test_split != measure.split;
     if reports && dataset.samples(&measure.test_split) > 0 {
         sets.push(set(SetName::Test, &measure.test_split, measure.samples));
+    } else if reports && measure.test_split != MeasureConfig::default().test_split {
+        let splits = dataset.descriptor().splits.iter();
+        let known: Vec<&str> = splits.map(|split| split.name.as_str()).collect();
+        return Err(RunnerError::Config(format!(
+            "measure.test_split: \"{}\" is no split of {}; there are: {}. Leave it empty to report on none",
+            measure.test_split,
+            dataset.descriptor().name,
+            known.join(", ")
+        )));
     }
-    sets
+    Ok(sets)
 }
 
 /// The conditions asked for, or all that task and model know.

@@ -752,7 +752,7 @@ lr = 5e-4
         assert_eq!(quick.configurations("voxmol", &one).unwrap().len(), 1);
         assert_eq!(
             quick.configurations("voxmol", &[]).unwrap()[0].train.steps,
-            1000
+            600
         );
     }
 

@@ -87,10 +87,31 @@ pub fn paired_log_variance(a: &[Vec<(f64, f64)>], b: &[Vec<(f64, f64)>]) -> Opti
 }
 
 /// `ψ_g = a_g/Σa − b_g/Σb`: how much `ln(Σ a / Σ b)` owes to each group.
+/// What the choice of groups adds to the variance of the arithmetic mean over seeds of a ratio of sums, each seed with the sums of the
+/// same groups; the ratio may be negative, its denominator not.
+#[must_use]
+pub fn mean_ratio_variance(seeds: &[Vec<(f64, f64)>]) -> Option<f64> {
+    let mut mean = vec![0.0; seeds.first()?.len()];
+    for sums in seeds {
+        assert_eq!(sums.len(), mean.len(), "all seeds on the same groups");
+        let (a, b) = totals(sums);
+        if b <= 0.0 || !(a / b).is_finite() {
+            return None;
+        }
+        for (m, (x, y)) in mean.iter_mut().zip(sums) {
+            *m += (x - a / b * y) / b / seeds.len() as f64;
+        }
+    }
+    variance_of_influence(&mean)
+}
+
+fn totals(sums: &[(f64, f64)]) -> (f64, f64) {
+    let add = |(a, b): (f64, f64), (x, y): &(f64, f64)| (a + x, b + y);
+    sums.iter().fold((0.0, 0.0), add)
+}
+
 fn influence(sums: &[(f64, f64)]) -> Option<Vec<f64>> {
-    let (a, b) = sums
-        .iter()
-        .fold((0.0, 0.0), |(a, b), (x, y)| (a + x, b + y));
+    let (a, b) = totals(sums);
     let logarithm = a > 0.0 && b > 0.0 && (a / b).is_finite();
     logarithm.then(|| sums.iter().map(|(x, y)| x / a - y / b).collect())
 }
@@ -195,6 +216,20 @@ mod tests {
         let mean = mean_log_variance(&[a.clone(), b.clone()]).unwrap();
         let sum = log_variance(&a).unwrap() + log_variance(&b).unwrap();
         assert!((apart + 4.0 * mean - 2.0 * sum).abs() < 1e-15);
+    }
+
+    #[test]
+    fn the_variance_of_a_ratio_is_that_of_its_logarithm_times_its_square() {
+        let (terms, group) = measured(0.6);
+        let sums = sums_by_group(&terms, &group);
+        let (a, b) = totals(&sums);
+        let found = mean_ratio_variance(from_ref(&sums)).unwrap();
+        let expected = log_variance(&sums).unwrap() * (a / b).powi(2);
+        assert!((found / expected - 1.0).abs() < 1e-12);
+        // Turned round and of two seeds that cancel: a ratio may be negative.
+        let negative: Vec<(f64, f64)> = sums.iter().map(|(x, y)| (-x, *y)).collect();
+        assert!(mean_ratio_variance(&[sums, negative]).unwrap() < 1e-30);
+        assert_eq!(mean_ratio_variance(&[vec![(1.0, 0.0), (1.0, 0.0)]]), None);
     }
 
     #[test]

@@ -20,7 +20,8 @@ mod welch;
 pub use censored::{CrossingTimes, OrderInterval, crossing_times};
 pub use floor::{Censored, Centre, Comparison, centre, compare};
 pub use groups::{
-    group_interval, log_variance, mean_log_variance, paired_log_variance, sums_by_group,
+    group_interval, log_variance, mean_log_variance, mean_ratio_variance, paired_log_variance,
+    sums_by_group,
 };
 pub use seeds::{LogMean, Sampling, SeedInterval, mean_interval, seed_interval};
 pub use welch::{LogDifference, NoVerdict, log_difference, seeds_needed};

@@ -52,8 +52,8 @@ impl LogMean {
 /// All seeds are measured on the same samples, so their spread does not show it: see [`crate::mean_log_variance`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
-    /// `se²` of the logarithm from groups of samples.
-    pub variance_of_log: f64,
+    /// `se²` from groups of samples: of the logarithm, of the quantity itself where it may be negative.
+    pub variance: f64,
     /// Number of groups that it was estimated from, at least 2: `groups − 1` degrees of freedom.
     pub groups: usize,
 }
@@ -61,7 +61,7 @@ pub struct Sampling {
 impl Sampling {
     /// Variance and degrees of freedom.
     pub(super) fn part(self) -> (f64, f64) {
-        (self.variance_of_log, (self.groups.max(2) - 1) as f64)
+        (self.variance, (self.groups.max(2) - 1) as f64)
     }
 }
 
@@ -107,20 +107,29 @@ pub fn seed_interval(
     })
 }
 
-/// The t-interval of the mean of numbers of either sign (skills), `mean ± t_{n−1} s/√n`, at a level such as 0.95, and their
-/// standard deviation. `None` for fewer than two, or a number that is not finite.
+/// The interval of the arithmetic mean of a quantity that may be negative, `mean ± t √(s²/S + se²)`, and `s`. Of fewer than two values
+/// nothing is known; without the part of the samples it is "given this measured set".
 #[must_use]
-pub fn mean_interval(values: &[f64], level: f64) -> Option<(crate::Interval, f64)> {
+pub fn mean_interval(
+    values: &[f64],
+    level: f64,
+    sampling: Option<Sampling>,
+) -> Option<(SeedInterval, f64)> {
     let n = values.len() as f64;
     if values.len() < 2 || !values.iter().all(|v| v.is_finite()) {
         return None;
     }
     let mean = values.iter().sum::<f64>() / n;
     let sd = (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0)).sqrt();
-    let reach = student::quantile(0.5 * (1.0 + level), n - 1.0) * sd / n.sqrt();
-    let interval = crate::Interval {
+    let mut parts = vec![(sd * sd / n, n - 1.0)];
+    parts.extend(sampling.map(Sampling::part));
+    let df = student::satterthwaite(&parts);
+    let variance: f64 = parts.iter().map(|p| p.0).sum();
+    let reach = student::quantile(0.5 * (1.0 + level), df) * variance.sqrt();
+    let interval = SeedInterval {
         lower: mean - reach,
         upper: mean + reach,
+        df,
     };
     Some((interval, sd))
 }
@@ -161,7 +170,7 @@ mod tests {
     fn the_part_of_the_samples_adds_variance_and_degrees_of_freedom() {
         let e = std::f64::consts::E;
         let sampling = Sampling {
-            variance_of_log: 1.0 / 3.0,
+            variance: 1.0 / 3.0,
             groups: 3,
         };
         // Two equal variances of 1/3 with two degrees of freedom each: 2/3 with four; t_0.975 is 2.77644511.
@@ -173,7 +182,7 @@ mod tests {
     #[test]
     fn equal_seeds_leave_the_part_of_the_samples() {
         let sampling = Sampling {
-            variance_of_log: 0.01,
+            variance: 0.01,
             groups: 20,
         };
         let i = seed_interval(&[2.0; 3], 0.95, Some(sampling)).unwrap();
@@ -186,10 +195,18 @@ mod tests {
     #[test]
     fn the_interval_of_a_mean_is_students() {
         // t_0.975 with 2 degrees of freedom is 4.30265273; s = 1.
-        let (interval, sd) = mean_interval(&[-1.0, 0.0, 1.0], 0.95).unwrap();
+        let (interval, sd) = mean_interval(&[-1.0, 0.0, 1.0], 0.95, None).unwrap();
         assert!((sd - 1.0).abs() < 1e-15);
         assert!((interval.upper - 4.302_652_729_749_46 / 3.0_f64.sqrt()).abs() < 1e-9);
         assert_eq!(interval.lower, -interval.upper);
-        assert_eq!(mean_interval(&[1.0], 0.95), None);
+        assert_eq!(mean_interval(&[1.0], 0.95, None), None);
+        // Two equal variances of 1/3 with two degrees of freedom each.
+        let sampling = Sampling {
+            variance: 1.0 / 3.0,
+            groups: 3,
+        };
+        let (wider, _) = mean_interval(&[-1.0, 0.0, 1.0], 0.95, Some(sampling)).unwrap();
+        assert!((wider.df - 4.0).abs() < 1e-12);
+        assert!((wider.upper - 2.776_445_105_197_93 * (2.0_f64 / 3.0).sqrt()).abs() < 1e-9);
     }
 }

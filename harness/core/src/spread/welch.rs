@@ -103,9 +103,11 @@ const MANY: f64 = 1e5;
 /// How many seeds a side tell a factor between two geometric means, at a power such as 0.8 and a two-sided level such as 0.05.
 ///
 /// The smallest `n` with `n ≥ (s_A² + s_B²) (t_{1−level/2, ν} + t_{power, ν})² / ln² factor`, where `ν` are Welch's degrees of
-/// freedom of `n` seeds a side: the normal formula iterated with Student's t. At a log-sd of 0.39 that is 16 for a factor of 1.5
+/// freedom of `n` seeds a side: the normal formula iterated with Student's t. What the choice of samples adds stays whatever the seeds,
+/// so its variance is taken off `ln² factor / (t + t)²` first, with its degrees of freedom among Welch's. At a log-sd of 0.39 that is 16 for a factor of 1.5
 /// and 7 for 2, as the noncentral t has it too (the normal formula says 15 and 5). At least three, below which nothing is
-/// compared; `None` for a factor of 1 or one that is not positive, or for a spread that is not finite.
+/// compared; `None` for a factor of 1 or one that is not positive, for a spread that is not finite, or where no number of seeds is enough
+/// because the choice of samples alone leaves more open.
 #[must_use]
 pub fn seeds_needed(
     log_sd_a: f64,
@@ -113,23 +115,34 @@ pub fn seeds_needed(
     factor: f64,
     power: f64,
     level: f64,
+    sampling: Option<Sampling>,
 ) -> Option<usize> {
     let (a, b) = (log_sd_a.powi(2), log_sd_b.powi(2));
     let distance = factor.ln();
     if !(distance.is_finite() && distance != 0.0 && (a + b).is_finite()) {
         return None;
     }
+    let of_groups = sampling.map(Sampling::part);
+    let fixed = of_groups.map_or(0.0, |(variance, _)| variance);
+    // n with (a + b)/n + fixed = (distance / t)²; none where the choice of samples alone is as wide as that.
     let bound = |df: f64| {
         let t = student::quantile(1.0 - 0.5 * level, df) + student::quantile(power, df);
-        (a + b) * (t / distance).powi(2)
+        let room = (distance / t).powi(2) - fixed;
+        if room > 0.0 {
+            (a + b) / room
+        } else {
+            f64::INFINITY
+        }
     };
     let normal = bound(MANY).ceil();
     if normal > MANY {
-        return Some(normal as usize);
+        return normal.is_finite().then_some(normal as usize);
     }
-    (FEWEST_SEEDS.max(normal as usize)..).find(|&n| {
-        let own = (n - 1) as f64;
-        n as f64 >= bound(student::satterthwaite(&[(a, own), (b, own)]))
+    (FEWEST_SEEDS.max(normal as usize)..=MANY as usize).find(|&n| {
+        let (count, own) = (n as f64, (n - 1) as f64);
+        let mut parts = vec![(a / count, own), (b / count, own)];
+        parts.extend(of_groups);
+        count >= bound(student::satterthwaite(&parts))
     })
 }
 
@@ -154,10 +167,26 @@ mod tests {
     }
 
     #[test]
+    fn the_choice_of_samples_costs_seeds_and_more_than_seeds_can_pay() {
+        let needed = |variance| {
+            let sampling = Sampling {
+                variance,
+                groups: 1000,
+            };
+            seeds_needed(0.39, 0.39, 1.5, 0.8, 0.05, Some(sampling))
+        };
+        assert_eq!(needed(0.0), seeds_needed(0.39, 0.39, 1.5, 0.8, 0.05, None));
+        // (ln 1.5 / 2.8)² = 0.021: half of it is gone, so twice the seeds, about; all of it, and none suffice.
+        let half = needed(0.0105).unwrap();
+        assert!((29..=32).contains(&half), "{half}");
+        assert_eq!(needed(0.022), None);
+    }
+
+    #[test]
     fn the_part_of_the_samples_widens_the_interval_and_exchange_turns_it_around() {
         let (a, b) = ([1.0, 1.5, 2.0], [0.4, 0.5, 0.7]);
         let sampling = Sampling {
-            variance_of_log: 0.02,
+            variance: 0.02,
             groups: 20,
         };
         let given = log_difference(&a, &b, 0.95, None).unwrap();
@@ -189,12 +218,12 @@ mod tests {
 
     #[test]
     fn a_factor_of_one_and_a_half_takes_sixteen_seeds_a_side_and_of_two_seven() {
-        let needed = |factor| seeds_needed(0.39, 0.39, factor, 0.8, 0.05);
+        let needed = |factor| seeds_needed(0.39, 0.39, factor, 0.8, 0.05, None);
         // The noncentral t (scipy.stats.nct) asks for 15.54 and 6.10.
         assert_eq!((needed(1.5), needed(2.0)), (Some(16), Some(7)));
         assert_eq!(needed(0.5), Some(7));
         assert_eq!((needed(1.0), needed(-1.0)), (None, None));
-        assert_eq!(seeds_needed(0.0, 0.0, 2.0, 0.8, 0.05), Some(3));
+        assert_eq!(seeds_needed(0.0, 0.0, 2.0, 0.8, 0.05, None), Some(3));
         // ln² 1.0001 is 1e-8: 2 · 0.39² · 7.849 / 1e-8.
         let many = needed(1.0001).unwrap() as f64;
         assert!((many / 2.388e8 - 1.0).abs() < 1e-3, "{many}");
@@ -203,7 +232,7 @@ mod tests {
     #[test]
     fn a_side_without_spread_leaves_the_degrees_of_freedom_of_the_other() {
         // Half the variance, but also half the degrees of freedom: more than half of 16.
-        let one = seeds_needed(0.39, 0.0, 1.5, 0.8, 0.05).unwrap();
+        let one = seeds_needed(0.39, 0.0, 1.5, 0.8, 0.05, None).unwrap();
         assert!((9..=10).contains(&one), "{one}");
     }
 }
