@@ -3,7 +3,7 @@
 use crate::places::{Architecture, gather, is_of_run};
 use equivbench_report::MergedTable;
 
-/// Groups below which intervals over groups are short by some.
+/// Groups below which a number that is reported deserves a word of warning.
 const FEW_GROUPS: u64 = 64;
 
 /// Lines about seeds and groups, from the merged tables.
@@ -40,7 +40,7 @@ pub fn notes(tables: &[MergedTable]) -> Vec<String> {
         .collect();
     if !few.is_empty() {
         notes.push(format!(
-            "fewer than {FEW_GROUPS} groups of measured samples: {}; sampling intervals are short by some (docs/intervals.md)",
+            "fewer than {FEW_GROUPS} groups of measured samples: {}; what their intervals cover: docs/intervals.md",
             few.join(", ")
         ));
     }

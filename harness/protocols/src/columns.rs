@@ -345,7 +345,7 @@ pub fn method() -> Vec<Column<SplitRow>> {
         Column::new(
             "groups",
             "groups",
-            "independent groups of measured samples: molecules, sequence clusters; intervals are over these, and short by some where there are fewer than 64",
+            "independent groups of measured samples: molecules, sequence clusters; intervals are over these, and cover less than they say where groups are few or very different (docs/intervals.md)",
             |r: &SplitRow| r.split.estimate.groups as u64,
         ),
         Column::new(

@@ -86,7 +86,6 @@ pub fn paired_log_variance(a: &[Vec<(f64, f64)>], b: &[Vec<(f64, f64)>]) -> Opti
     variance_of_influence(&difference)
 }
 
-/// `ψ_g = a_g/Σa − b_g/Σb`: how much `ln(Σ a / Σ b)` owes to each group.
 /// What the choice of groups adds to the variance of the arithmetic mean over seeds of a ratio of sums, each seed with the sums of the
 /// same groups; the ratio may be negative, its denominator not.
 #[must_use]
@@ -110,6 +109,7 @@ fn totals(sums: &[(f64, f64)]) -> (f64, f64) {
     sums.iter().fold((0.0, 0.0), add)
 }
 
+/// `ψ_g = a_g/Σa − b_g/Σb`: how much `ln(Σ a / Σ b)` owes to each group.
 fn influence(sums: &[(f64, f64)]) -> Option<Vec<f64>> {
     let (a, b) = totals(sums);
     let logarithm = a > 0.0 && b > 0.0 && (a / b).is_finite();
