@@ -59,7 +59,8 @@ pub const STOPPED_EXIT_CODE: u8 = 130;
 const GRACE: Duration = Duration::from_secs(60);
 
 impl Pool<'_> {
-    /// Executes all runs that are not finished. A run that fails takes no other along.
+    /// Executes all runs that are not finished, those of the lowest seed first, so that every model is seen early and long runs do not all
+    /// come last. A run that fails takes no other along.
     ///
     /// # Errors
     /// A worker that cannot be started.
@@ -68,11 +69,12 @@ impl Pool<'_> {
         runs: &[RunDir],
         mut tell: impl FnMut(Event<'_>),
     ) -> Result<(), RunnerError> {
-        let mut waiting: VecDeque<RunDir> = runs
-            .iter()
-            .filter(|d| d.status().state != State::Finished)
-            .cloned()
-            .collect();
+        let unfinished = runs.iter().filter(|d| d.status().state != State::Finished);
+        let seed = |dir: &RunDir| Ok((dir.spec()?.config.run.seed, dir.clone()));
+        let mut waiting: Vec<(u64, RunDir)> =
+            unfinished.map(seed).collect::<Result<_, RunnerError>>()?;
+        waiting.sort_by_key(|(seed, _)| *seed);
+        let mut waiting: VecDeque<RunDir> = waiting.into_iter().map(|(_, dir)| dir).collect();
         let mut working: Vec<Working> = Vec::new();
         while !working.is_empty() || (!waiting.is_empty() && !self.stopping()) {
             while working.len() < self.jobs.max(1) && !self.stopping() {
