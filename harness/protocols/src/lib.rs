@@ -29,7 +29,7 @@ pub use protocols::{PROTOCOLS, protocol_by_name, tables, tables_of};
 pub use schedule::evaluation_steps;
 pub use session::{Session, measure_once};
 pub use settings::{About, Measuring, SampleSet, SessionConfig, SetName, Training};
-pub use snapshot::{MeasuredSet, Moment, Snapshot};
+pub use snapshot::{EachCopy, MeasuredSet, Moment, Snapshot};
 pub use source::Source;
 
 /// Version of the protocols: rows of different versions are never compared silently. 2: conditions (flow time, variant).

@@ -37,6 +37,9 @@ pub(crate) struct View<'a> {
     pub(crate) about: &'a Arc<About>,
 }
 
+/// Takes in the twisted predictions of a copy: how they are laid out, which copy, and the numbers.
+pub type EachCopy<'a> = dyn FnMut(&RotatedCopies<'_>, usize, &[f64]) -> Result<(), CoreError> + 'a;
+
 /// What was measured of a set of samples.
 #[derive(Clone, Debug)]
 pub struct MeasuredSet {
@@ -247,7 +250,7 @@ impl<'a> Snapshot<'a> {
         batch: BatchKey,
         condition: &Condition,
         plans: Arc<[RotationPlan]>,
-        each: &mut dyn FnMut(&RotatedCopies<'_>, usize, &[f64]) -> Result<(), CoreError>,
+        each: &mut EachCopy<'_>,
     ) -> Result<(), CoreError> {
         let portion = Portion {
             plans,
