@@ -332,9 +332,11 @@ fn run(out: &Path, more: &[&str]) -> assert_cmd::assert::Assert {
 fn a_run_has_rows_for_every_flow_time_and_variant_and_repeats() {
     let folder = tempfile::tempdir().unwrap();
     let times = "measure.flow_times=[0.0, 0.5, 0.9]";
+    let variants = r#"measure.variants=["plain", "self-conditioned"]"#;
     let outs = ["one", "two"].map(|name| folder.path().join(name));
     for (out, threads) in outs.iter().zip(["run.threads=1", "run.threads=2"]) {
-        run(out, &["--set", times, "--set", threads]).success();
+        let settings = ["--set", times, "--set", variants, "--set", threads];
+        run(out, &settings).success();
     }
     for ((name, one), (_, two)) in csv_files(&outs[0]).into_iter().zip(csv_files(&outs[1])) {
         // throughput.csv says how many threads there were.
