@@ -249,19 +249,24 @@ def satterthwaite(parts):
 # ---------------------------------------------------------------------------------------------------------------------
 # Several seeds
 
-def log_interval(values, sampling):
-    """exp(m ± t_df √(s²/S + se²)) of the mean logarithm m over S seeds, and df; `sampling` is (se², groups) or None."""
-    logs = [math.log(v) for v in values]
-    seeds = len(logs)
+def mean_interval(values, sampling):
+    """m ± t_df √(s²/S + se²) of the mean m over S seeds, and df; `sampling` is (se², groups) or None."""
+    seeds = len(values)
     if seeds < 2:
         return None
-    mean = added(logs) / seeds
-    parts = [(added((v - mean) ** 2 for v in logs) / (seeds - 1) / seeds, seeds - 1.0)]
+    mean = added(values) / seeds
+    parts = [(added((v - mean) ** 2 for v in values) / (seeds - 1) / seeds, seeds - 1.0)]
     if sampling is not None:
         parts.append((sampling[0], max(sampling[1], 2) - 1.0))
     df = satterthwaite(parts)
     reach = t_quantile(0.5 * (1.0 + LEVEL), df) * math.sqrt(sum(v for v, _ in parts))
-    return math.exp(mean - reach), math.exp(mean + reach), df
+    return mean - reach, mean + reach, df
+
+
+def log_interval(values, sampling):
+    """The interval of the mean logarithm, as numbers again: exp of its ends, and df."""
+    found = mean_interval([math.log(v) for v in values], sampling)
+    return found and (math.exp(found[0]), math.exp(found[1]), found[2])
 
 
 def standard_deviation(values):
@@ -670,22 +675,36 @@ def place_of(row, axes):
     return tuple(row.get(c, measured.get(c, "")) for c in [*PLACE, *axes])
 
 
-def sampling_of_samples(rows, quantity, terms):
-    """What the choice of groups adds to the variance of the mean logarithm over seeds, all measured on the same groups:
-    the variance of the mean over seeds of the influences. (se², groups), or None."""
-    over, under, _ = QUANTITIES[quantity]
+def sampling_of_samples(rows, terms, influences_of):
+    """What the choice of groups adds to the variance of a mean over seeds, all measured on the same groups: the variance of the
+    mean over seeds of the influences that the sums of a seed have, by group. (se², groups), or None."""
     mean, known = 0.0, None
     for row in rows:
         own = terms.get(evaluation_of(row))
         if own is None:
             return None
         names = sorted(set(own["group"]))
-        psi = influences(*sums_by_group(over(own), under(own), own["group"]))
+        psi = influences_of(own)
         if psi is None or (known is not None and names != known):
             return None
         known, mean = names, mean + psi / len(rows)
     variance = variance_of_influences(mean)
     return None if variance is None else (variance, len(known))
+
+
+def influences_on_logarithm(quantity):
+    """On ln of a quantity, for one seed."""
+    over, under, _ = QUANTITIES[quantity]
+    return lambda own: influences(*sums_by_group(over(own), under(own), own["group"]))
+
+
+def influences_on_skill(own):
+    """(a_g − r b_g)/Σb on r = L_mean / L_b, for one seed; None where there is no ratio."""
+    a, b = sums_by_group(own["sum_total"] - own["sum_equiv"], own["sum_baseline"], own["group"])
+    under = added(b)
+    if not (under > 0.0 and math.isfinite(added(a) / under)):
+        return None
+    return (a - added(a) / under * b) / under
 
 
 def sampling_of_rows(rows, quantity):
@@ -728,7 +747,7 @@ def spread_of_logarithms(rows, quantity, terms):
     if len(values) < 2:
         return spread
     one_step = len({row["step"] for row in rows}) == 1
-    common = sampling_of_samples(rows, quantity, terms) if one_step else None
+    common = sampling_of_samples(rows, terms, influences_on_logarithm(quantity)) if one_step else None
     sampling = common or sampling_of_rows(rows, quantity)
     lower, upper, df = log_interval(values, sampling)
     given_lower, given_upper, _ = log_interval(values, None)
@@ -745,26 +764,6 @@ def spread_of_logarithms(rows, quantity, terms):
         "sampling_se": sampling and math.sqrt(sampling[0]),
         "sampling_from": "samples" if common else "rows" if sampling else "none",
     }
-
-
-def sampling_of_skill(rows, terms):
-    """What the choice of groups adds to the variance of the mean skill over seeds: that of the mean of L_mean / L_b, by
-    linearisation of each ratio. (se², groups), or None."""
-    mean, known = 0.0, None
-    for row in rows:
-        own = terms.get(evaluation_of(row))
-        if own is None:
-            return None
-        names = sorted(set(own["group"]))
-        if known is not None and names != known:
-            return None
-        a, b = sums_by_group(own["sum_total"] - own["sum_equiv"], own["sum_baseline"], own["group"])
-        under = added(b)
-        if not (under > 0.0 and math.isfinite(added(a) / under)):
-            return None
-        known, mean = names, mean + (a - added(a) / under * b) / under / len(rows)
-    variance = variance_of_influences(mean)
-    return None if variance is None else (variance, len(known))
 
 
 def spread_of_numbers(rows, quantity, terms):
@@ -784,27 +783,19 @@ def spread_of_numbers(rows, quantity, terms):
     }
     if seeds < 2:
         return spread
-    sd = standard_deviation(values)
     most = max(1.0, *values)
-
-    def ends(parts):
-        df = satterthwaite(parts)
-        reach = t_quantile(0.5 * (1.0 + LEVEL), df) * math.sqrt(sum(v for v, _ in parts))
-        return mean - reach, min(mean + reach, most), df
-
-    training = [(sd * sd / seeds, seeds - 1.0)]
     one_step = len({row["step"] for row in rows}) == 1
-    sampling = sampling_of_skill(rows, terms) if one_step else None
-    choice = [(sampling[0], max(sampling[1], 2) - 1.0)] if sampling else []
-    lower, upper, df = ends(training + choice)
-    given_lower, given_upper, _ = ends(training)
+    sampling = sampling_of_samples(rows, terms, influences_on_skill) if one_step else None
+    lower, upper, df = mean_interval(values, sampling)
+    given_lower, given_upper, _ = mean_interval(values, None)
+    upper, given_upper = min(upper, most), min(given_upper, most)
     return spread | {
         "lower": lower,
         "upper": upper,
         "degrees_of_freedom": df,
         "given_set_lower": given_lower,
         "given_set_upper": given_upper,
-        "seed_sd": sd,
+        "seed_sd": standard_deviation(values),
         "sampling_se": sampling and math.sqrt(sampling[0]),
         "sampling_from": "samples" if sampling else "none",
     }
