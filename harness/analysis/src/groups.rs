@@ -146,13 +146,7 @@ impl<'a> GroupSums<'a> {
         seeds: usize,
     ) -> Option<Sampling> {
         let common = self.sums(place, step, |r| quantity.pair(r))?;
-        if common.sums.len() != seeds {
-            return None;
-        }
-        Some(Sampling {
-            variance: mean_log_variance(&common.sums)?,
-            groups: common.names.len(),
-        })
+        common.sampling(seeds, mean_log_variance(&common.sums))
     }
 
     /// What the groups add to the variance of the mean skill over so many seeds, `1 − L_mean / L_b`.
@@ -162,13 +156,7 @@ impl<'a> GroupSums<'a> {
             Some((twirled, row.real("sum_baseline")?))
         };
         let common = self.sums(place, step, pair)?;
-        if common.sums.len() != seeds {
-            return None;
-        }
-        Some(Sampling {
-            variance: mean_ratio_variance(&common.sums)?,
-            groups: common.names.len(),
-        })
+        common.sampling(seeds, mean_ratio_variance(&common.sums))
     }
 
     /// What the groups add to the variance of the difference of two places: paired where both were measured on the same
@@ -199,4 +187,17 @@ impl<'a> GroupSums<'a> {
 struct Common {
     names: Vec<String>,
     sums: Vec<Vec<(f64, f64)>>,
+}
+
+impl Common {
+    /// The part of the groups in a mean over so many seeds; `None` unless all of them have rows.
+    fn sampling(&self, seeds: usize, variance: Option<f64>) -> Option<Sampling> {
+        if self.sums.len() != seeds {
+            return None;
+        }
+        Some(Sampling {
+            variance: variance?,
+            groups: self.names.len(),
+        })
+    }
 }

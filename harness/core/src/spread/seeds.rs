@@ -94,16 +94,13 @@ pub fn seed_interval(
     level: f64,
     sampling: Option<Sampling>,
 ) -> Option<SeedInterval> {
-    let logs = LogMean::of(values)?;
-    let mut parts = vec![logs.variance_of_mean()?];
-    parts.extend(sampling.map(Sampling::part));
-    let df = student::satterthwaite(&parts);
-    let variance: f64 = parts.iter().map(|p| p.0).sum();
-    let reach = student::quantile(0.5 * (1.0 + level), df) * variance.sqrt();
+    LogMean::of(values)?;
+    let logs: Vec<f64> = values.iter().map(|v| v.ln()).collect();
+    let (interval, _) = mean_interval(&logs, level, sampling)?;
     Some(SeedInterval {
-        lower: (logs.mean - reach).exp(),
-        upper: (logs.mean + reach).exp(),
-        df,
+        lower: interval.lower.exp(),
+        upper: interval.upper.exp(),
+        ..interval
     })
 }
 
