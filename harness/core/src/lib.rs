@@ -28,6 +28,7 @@ mod group;
 mod measure;
 mod nudge;
 mod numbers;
+mod purity;
 mod rotation;
 mod scheme;
 mod seed;
@@ -55,15 +56,16 @@ pub use group::{FiniteGroup, cube16_a, cube16_b};
 pub use measure::{Checked, Measured, Measurement, Portion, Reading, measure, measure_stream};
 pub use nudge::nudge_power;
 pub use numbers::{Precision, first_that, map_into};
+pub use purity::{Basin, Descent, PartGradients, Purity, basin, norm};
 pub use rotation::Rotation;
 pub use scheme::{RotationPlan, Scheme};
 pub use seed::{Seed, Stream};
 pub use split::Split;
 pub use spread::{
-    Censored, Centre, Comparison, CrossingTimes, FEWEST_SEEDS, LogDifference, LogMean, NoVerdict,
-    OrderInterval, Sampling, SeedInterval, centre, compare, crossing_times, group_interval,
-    log_difference, log_variance, mean_interval, mean_log_variance, mean_ratio_variance,
-    paired_log_variance, seed_interval, seeds_needed, sums_by_group,
+    Censored, Centre, Comparison, Correlation, CrossingTimes, FEWEST_SEEDS, LogDifference, LogMean,
+    NoVerdict, OrderInterval, Sampling, SeedInterval, centre, compare, correlation, crossing_times,
+    group_interval, log_difference, log_variance, mean_interval, mean_log_variance,
+    mean_ratio_variance, paired_log_variance, seed_interval, seeds_needed, sums_by_group,
 };
 pub use table::{Cell, Column, ColumnInfo, Sink, Table, TableInfo, within};
 pub use task::{

@@ -7,10 +7,12 @@
 //! | the seeds of two models | `welch.rs` | Welch's t of the difference of mean logarithms |
 //! | a value at the floor of rounding | `floor.rs` | median and a one-sided bound |
 //! | a threshold that some seeds never reach | `censored.rs` | order statistics |
+//! | points of a curve that go together | `correlation.rs` | Pearson's R with Fisher's interval |
 //!
 //! What coverage these have is checked by simulation (`tests/spread_coverage.rs`); `docs/intervals.md` has the figures.
 
 mod censored;
+mod correlation;
 mod floor;
 mod groups;
 mod seeds;
@@ -18,6 +20,7 @@ mod student;
 mod welch;
 
 pub use censored::{CrossingTimes, OrderInterval, crossing_times};
+pub use correlation::{Correlation, correlation};
 pub use floor::{Censored, Centre, Comparison, centre, compare};
 pub use groups::{
     group_interval, log_variance, mean_log_variance, mean_ratio_variance, paired_log_variance,

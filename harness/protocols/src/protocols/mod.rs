@@ -2,6 +2,7 @@
 
 mod dip_timing;
 mod final_percent;
+mod gradients;
 mod samples;
 mod throughput;
 mod train_and_measure;
@@ -16,6 +17,7 @@ pub const PROTOCOLS: &[ProtocolInfo] = &[
     ProtocolInfo::of::<final_percent::FinalPercent>(),
     ProtocolInfo::of::<throughput::Throughput>(),
     ProtocolInfo::of::<samples::Samples>(),
+    ProtocolInfo::of::<gradients::Gradients>(),
 ];
 
 /// The protocol of a name.
