@@ -3,8 +3,9 @@
 
 use equivbench_core::{
     Axis, AxisRole, AxisValue, Batch, Cell, Clock, Column, Condition, CoreError, Dataset,
-    Estimator, Field, FieldKind, LossPart, Model, Occasion, PointLoss, Preparation, Rows, Scheme,
-    Seed, Sink, StepFigures, Supervised, Table, TableInfo, Task, Values, Weights, conditions_of,
+    Estimator, Field, FieldKind, LossPart, Model, Occasion, PointLoss, Preparation, RotatedCopies,
+    Rows, Scheme, Seed, Sink, StepFigures, Supervised, Table, TableInfo, Task, Values, Weights,
+    conditions_of,
 };
 use equivbench_protocols::{
     About, Measuring, NoSettings, Observer, Outcome, Progress, Protocol, ProtocolInfo, Running,
@@ -376,9 +377,14 @@ fn protocols() -> Vec<Box<dyn Running>> {
         let info = protocol_by_name(name).unwrap();
         (info.start)(Default::default(), schedule()).unwrap()
     };
-    let mut all: Vec<_> = ["train-and-measure", "dip-timing", "final-percent"]
-        .map(of)
-        .into();
+    let mut all: Vec<_> = [
+        "train-and-measure",
+        "dip-timing",
+        "final-percent",
+        "gradients",
+    ]
+    .map(of)
+    .into();
     let slopes = ProtocolInfo::of::<Slopes>();
     all.push((slopes.start)(Default::default(), schedule()).unwrap());
     all
@@ -499,6 +505,7 @@ impl Protocol for Examiner {
         assert_eq!(trained, snapshot.training_batch(4)?);
         assert_eq!(trained.field("heat")?.reals()?, [1.5, 1.5]);
         assert!(matches!(trained.field("target")?.values, Values::Real(_)));
+        twisted_predictions_have_the_loss_of_the_split(snapshot)?;
         assert!(snapshot.split(Weights::Ema, &condition(1.0)).is_err());
         assert!(
             snapshot
@@ -507,6 +514,33 @@ impl Protocol for Examiner {
         );
         Ok(())
     }
+}
+
+fn twisted_predictions_have_the_loss_of_the_split(
+    snapshot: &mut Snapshot<'_>,
+) -> Result<(), CoreError> {
+    let expected = snapshot
+        .split(Weights::Raw, &condition(2.0))?
+        .estimate
+        .pooled
+        .total();
+    let batches: Vec<_> = snapshot.frozen().batches().collect();
+    let (mut sum, mut count) = (0.0, 0.0);
+    for batch in batches {
+        let plans = Arc::clone(snapshot.frozen().plans(batch));
+        let mut add = |copies: &RotatedCopies<'_>, _: usize, twisted: &[f64]| {
+            for s in 0..copies.samples() {
+                let errors = twisted[copies.range(s)].iter().zip(copies.target(s));
+                sum += errors.map(|(z, y)| (z - y).powi(2)).sum::<f64>();
+                count += copies.denominator(s);
+            }
+            Ok(())
+        };
+        snapshot.twisted(batch, &condition(2.0), plans, &mut add)?;
+    }
+    // The same sums in another order.
+    assert!((sum / count / expected - 1.0).abs() < 1e-12);
+    Ok(())
 }
 
 fn gradients_are_those_of_the_splits(
@@ -545,6 +579,45 @@ fn a_snapshot_answers_what_it_says_and_leaves_the_model_as_it_was() {
     let only = vec![(examiner.start)(Default::default(), schedule()).unwrap()];
     let (outcome, watcher, _) = run(only, None, None);
     assert_eq!((outcome, watcher.rows.len()), (Outcome::Finished, 0));
+}
+
+#[test]
+fn purity_follows_training_under_every_condition() {
+    let info = protocol_by_name("gradients").unwrap();
+    let own = vec![(info.start)(Default::default(), schedule()).unwrap()];
+    let (_, watcher, _) = run(own, None, None);
+    let rows = |table: &str| -> Vec<BTreeMap<&'static str, Cell>> {
+        let info = (info.tables)()
+            .into_iter()
+            .find(|t| t.name == table)
+            .unwrap();
+        let names = info.columns.iter().map(|c| c.name);
+        let own = watcher.rows.iter().filter(|(name, _)| name == table);
+        let row =
+            |(_, cells): &(String, Vec<Cell>)| names.clone().zip(cells.iter().cloned()).collect();
+        own.map(row).collect()
+    };
+    let along = rows("gradients");
+    assert_eq!(along.len(), 2 * schedule().steps.len());
+    for row in &along {
+        let real = |column: &str| row[column].real();
+        let norms = ["norm_total", "norm_twirled", "norm_equiv"].map(|c| real(c).unwrap());
+        // The gradient of L is the sum of the two others.
+        let cosine = real("cosine").unwrap();
+        let sum = norms[1].powi(2) + norms[2].powi(2) + 2.0 * cosine * norms[1] * norms[2];
+        assert!((norms[0].powi(2) / sum - 1.0).abs() < 1e-9, "{row:?}");
+        assert!((real("gradient_ratio").unwrap() * norms[1] / norms[2] - 1.0).abs() < 1e-12);
+        let [left, right] = ["proposition2_left", "proposition2_right_here"].map(real);
+        assert!(left <= right.map(|r| r * (1.0 + 1e-9)));
+        let first = row["step"] == Cell::from(0_u64);
+        assert_eq!(real("smoothness_path").is_none(), first);
+    }
+    let ends = rows("purity");
+    assert_eq!(ends.len(), 2);
+    assert!(
+        ends.iter()
+            .all(|row| row["pearson_r"].real().is_some_and(|r| r.abs() <= 1.0))
+    );
 }
 
 #[test]
