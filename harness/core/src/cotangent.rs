@@ -6,7 +6,8 @@
 //! the plug-in estimate; of any other convex loss `l`, `∂L/∂Z_i = l'(Z_i − y)/n` and `∂L_mean/∂Z_i = l'(μ − y)/n`. Either way
 //! `L = L_mean + L_equiv`. The cotangent of a copy is that derivative, rotated into the frame of the copy.
 
-use crate::{CoreError, Estimator, Model, PointLoss, Portion, RotatedCopies};
+use crate::{Batch, CoreError, Estimator, Model, PointLoss, Portion, RotatedCopies};
+use std::ops::Range;
 
 /// A part of the loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,8 +163,78 @@ pub struct GradientOf<'a> {
     pub weigh_samples: bool,
 }
 
-/// Adds the gradients of parts of the loss of a portion, first passes only. Raw weights; every copy is predicted twice and multiplied
-/// once for each part.
+/// Where the predictions of rotated copies come from, and where cotangents go: block of copies by block of copies.
+pub trait Pullback {
+    /// The blocks: each holds the copies that follow those of the block before.
+    fn blocks(&self) -> Vec<Range<usize>>;
+    /// Predicts the copies of a block, copy after copy, each in its own frame.
+    ///
+    /// # Errors
+    /// What the model reports.
+    fn predict(&mut self, block: usize, out: &mut Vec<f64>) -> Result<(), CoreError>;
+    /// Gradient of `sum(cotangent · prediction)` of a block with respect to the parameters.
+    ///
+    /// # Errors
+    /// What the model reports.
+    fn pull(
+        &mut self,
+        block: usize,
+        cotangent: &[f64],
+        out: &mut Vec<f64>,
+    ) -> Result<(), CoreError>;
+}
+
+/// The whole model, one copy at a time.
+pub struct BlindCopies<'a> {
+    model: &'a mut dyn Model,
+    copies: &'a RotatedCopies<'a>,
+    group: &'a str,
+    /// The copy that was predicted last.
+    last: (usize, Batch),
+}
+
+impl<'a> BlindCopies<'a> {
+    /// Copies for products with the parameters of a group.
+    pub fn new(model: &'a mut dyn Model, copies: &'a RotatedCopies<'a>, group: &'a str) -> Self {
+        Self {
+            model,
+            copies,
+            group,
+            last: (usize::MAX, Batch::default()),
+        }
+    }
+
+    fn turn_to(&mut self, copy: usize) -> Result<(), CoreError> {
+        if self.last.0 != copy {
+            self.last = (copy, self.copies.batch(copy..copy + 1)?);
+        }
+        Ok(())
+    }
+}
+
+impl Pullback for BlindCopies<'_> {
+    fn blocks(&self) -> Vec<Range<usize>> {
+        (0..self.copies.count()).map(|i| i..i + 1).collect()
+    }
+    fn predict(&mut self, block: usize, out: &mut Vec<f64>) -> Result<(), CoreError> {
+        self.turn_to(block)?;
+        let weights = self.copies.portion().how.weights;
+        self.model.predict_into(&self.last.1, weights, out)
+    }
+    fn pull(
+        &mut self,
+        block: usize,
+        cotangent: &[f64],
+        out: &mut Vec<f64>,
+    ) -> Result<(), CoreError> {
+        self.turn_to(block)?;
+        self.model
+            .vjp_into(&self.last.1, cotangent, self.group, out)
+    }
+}
+
+/// Adds the gradients of parts of the loss of a portion, first passes only. Raw weights; every copy is predicted once, or twice where
+/// predictions take more than a quarter of a gigabyte, and multiplied once for each part.
 ///
 /// # Errors
 /// Plans that do not fit the batch, a condition that reads a further pass, what the model reports, and whatever `watch` returns.
@@ -180,50 +251,154 @@ pub fn add_gradients(
         ));
     }
     let copies = RotatedCopies::new(model, portion)?;
-    let mut means: Vec<Means> = (0..copies.samples())
-        .map(|s| Means::new(portion.plans[s].cosets, copies.target(s).len()))
-        .collect();
-    for index in 0..copies.count() {
-        let (_, twisted) = copies.predict(model, index)?;
-        for (s, means) in means.iter_mut().enumerate() {
-            means.push(portion.plans[s].coset_of(index), &twisted[copies.range(s)]);
+    let mut blind = BlindCopies::new(model, &copies, of.group);
+    pull_back(&copies, &mut blind, of.weigh_samples, sum, watch)
+}
+
+/// Numbers of twisted predictions that are kept rather than predicted again: a quarter of a gigabyte.
+const KEPT_NUMBERS: usize = 1 << 25;
+
+/// Adds the gradients of parts of the loss of rotated copies, wherever their predictions come from.
+///
+/// # Errors
+/// What `pullback` reports, and whatever `watch` returns.
+pub fn pull_back(
+    copies: &RotatedCopies<'_>,
+    pullback: &mut dyn Pullback,
+    weigh_samples: bool,
+    sum: &mut GradientSum,
+    watch: &mut dyn FnMut() -> Result<(), CoreError>,
+) -> Result<(), CoreError> {
+    let blocks = pullback.blocks();
+    let mut kept: Vec<Vec<f64>> = Vec::new();
+    let keeps = copies.len() * copies.count() <= KEPT_NUMBERS;
+    let mut means = Moments::new(copies);
+    for (b, block) in blocks.iter().enumerate() {
+        let twisted = twisted_block(copies, pullback, b, block)?;
+        means.push(copies, block, &twisted);
+        if keeps {
+            kept.push(twisted);
         }
         watch()?;
     }
-    let twirled: Vec<Vec<f64>> = means.iter().map(Means::twirled).collect();
-    let over: Vec<f64> = (0..copies.samples())
-        .map(|s| copies.denominator(s))
-        .collect();
+    let twirled: Vec<Vec<f64>> = means.0.iter().map(Means::twirled).collect();
     let mut product = Vec::new();
-    for index in 0..copies.count() {
-        let (copy, twisted) = copies.predict(model, index)?;
-        for (&part, gradient) in sum.parts.iter().zip(&mut sum.gradients) {
-            let mut cotangent = vec![0.0; twisted.len()];
-            for s in 0..copies.samples() {
-                let asks = Cotangent::new(part, portion, &copies, s);
-                let coset = portion.plans[s].coset_of(index);
-                let (own, z) = (&mut cotangent[copies.range(s)], &twisted[copies.range(s)]);
-                own.copy_from_slice(&asks.of(z, coset, &means[s], &twirled[s]));
-                let over = if of.weigh_samples { over[s] } else { 1.0 };
-                own.iter_mut().for_each(|c| *c /= over);
-                copies.rotate(s, &portion.plans[s], index, own)?;
+    for (b, block) in blocks.iter().enumerate() {
+        let again;
+        let twisted = match kept.get(b) {
+            Some(kept) => kept,
+            None => {
+                again = twisted_block(copies, pullback, b, block)?;
+                &again
             }
-            model.vjp_into(&copy, &cotangent, of.group, &mut product)?;
+        };
+        for (&part, gradient) in sum.parts.iter().zip(&mut sum.gradients) {
+            let asked = Asked {
+                part,
+                weigh_samples,
+                means: &means,
+                twirled: &twirled,
+            };
+            pullback.pull(b, &asked.of(copies, block, twisted)?, &mut product)?;
             gradient.resize(product.len(), 0.0);
             gradient.iter_mut().zip(&product).for_each(|(g, p)| *g += p);
             watch()?;
         }
     }
-    let weighs = |over: &f64| if of.weigh_samples { 1.0 } else { *over };
-    sum.weight += over.iter().map(weighs).sum::<f64>();
+    let over = (0..copies.samples()).map(|s| copies.denominator(s));
+    sum.weight += over
+        .map(|over| if weigh_samples { 1.0 } else { over })
+        .sum::<f64>();
     Ok(())
+}
+
+/// The twisted predictions of a block, copy after copy.
+fn twisted_block(
+    copies: &RotatedCopies<'_>,
+    pullback: &mut dyn Pullback,
+    index: usize,
+    block: &Range<usize>,
+) -> Result<Vec<f64>, CoreError> {
+    let mut twisted = Vec::new();
+    pullback.predict(index, &mut twisted)?;
+    if twisted.len() != block.len() * copies.len() {
+        return Err(CoreError::Shape(format!(
+            "the model predicts {} numbers for {} copies of {}",
+            twisted.len(),
+            block.len(),
+            copies.len()
+        )));
+    }
+    for (copy, own) in block.clone().zip(twisted.chunks_exact_mut(copies.len())) {
+        copies.twist(copy, own)?;
+    }
+    Ok(twisted)
+}
+
+/// The means of every sample.
+struct Moments(Vec<Means>);
+
+impl Moments {
+    fn new(copies: &RotatedCopies<'_>) -> Self {
+        let of = |s: usize| Means::new(copies.portion().plans[s].cosets, copies.target(s).len());
+        Self((0..copies.samples()).map(of).collect())
+    }
+
+    fn push(&mut self, copies: &RotatedCopies<'_>, block: &Range<usize>, twisted: &[f64]) {
+        let plans = &copies.portion().plans;
+        for (copy, twisted) in block.clone().zip(twisted.chunks_exact(copies.len())) {
+            for (s, means) in self.0.iter_mut().enumerate() {
+                means.push(plans[s].coset_of(copy), &twisted[copies.range(s)]);
+            }
+        }
+    }
+}
+
+/// What a part of the loss asks of copies.
+struct Asked<'a> {
+    part: LossPart,
+    weigh_samples: bool,
+    means: &'a Moments,
+    twirled: &'a [Vec<f64>],
+}
+
+impl Asked<'_> {
+    /// The cotangents of a block, copy after copy, each in the frame of its copy.
+    fn of(
+        &self,
+        copies: &RotatedCopies<'_>,
+        block: &Range<usize>,
+        twisted: &[f64],
+    ) -> Result<Vec<f64>, CoreError> {
+        let portion = copies.portion();
+        let mut cotangents = vec![0.0; twisted.len()];
+        let of_copies = twisted
+            .chunks_exact(copies.len())
+            .zip(cotangents.chunks_exact_mut(copies.len()));
+        for (copy, (twisted, cotangent)) in block.clone().zip(of_copies) {
+            for s in 0..copies.samples() {
+                let asks = Cotangent::new(self.part, portion, copies, s);
+                let coset = portion.plans[s].coset_of(copy);
+                let (own, z) = (&mut cotangent[copies.range(s)], &twisted[copies.range(s)]);
+                own.copy_from_slice(&asks.of(z, coset, &self.means.0[s], &self.twirled[s]));
+                let over = if self.weigh_samples {
+                    copies.denominator(s)
+                } else {
+                    1.0
+                };
+                own.iter_mut().for_each(|c| *c /= over);
+            }
+            copies.untwist(copy, cotangent)?;
+        }
+        Ok(cotangents)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        Batch, Field, FieldKind, LossDecomposition, Measurement, Rows, Scheme, Seed, StepFigures,
+        Field, FieldKind, LossDecomposition, Measurement, Rows, Scheme, Seed, StepFigures,
         Supervised, Weights, measure,
     };
 

@@ -14,6 +14,7 @@
 
 mod action;
 mod batch;
+mod below;
 mod bootstrap;
 mod condition;
 mod cotangent;
@@ -30,6 +31,7 @@ mod nudge;
 mod numbers;
 mod purity;
 mod rotation;
+mod roughness;
 mod scheme;
 mod seed;
 mod split;
@@ -43,9 +45,12 @@ mod voxels;
 
 pub use action::{act, act_inverse_on_rows};
 pub use batch::{Batch, Field, FieldKind, Rows, Values};
+pub use below::{FrozenBelow, LinearGroup};
 pub use bootstrap::{Interval, Support, studentised_interval};
 pub use condition::{Axis, AxisRole, AxisValue, Condition, parse_axis};
-pub use cotangent::{GradientOf, GradientSum, LossPart, add_gradients};
+pub use cotangent::{
+    BlindCopies, GradientOf, GradientSum, LossPart, Pullback, add_gradients, pull_back,
+};
 pub use decomposition::{LossDecomposition, PointLoss};
 pub use deviation::Deviation;
 pub use dip::{Crossing, CrossingKind, DipTracker, Evaluation, THRESHOLDS};
@@ -58,14 +63,15 @@ pub use nudge::nudge_power;
 pub use numbers::{Precision, first_that, map_into};
 pub use purity::{Basin, Descent, PartGradients, Purity, basin, norm};
 pub use rotation::Rotation;
+pub use roughness::roughness;
 pub use scheme::{RotationPlan, Scheme};
-pub use seed::{Seed, Stream};
+pub use seed::{Seed, Stream, normals};
 pub use split::Split;
 pub use spread::{
     Censored, Centre, Comparison, Correlation, CrossingTimes, FEWEST_SEEDS, LogDifference, LogMean,
-    NoVerdict, OrderInterval, Sampling, SeedInterval, centre, compare, correlation, crossing_times,
-    group_interval, log_difference, log_variance, mean_interval, mean_log_variance,
-    mean_ratio_variance, paired_log_variance, seed_interval, seeds_needed, sums_by_group,
+    NoVerdict, OrderInterval, Sampling, SeedInterval, Slope, centre, compare, correlation,
+    crossing_times, group_interval, log_difference, log_variance, mean_interval, mean_log_variance,
+    mean_ratio_variance, paired_log_variance, seed_interval, seeds_needed, slope, sums_by_group,
 };
 pub use table::{Cell, Column, ColumnInfo, Sink, Table, TableInfo, within};
 pub use task::{

@@ -58,6 +58,14 @@ pub(crate) fn normal_pair(stream: &mut impl Rng) -> [f64; 2] {
     [radius * cos, radius * sin]
 }
 
+/// Standard normal numbers.
+pub fn normals(stream: &mut impl Rng, count: usize) -> Vec<f64> {
+    let pairs = (0..count.div_ceil(2)).flat_map(|_| normal_pair(stream));
+    let mut numbers: Vec<f64> = pairs.collect();
+    numbers.truncate(count);
+    numbers
+}
+
 /// A uniform draw from `0..n`, by rejection.
 pub(crate) fn below(stream: &mut impl Rng, n: u64) -> u64 {
     assert!(n > 0, "a draw from an empty range");

@@ -1,6 +1,6 @@
 //! What the core needs from above: something that predicts and trains, something that yields samples, a clock, a sink.
 
-use crate::{Batch, CoreError, FieldKind, Precision, Rows, Values};
+use crate::{Batch, CoreError, FieldKind, FrozenBelow, Precision, Rows, Values};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -137,6 +137,21 @@ pub trait Model {
     /// # Errors
     /// Whatever the model reports.
     fn set_parameters(&mut self, group: &str, values: &[f64]) -> Result<(), CoreError>;
+    /// Named parameter groups with their numbers of scalars.
+    fn groups(&self) -> Vec<(String, usize)> {
+        Vec::new()
+    }
+    /// What the model keeps of fixed batches below a group, where it can.
+    fn frozen_below(&mut self, _group: &str) -> Option<Box<dyn FrozenBelow + '_>> {
+        None
+    }
+    /// Projects parameters of the group `equivariant-subspace` onto the subspace, in place; `false` where the model names none.
+    ///
+    /// # Errors
+    /// Whatever the model reports.
+    fn project_equivariant(&mut self, _values: &mut Vec<f64>) -> Result<bool, CoreError> {
+        Ok(false)
+    }
     /// The complete training state.
     ///
     /// # Errors

@@ -1,9 +1,10 @@
 //! Twisted predictions: a batch whose samples are rotated, each by its own rotation, predicted, and rotated back.
 
 use crate::{
-    Batch, CoreError, Model, Portion, RotationPlan, Rows,
+    Batch, CoreError, Model, Portion, Rows,
     action::{act, act_inverse_on_rows, prediction_range},
 };
+use std::ops::Range;
 
 /// The rotated copies of a portion and how their predictions are laid out.
 pub struct RotatedCopies<'a> {
@@ -76,6 +77,77 @@ impl<'a> RotatedCopies<'a> {
         self.portion.how.loss.denominator(components, self.width)
     }
 
+    /// Some copies of the samples as one batch, copy after copy.
+    ///
+    /// # Errors
+    /// A rotation that cannot act on a field.
+    pub fn batch(&self, copies: Range<usize>) -> Result<Batch, CoreError> {
+        let inputs = &self.portion.samples.inputs;
+        let rotations: Vec<_> = copies
+            .clone()
+            .flat_map(|copy| self.portion.rotations(copy))
+            .collect();
+        let mut rotated = Batch::default();
+        if copies.len() == 1 {
+            act(&rotations, inputs, &mut rotated)?;
+        } else {
+            let samples: Vec<usize> = copies.flat_map(|_| 0..inputs.samples()).collect();
+            act(&rotations, &inputs.select(&samples), &mut rotated)?;
+        }
+        Ok(rotated)
+    }
+
+    /// Numbers in the prediction of one copy.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.target.len()
+    }
+
+    /// Whether a prediction has no numbers.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.target.is_empty()
+    }
+
+    /// Rotates the prediction of a copy back, in place.
+    ///
+    /// # Errors
+    /// A prediction of another size than the target, or a rotation that cannot act on it.
+    pub fn twist(&self, copy: usize, prediction: &mut [f64]) -> Result<(), CoreError> {
+        self.check(prediction)?;
+        for s in 0..self.samples() {
+            let rotation = &self.portion.plans[s].rotations[copy];
+            let own = &mut prediction[self.range(s)];
+            act_inverse_on_rows(rotation, self.kind, self.shape(), own)?;
+        }
+        Ok(())
+    }
+
+    /// Rotates numbers in the frame of the samples, laid out as a prediction, into the frame of a copy, in place.
+    ///
+    /// # Errors
+    /// As [`twist`](Self::twist).
+    pub fn untwist(&self, copy: usize, twisted: &mut [f64]) -> Result<(), CoreError> {
+        self.check(twisted)?;
+        for s in 0..self.samples() {
+            let rotation = self.portion.plans[s].rotations[copy].inverse();
+            let own = &mut twisted[self.range(s)];
+            act_inverse_on_rows(&rotation, self.kind, self.shape(), own)?;
+        }
+        Ok(())
+    }
+
+    fn check(&self, prediction: &[f64]) -> Result<(), CoreError> {
+        if prediction.len() == self.target.len() {
+            return Ok(());
+        }
+        Err(CoreError::Shape(format!(
+            "the model predicts {} numbers, the target has {}",
+            prediction.len(),
+            self.target.len()
+        )))
+    }
+
     /// A copy, and its prediction rotated back.
     ///
     /// # Errors
@@ -85,49 +157,23 @@ impl<'a> RotatedCopies<'a> {
         model: &mut dyn Model,
         index: usize,
     ) -> Result<(Batch, Vec<f64>), CoreError> {
-        let mut copy = Batch::default();
-        let portion = self.portion;
-        act(
-            &portion.rotations(index),
-            &portion.samples.inputs,
-            &mut copy,
-        )?;
+        let copy = self.batch(index..index + 1)?;
         let mut twisted = Vec::new();
-        model.predict_into(&copy, portion.how.weights, &mut twisted)?;
-        if twisted.len() != self.target.len() {
-            return Err(CoreError::Shape(format!(
-                "the model predicts {} numbers, the target has {}",
-                twisted.len(),
-                self.target.len()
-            )));
-        }
-        for s in 0..self.samples() {
-            let rotation = &portion.plans[s].rotations[index];
-            act_inverse_on_rows(
-                rotation,
-                self.kind,
-                self.shape(),
-                &mut twisted[self.range(s)],
-            )?;
-        }
+        model.predict_into(&copy, self.portion.how.weights, &mut twisted)?;
+        self.twist(index, &mut twisted)?;
         Ok((copy, twisted))
     }
 
-    /// Rotates rows of a sample into the frame of a copy, in place.
-    pub(crate) fn rotate(
-        &self,
-        sample: usize,
-        plan: &RotationPlan,
-        index: usize,
-        rows: &mut [f64],
-    ) -> Result<(), CoreError> {
-        debug_assert_eq!(rows.len(), self.range(sample).len());
-        act_inverse_on_rows(
-            &plan.rotations[index].inverse(),
-            self.kind,
-            self.shape(),
-            rows,
-        )
+    /// The portion.
+    #[must_use]
+    pub const fn portion(&self) -> &'a Portion {
+        self.portion
+    }
+
+    /// How a prediction transforms.
+    #[must_use]
+    pub const fn kind(&self) -> crate::FieldKind {
+        self.kind
     }
 
     fn shape(&self) -> &'a [usize] {

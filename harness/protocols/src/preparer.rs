@@ -85,6 +85,33 @@ impl Preparer {
         Ok(batch)
     }
 
+    /// Training samples as they are trained on, the same for every run: chosen and made noisy by the seed of measurements. With their
+    /// indices.
+    ///
+    /// # Errors
+    /// What dataset or task refuse.
+    pub(crate) fn fixed(
+        &self,
+        source: &dyn Samples,
+        samples: usize,
+    ) -> Result<(Supervised, Vec<u64>), CoreError> {
+        let available = source.samples("train");
+        let mut chosen = self.measure_seed.permutation("fixed-batch", available);
+        chosen.truncate(samples);
+        let stream = |sample: usize| {
+            self.measure_seed
+                .indexed_stream("task/fixed-batch", chosen[sample])
+        };
+        let how = Preparation {
+            occasion: Occasion::Training,
+            normaliser: &|field| self.normalisers.get(field).copied(),
+            stream: &stream,
+        };
+        let mut supervised = self.task.prepare(source.load("train", &chosen)?, &how)?;
+        supervised.inputs.round_grids(self.precision)?;
+        Ok((supervised, chosen))
+    }
+
     /// Measured samples under a condition. Their noise and placement are the same at every step and under every condition.
     ///
     /// # Errors

@@ -24,11 +24,22 @@ pub struct Session<'a> {
     frozen: Frozen,
     clock: &'a dyn Clock,
     protocols: Vec<Box<dyn Running>>,
+    double: Option<OpenDouble<'a>>,
     state: SessionState,
     last_percent: Option<f64>,
 }
 
+/// Opens another instance of the model, in double precision, with weights of its own.
+pub type OpenDouble<'a> = Box<dyn Fn() -> Result<Box<dyn Model>, CoreError> + 'a>;
+
 impl<'a> Session<'a> {
+    /// Gives protocols an instance in double precision to ask.
+    #[must_use]
+    pub fn with_double(mut self, open: OpenDouble<'a>) -> Self {
+        self.double = Some(open);
+        self
+    }
+
     /// What skill is measured against, for manifests.
     #[must_use]
     pub fn baseline(&self) -> String {
@@ -82,6 +93,7 @@ impl<'a> Session<'a> {
             frozen,
             clock,
             protocols,
+            double: None,
             state: SessionState::default(),
             last_percent: None,
         })
@@ -226,6 +238,7 @@ impl<'a> Session<'a> {
             baseline,
             frozen,
             protocols,
+            double,
             last_percent,
             ..
         } = self;
@@ -238,6 +251,7 @@ impl<'a> Session<'a> {
             source: *source,
             baseline,
             about,
+            double: double.as_ref(),
         };
         // Rows are written when all have answered: a moment that was not measured to its end leaves none.
         let mut rows = Waiting::default();

@@ -1,14 +1,15 @@
 //! One moment of training, for protocols to question: the frozen samples, the model as it is then, and what follows from both.
 
 use crate::{
-    About, Frozen, SessionError, SetAbout, SetName, frozen::BatchKey, preparer::Preparer,
-    source::Samples, splits::Bench,
+    About, Frozen, OpenDouble, SessionError, SetAbout, SetName, frozen::BatchKey,
+    preparer::Preparer, source::Samples, splits::Bench,
 };
 use equivbench_core::{
-    Balance, Baseline, Batch, Condition, CoreError, GradientOf, GradientSum, LossPart, Model,
-    Portion, RotatedCopies, RotationPlan, Split, StepFigures, Supervised, Task, Weights,
-    add_gradients,
+    Balance, Baseline, Batch, Condition, CoreError, Estimator, GradientOf, GradientSum, LossPart,
+    Measurement, Model, Portion, Precision, RotatedCopies, RotationPlan, Scheme, Split,
+    StepFigures, Supervised, Task, Weights, add_gradients,
 };
+use equivbench_curvature::{Subset, SubsetOf};
 use std::sync::Arc;
 
 /// Where in training.
@@ -35,6 +36,7 @@ pub(crate) struct View<'a> {
     pub(crate) source: &'a dyn Samples,
     pub(crate) baseline: &'a Arc<dyn Baseline>,
     pub(crate) about: &'a Arc<About>,
+    pub(crate) double: Option<&'a OpenDouble<'a>>,
 }
 
 /// Takes in the twisted predictions of a copy: how they are laid out, which copy, and the numbers.
@@ -332,6 +334,107 @@ impl<'a> Snapshot<'a> {
         self.model.latent_into(name, batch, &mut values)?;
         (self.watch)()?;
         Ok(values)
+    }
+
+    /// Asks questions of an instance in double precision with the same raw parameters; of the model itself where it computes in it, or
+    /// where there is no other (`None` is never the answer: see [`precision`](Self::precision)).
+    ///
+    /// # Errors
+    /// What the plugin refuses, or what `ask` returns.
+    pub fn in_double<R>(
+        &mut self,
+        ask: impl FnOnce(&mut Snapshot<'_>) -> Result<R, CoreError>,
+    ) -> Result<R, CoreError> {
+        let Some(open) = self.view.double else {
+            return ask(self);
+        };
+        if self.model.precision() == Precision::Double {
+            return ask(self);
+        }
+        let mut model = open()?;
+        model.set_parameters("all", &self.parameters("all")?)?;
+        ask(&mut Snapshot::new(
+            self.moment,
+            self.view,
+            &mut *model,
+            self.watch,
+        ))
+    }
+
+    /// The precision in which the model computes.
+    #[must_use]
+    pub fn precision(&self) -> Precision {
+        self.model.precision()
+    }
+
+    /// Named parameter groups of the model with their numbers of scalars; `all` is always there.
+    #[must_use]
+    pub fn groups(&self) -> Vec<(String, usize)> {
+        self.model.groups()
+    }
+
+    /// Projects parameters of the group `equivariant-subspace` onto the subspace; `None` where the model names none.
+    ///
+    /// # Errors
+    /// What the model reports.
+    pub fn projected(&mut self, values: &[f64]) -> Result<Option<Vec<f64>>, CoreError> {
+        let mut values = values.to_vec();
+        let is_named = self.model.project_equivariant(&mut values)?;
+        Ok(is_named.then_some(values))
+    }
+
+    /// Training samples as they are trained on, with rotations: the same for every run, as they follow the seed of measurements.
+    ///
+    /// # Errors
+    /// What dataset or task refuse.
+    pub fn fixed_batch(
+        &self,
+        samples: usize,
+        scheme: &Scheme,
+        estimator: Estimator,
+    ) -> Result<Portion, CoreError> {
+        let seed = self.view.bench.measuring.seed;
+        let (supervised, indices) = self.preparer().fixed(self.view.source, samples)?;
+        let how = Measurement {
+            estimator,
+            ..self.view.bench.how(Weights::Raw)
+        };
+        let plans: Vec<RotationPlan> = indices.iter().map(|&i| scheme.plan(seed, i)).collect();
+        Ok(Portion {
+            indices: indices.into(),
+            ..Portion::new(supervised, &plans, how)
+        })
+    }
+
+    /// The parts of the loss of a portion as functions of a group of parameters; afterwards the model is as before.
+    ///
+    /// # Errors
+    /// An unknown group, what the model reports, or what `ask` returns.
+    pub fn with_subset<R>(
+        &mut self,
+        portion: &Portion,
+        group: &str,
+        ask: impl FnOnce(&mut Subset<'_>) -> Result<R, CoreError>,
+    ) -> Result<R, CoreError> {
+        let copies = RotatedCopies::new(self.model, portion)?;
+        let of = SubsetOf {
+            group,
+            weigh_samples: self.task().balance() == Balance::Samples,
+        };
+        let mut subset = Subset::new(self.model, &copies, of, self.watch)?;
+        ask(&mut subset)
+    }
+
+    /// Frozen samples of a batch under a condition, with their rotations, as a portion.
+    ///
+    /// # Errors
+    /// A condition that is not measured, or what the task refuses.
+    pub fn measured_portion(
+        &self,
+        batch: BatchKey,
+        condition: &Condition,
+    ) -> Result<Portion, CoreError> {
+        self.portion(batch, condition)
     }
 
     /// The training batch of a step (0 for the first), as it is trained on: with target, noise and augmentation.

@@ -88,6 +88,19 @@ impl Portion {
         }
     }
 
+    /// The first samples of it.
+    #[must_use]
+    pub fn first(&self, samples: usize) -> Self {
+        let kept = samples.min(self.plans.len());
+        let chosen: Vec<usize> = (0..kept).collect();
+        Self {
+            samples: Arc::new(self.samples.select(&chosen)),
+            indices: self.indices[..kept].into(),
+            plans: self.plans[..kept].into(),
+            ..self.clone()
+        }
+    }
+
     /// Passes of the model over each copy.
     pub(super) fn passes(&self) -> usize {
         self.readings.iter().map(|r| r.pass + 1).max().unwrap_or(1)

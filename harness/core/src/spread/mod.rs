@@ -16,6 +16,7 @@ mod correlation;
 mod floor;
 mod groups;
 mod seeds;
+mod slope;
 mod student;
 mod welch;
 
@@ -27,6 +28,7 @@ pub use groups::{
     sums_by_group,
 };
 pub use seeds::{LogMean, Sampling, SeedInterval, mean_interval, seed_interval};
+pub use slope::{Slope, slope};
 pub use welch::{LogDifference, NoVerdict, log_difference, seeds_needed};
 
 /// Seeds a side below which two architectures are not compared.

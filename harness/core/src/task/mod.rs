@@ -41,6 +41,21 @@ impl Supervised {
         batch
     }
 
+    /// Some of the samples, in the order that is given.
+    #[must_use]
+    pub fn select(&self, samples: &[usize]) -> Self {
+        let all = Batch {
+            offsets: self.inputs.offsets.clone(),
+            fields: self.target.iter().chain(&self.labels).cloned().collect(),
+        };
+        let mut chosen = all.select(samples).fields.into_iter();
+        Self {
+            inputs: self.inputs.select(samples),
+            target: self.target.as_ref().and_then(|_| chosen.next()),
+            labels: chosen.collect(),
+        }
+    }
+
     /// Bytes that the numbers take.
     #[must_use]
     pub fn bytes(&self) -> usize {

@@ -1,9 +1,12 @@
 //! Every protocol there is: a file for each, its module and its entry here.
 
+mod curvature;
 mod dip_timing;
 mod final_percent;
 mod gradients;
+mod landscape;
 mod samples;
+mod subspace;
 mod throughput;
 mod train_and_measure;
 
@@ -18,6 +21,9 @@ pub const PROTOCOLS: &[ProtocolInfo] = &[
     ProtocolInfo::of::<throughput::Throughput>(),
     ProtocolInfo::of::<samples::Samples>(),
     ProtocolInfo::of::<gradients::Gradients>(),
+    ProtocolInfo::of::<curvature::Curvature>(),
+    ProtocolInfo::of::<landscape::Landscape>(),
+    ProtocolInfo::of::<subspace::Subspace>(),
 ];
 
 /// The protocol of a name.
