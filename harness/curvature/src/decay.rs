@@ -70,24 +70,27 @@ pub fn decay(nodes: &[Node], square: f64, floor: f64, largest: f64) -> Decay {
     }
 }
 
-/// Where an increasing function of the steps that ends at 1 reaches a share, by bisection to the last bit but two.
+/// Where an increasing function of whole steps that ends at 1 reaches a share, with a straight line between steps: between them the model
+/// has no meaning, and a node at the largest eigenvalue would be gone after any fraction of one.
 fn steps_to(share: f64, removed: &dyn Fn(f64) -> f64) -> Option<f64> {
     let (mut low, mut high) = (0.0, 1.0);
     while removed(high) < share {
         (low, high) = (high, 2.0 * high);
-        if !f64::is_finite(high) {
+        // Beyond 2^53 whole numbers are not told apart.
+        if high > 9e15 {
             return None;
         }
     }
-    for _ in 0..200 {
-        let middle = 0.5 * (low + high);
+    while high - low > 1.0 {
+        let middle = ((low + high) / 2.0).floor();
         if removed(middle) < share {
             low = middle;
         } else {
             high = middle;
         }
     }
-    Some(high)
+    let (before, after) = (removed(low), removed(high));
+    Some(low + (share - before) / (after - before))
 }
 
 #[cfg(test)]
@@ -101,14 +104,16 @@ mod tests {
             weight: 1.0,
         };
         let found = decay(&[node], 4.0, 1e-12, 1.0);
-        // 1 − 0.9^(2T) = share.
-        let steps = |share: f64| (1.0 - share).ln() / (2.0 * 0.9f64.ln());
+        // 1 − 0.9^(2T) = share, with a line between the steps on both sides.
+        let gone = |steps: f64| 1.0 - 0.9f64.powf(2.0 * steps);
         for (got, share) in [
             (found.half, 0.5),
             (found.most, 0.9),
             (found.nearly_all, 0.99),
         ] {
-            assert!((got.unwrap() / steps(share) - 1.0).abs() < 1e-12);
+            let got = got.unwrap();
+            let (a, b) = (gone(got.floor()), gone(got.ceil()));
+            assert!((a + (b - a) * got.fract() - share).abs() < 1e-12);
         }
         assert_eq!(found.removable, Some(0.5 * 4.0 * 10.0));
     }
@@ -148,8 +153,8 @@ mod tests {
             .map(|(value, weight)| Node { value, weight });
         let found = decay(&nodes, 1.0, 1e-12, 1.0);
         assert!((found.left_out - 0.5).abs() < 1e-15);
-        // What is left is gone after one step: any fraction of a step, as (1 − θ/λ) is 0.
-        assert!(found.half.unwrap() < 1e-12);
+        // What is left is gone after one step.
+        assert_eq!(found.half, Some(0.5));
         assert_eq!(found.removable, Some(0.25));
         assert_eq!(decay(&nodes[1..3], 1.0, 1e-12, 1.0).half, None);
     }
