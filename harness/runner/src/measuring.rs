@@ -160,6 +160,7 @@ fn measure(
     let mut observer = Watch::new(out, spec, tables, data_hash, stop, BTreeSet::new());
     let protocols = opened.start_protocols(spec)?;
     let (clock, source) = (clock(spec), Source::new(&mut dataset));
+    let open_double = opened.double(spec).for_protocols();
     let model: &mut dyn Model = match &mut double {
         Some(model) => model,
         None => &mut opened.model,
@@ -174,7 +175,8 @@ fn measure(
         &*clock,
         protocols,
     )
-    .map_err(failed)?;
+    .map_err(failed)?
+    .with_double(open_double);
     out.set_manifest(&RunManifest {
         baseline: session.baseline(),
         ..listed
@@ -207,7 +209,7 @@ fn in_double(
     if spec.config.run.precision == trained.config.run.precision {
         return Ok(None);
     }
-    let mut model = opened.in_double(spec)?;
+    let mut model = opened.double(spec).open()?;
     let mut parameters = Vec::new();
     opened
         .model

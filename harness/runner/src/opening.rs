@@ -8,18 +8,23 @@ use crate::{
     run_dir::{RunSpec, State},
 };
 use equivbench_core::{
-    Condition, CoreError, Dataset, Estimator, PointLoss, Scheme, Seed, Task, Weights, conditions_of,
+    Condition, CoreError, Dataset, Estimator, Model, PointLoss, Scheme, Seed, Task, Weights,
+    conditions_of,
 };
 use equivbench_host::{
     Library, LoadedDataset, LoadedModel,
     descriptor::{DatasetRequest, ModelRequest, Recipe},
 };
 use equivbench_protocols::{
-    About, Measuring, Running, SampleSet, Schedule, SessionConfig, SetName, Training,
+    About, Measuring, OpenDouble, Running, SampleSet, Schedule, SessionConfig, SetName, Training,
     evaluation_steps, protocol_by_name,
 };
 use equivbench_report::{DataFacts, NOT_PASSED, RunKeys, RunManifest};
-use std::{collections::BTreeSet, path::Path, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 /// Name of the environment variable with the threads a worker may use, where the run does not say.
 pub(crate) const THREADS_VARIABLE: &str = "EQUIVBENCH_THREADS";
@@ -39,17 +44,16 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// Another instance of the model, in double precision: its numbers cross the boundary in f64.
-    ///
-    /// # Errors
-    /// What the plugin refuses.
-    pub(crate) fn in_double(&self, spec: &RunSpec) -> Result<LoadedModel, RunnerError> {
-        let library = open_library(&spec.model_library, &spec.model_plugin.sha256)?;
-        let request = ModelRequest {
-            precision: "f64".into(),
-            ..self.request.clone()
-        };
-        Ok(library.open_model(&request)?)
+    /// What opens another instance of the model, in double precision: its numbers cross the boundary in f64.
+    pub(crate) fn double(&self, spec: &RunSpec) -> DoubleOpener {
+        DoubleOpener {
+            path: spec.model_library.clone(),
+            sha256: spec.model_plugin.sha256.clone(),
+            request: ModelRequest {
+                precision: "f64".into(),
+                ..self.request.clone()
+            },
+        }
     }
 
     /// The protocols of a run, started.
@@ -95,6 +99,31 @@ impl Opened {
             settings: spec.settings.clone(),
             seed: spec.config.run.seed,
         }
+    }
+}
+
+/// Opens a model in double precision.
+pub(crate) struct DoubleOpener {
+    path: PathBuf,
+    sha256: String,
+    request: ModelRequest,
+}
+
+impl DoubleOpener {
+    /// A fresh instance.
+    ///
+    /// # Errors
+    /// A file that changed, or what the plugin refuses.
+    pub(crate) fn open(&self) -> Result<LoadedModel, RunnerError> {
+        Ok(open_library(&self.path, &self.sha256)?.open_model(&self.request)?)
+    }
+
+    /// As protocols ask for it.
+    pub(crate) fn for_protocols(self) -> OpenDouble<'static> {
+        Box::new(move || match self.open() {
+            Ok(model) => Ok(Box::new(model) as Box<dyn Model>),
+            Err(error) => Err(CoreError::Model(error.to_string())),
+        })
     }
 }
 

@@ -88,6 +88,7 @@ fn run(
     let protocols = opened.start_protocols(spec)?;
     observer.write_progress("loading");
     let source = Source::new(&mut dataset);
+    let open_double = opened.double(spec).for_protocols();
     let mut session = Session::new(
         opened.session,
         opened.about,
@@ -97,7 +98,8 @@ fn run(
         &*clock,
         protocols,
     )
-    .map_err(failed)?;
+    .map_err(failed)?
+    .with_double(open_double);
     dir.set_manifest(&RunManifest {
         baseline: session.baseline(),
         ..listed
