@@ -219,6 +219,30 @@ pub struct InstanceDescriptor {
     pub matrix_products: String,
     /// Features of the processor that numbers or speed may depend on: `avx2`, `fma`. Since 0.1.1.
     pub processor_flags: Vec<String>,
+    /// Parameter groups below which it can be frozen, each the capability [`FROZEN_BELOW`](crate::FROZEN_BELOW)`:GROUP` and those that go
+    /// with it. Since 0.1.1.
+    pub frozen_groups: Vec<String>,
+    /// Those of them in which its prediction is linear. Since 0.1.1.
+    pub linear: Vec<LinearGroupDescriptor>,
+}
+
+/// A parameter group in which the prediction is linear, and how: `P[r, c] = sum_k phi[r, (c,) k] * theta[index[c, k]]`. Since 0.1.1.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+#[serde(default)]
+pub struct LinearGroupDescriptor {
+    /// Name of the group.
+    pub group: String,
+    /// Number of output components `c`: axes of a vector, channels of a grid.
+    pub blocks: u64,
+    /// Number of features `k` of a component.
+    pub width: u64,
+    /// Whether all components have the same features `phi[r, k]`, and not each its own `phi[r, c, k]`.
+    pub shared: bool,
+    /// Places in the flattened group, `[blocks, width]` row-major; each place of the group once.
+    pub index: Vec<u64>,
+    /// What the rows `r` count: `point`, the rows of the prediction, whose width is `blocks`; or `voxel`, those of all samples, one
+    /// sample after the other, where the prediction lies as `[samples, blocks, voxels]`.
+    pub rows: String,
 }
 
 /// A parameter.

@@ -18,7 +18,8 @@ pub use abi_stable;
 pub use error::{AbiError, AbiResult, code};
 pub use fields::{Batch, ElementType, Field, FieldKind, FieldMut, Rows};
 pub use objects::{
-    Dataset, Dataset_TO, DatasetBox, Model, Model_TO, ModelBox, SHARED_ROTATIONS, Weights,
+    Dataset, Dataset_TO, DatasetBox, FEATURES, FROZEN_BELOW, Model, Model_TO, ModelBox,
+    PREDICT_ABOVE, SHARED_ROTATIONS, VJP_ABOVE, Weights,
 };
 pub use root::{PluginRoot, PluginRootRef};
 

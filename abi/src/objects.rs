@@ -11,6 +11,27 @@ use abi_stable::{
 /// only. A call with an empty batch, a training step and new parameters end it.
 pub const SHARED_ROTATIONS: &str = "shared-rotations";
 
+/// The ability to keep what lies below a parameter group for a fixed batch, as `frozen-below:GROUP` for [`Model::capability`]; an instance
+/// lists its groups in `frozen_groups`. Numbers cross in f64. With a batch of `copies` rotated copies of the same samples, one after the
+/// other, and the input `[slot, copies]`, the call keeps everything in their prediction with the raw weights that does not depend on the
+/// group; a slot is a small whole number, and what was in it before is dropped. With an empty batch and the input `[slot]` it empties
+/// that slot of the group, with no input all of them. It writes nothing.
+///
+/// A training step, a loaded state and new parameters of anything outside the group empty its slots; new parameters of the group do not.
+pub const FROZEN_BELOW: &str = "frozen-below";
+
+/// `predict-above:GROUP`: writes the prediction of the batch in a slot, `[rows, width]`. Empty batch, input `[slot]`; see [`FROZEN_BELOW`].
+pub const PREDICT_ABOVE: &str = "predict-above";
+
+/// `vjp-above:GROUP`: writes the gradient of `sum(cotangent * prediction)` with respect to the group. Empty batch, input
+/// `[slot, cotangent...]`; see [`FROZEN_BELOW`].
+pub const VJP_ABOVE: &str = "vjp-above";
+
+/// `features:GROUP` of a group in which the prediction is linear
+/// ([`LinearGroupDescriptor`](crate::descriptor::LinearGroupDescriptor)): writes rows of `phi`, `[rows, width]` or
+/// `[rows, blocks, width]`. Empty batch, input `[slot, first_row, rows]`; see [`FROZEN_BELOW`].
+pub const FEATURES: &str = "features";
+
 /// Which weights a prediction uses, as the `weights` argument of [`Model::predict_into`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Weights {

@@ -1,6 +1,7 @@
 //! Optional abilities: those that this kit knows are held to what they promise.
 
 use crate::{
+    frozen,
     subject::ModelSubject,
     toy::Toy,
     values::{predict, relative_difference},
@@ -20,7 +21,8 @@ pub(crate) fn abilities(subject: &ModelSubject<'_>) -> Verdict {
     if offered != subject.descriptor.capabilities {
         return fail("the instance offers other abilities than the model");
     }
-    if offered.is_empty() {
+    let groups = model.instance().frozen_groups.clone();
+    if offered.is_empty() && groups.is_empty() {
         return skip("it offers none");
     }
     let mut reports = Vec::new();
@@ -32,6 +34,17 @@ pub(crate) fn abilities(subject: &ModelSubject<'_>) -> Verdict {
             other => format!("{other}: not known to this kit"),
         });
     }
+    for linear in &model.instance().linear {
+        if !groups.contains(&linear.group) {
+            let group = &linear.group;
+            return fail(format!(
+                "group \"{group}\" is linear, but nothing can be frozen below it"
+            ));
+        }
+    }
+    for group in &groups {
+        reports.push(frozen::below(subject, group)?);
+    }
     Ok(reports.join("; "))
 }
 
@@ -39,8 +52,10 @@ pub(crate) fn abilities(subject: &ModelSubject<'_>) -> Verdict {
 fn subspace(model: &mut LoadedModel) -> Result<String, Stop> {
     let mut values = Vec::new();
     model.parameters_into("equivariant-subspace", &mut values)?;
-    let once = model.project_equivariant(&values)?;
-    let twice = model.project_equivariant(&once)?;
+    model.project_equivariant(&mut values)?;
+    let once = values.clone();
+    model.project_equivariant(&mut values)?;
+    let twice = values;
     let difference = relative_difference(&twice, &once);
     // An average of a few numbers rounds at 1e-16.
     if difference > 1e-12 {
@@ -50,7 +65,7 @@ fn subspace(model: &mut LoadedModel) -> Result<String, Stop> {
     }
     Ok(format!(
         "equivariant-subspace: {} parameters, a projection to {difference:.0e}",
-        values.len()
+        once.len()
     ))
 }
 
@@ -107,7 +122,8 @@ fn sharing(model: &mut LoadedModel, toy: &Toy) -> Result<String, Stop> {
     Ok(format!("shared-rotations: {largest:.0e}"))
 }
 
-fn any_rotation(of_the_cube: bool, stream: &mut Stream) -> Rotation {
+/// Haar, or of the cube where there are grids.
+pub(crate) fn any_rotation(of_the_cube: bool, stream: &mut Stream) -> Rotation {
     let cube = FiniteGroup::Octahedral.elements();
     if of_the_cube {
         cube[(stream.next_u64() % cube.len() as u64) as usize]

@@ -16,11 +16,13 @@ fn stream() -> Stream {
     Seed::new(1).stream("conformance gradient")
 }
 
-fn normals(stream: &mut Stream, count: usize) -> Vec<f64> {
+/// Standard normal numbers.
+pub(crate) fn normals(stream: &mut Stream, count: usize) -> Vec<f64> {
     (0..count).map(|_| normal(stream)).collect()
 }
 
-fn vjp(
+/// The product of a cotangent with the Jacobian of a group.
+pub(crate) fn vjp(
     model: &mut LoadedModel,
     batch: &Batch,
     cotangent: &[f64],
@@ -35,7 +37,8 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(x, y)| x * y).sum()
 }
 
-fn norm(a: &[f64]) -> f64 {
+/// The Euclidean norm.
+pub(crate) fn norm(a: &[f64]) -> f64 {
     dot(a, a).sqrt()
 }
 

@@ -9,6 +9,7 @@
 mod abilities;
 mod check;
 mod data;
+mod frozen;
 mod gradient;
 mod refusals;
 mod subject;

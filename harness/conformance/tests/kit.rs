@@ -62,6 +62,39 @@ fn a_well_behaved_model_passes_every_check() {
 }
 
 #[test]
+fn a_model_that_keeps_what_lies_below_its_parameters_passes_every_check() {
+    let freezes = model("freezes", 3);
+    assert_eq!(failures(&freezes), Vec::<&str>::new());
+    let CheckOutcome::Passed { figure } = run_check(&library(), &freezes, "abilities") else {
+        panic!()
+    };
+    assert!(
+        figure.starts_with("frozen-below:all: predictions ")
+            && figure.contains(", linear, features "),
+        "{figure}"
+    );
+}
+
+#[test]
+fn each_fault_of_what_is_frozen_fails_the_check_of_abilities_alone() {
+    for (name, reason) in [
+        ("wrong-index", "features:all differs from the whole model"),
+        (
+            "frozen-weights",
+            "predict-above:all differs from the whole model",
+        ),
+        ("stale-slots", "a training step left slot 0"),
+    ] {
+        assert_eq!(failures(&model(name, 0)), ["abilities"], "{name}");
+        let CheckOutcome::Failed { why } = run_check(&library(), &model(name, 0), "abilities")
+        else {
+            panic!()
+        };
+        assert!(why.contains(reason), "{name}: {why}");
+    }
+}
+
+#[test]
 fn a_well_behaved_dataset_passes_every_check() {
     assert_eq!(failures(&dataset("good-data")), Vec::<&str>::new());
 }

@@ -14,7 +14,6 @@
 
 mod action;
 mod batch;
-mod below;
 mod bootstrap;
 mod condition;
 mod cotangent;
@@ -26,6 +25,7 @@ mod error;
 mod estimate;
 mod grid;
 mod group;
+mod linear;
 mod measure;
 mod nudge;
 mod numbers;
@@ -45,7 +45,6 @@ mod voxels;
 
 pub use action::{act, act_inverse_on_rows};
 pub use batch::{Batch, Field, FieldKind, Rows, Values};
-pub use below::{FrozenBelow, LinearGroup};
 pub use bootstrap::{Interval, Support, studentised_interval};
 pub use condition::{Axis, AxisRole, AxisValue, Condition, parse_axis};
 pub use cotangent::{
@@ -58,6 +57,7 @@ pub use error::CoreError;
 pub use estimate::{Estimate, Estimator, MeasuredSample, SampleTerms, Sampled, pool};
 pub use grid::GridRotation;
 pub use group::{FiniteGroup, cube16_a, cube16_b};
+pub use linear::{LinearGroup, LinearRows};
 pub use measure::{Checked, Measured, Measurement, Portion, Reading, measure, measure_stream};
 pub use nudge::nudge_power;
 pub use numbers::{Precision, first_that, map_into};
@@ -79,7 +79,7 @@ pub use task::{
     Occasion, Preparation, Supervised, Task, TaskRequest, VoxelDenoising, all_axes, baseline_sums,
     condition_columns, conditions_of, configure_task, euler_rotation, task_columns,
 };
-pub use traits::{Clock, Dataset, Model, StepFigures, Weights};
+pub use traits::{Clock, Dataset, FrozenBelow, Model, StepFigures, Weights};
 pub use twirl::TwirlAccumulator;
 pub use twisted::RotatedCopies;
 pub use voxels::{RADIUS_ANGSTROM, RESOLUTION_ANGSTROM, VoxelAtom, voxelise};

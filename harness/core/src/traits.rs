@@ -1,8 +1,8 @@
 //! What the core needs from above: something that predicts and trains, something that yields samples, a clock, a sink.
 
-use crate::{Batch, CoreError, FieldKind, FrozenBelow, Precision, Rows, Values};
+use crate::{Batch, CoreError, FieldKind, LinearGroup, Precision, Rows, Values};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 /// Which weights a prediction uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -139,18 +139,20 @@ pub trait Model {
     fn set_parameters(&mut self, group: &str, values: &[f64]) -> Result<(), CoreError>;
     /// Named parameter groups with their numbers of scalars.
     fn groups(&self) -> Vec<(String, usize)> {
-        Vec::new()
+        vec![]
     }
-    /// What the model keeps of fixed batches below a group, where it can.
-    fn frozen_below(&mut self, _group: &str) -> Option<Box<dyn FrozenBelow + '_>> {
-        None
-    }
-    /// Projects parameters of the group `equivariant-subspace` onto the subspace, in place; `false` where the model names none.
+    /// Projects parameters of the group `equivariant-subspace`, flattened, onto the subset with which the model is equivariant; `false`,
+    /// and nothing changed, where the model names no such subset.
     ///
     /// # Errors
-    /// Whatever the model reports.
+    /// Another number of parameters than the group has, or whatever the model reports.
     fn project_equivariant(&mut self, _values: &mut Vec<f64>) -> Result<bool, CoreError> {
         Ok(false)
+    }
+    /// The ability to keep what lies below a parameter group, where the model has it for this group. What is kept outlives the handle;
+    /// [`FrozenBelow`] says when it ends.
+    fn frozen_below(&mut self, _group: &str) -> Option<Box<dyn FrozenBelow + '_>> {
+        None
     }
     /// The complete training state.
     ///
@@ -167,6 +169,53 @@ pub trait Model {
     /// # Errors
     /// Whatever the model reports.
     fn synchronise(&mut self) -> Result<(), CoreError>;
+}
+
+/// What a model keeps of fixed batches below a parameter group, with the raw weights: predictions and products with cotangents then cost
+/// the group and not the network. Each batch has a slot of its own, a small number.
+///
+/// Slots are emptied by a training step, a loaded state, and new parameters of anything outside the group; not by new parameters of the
+/// group itself.
+pub trait FrozenBelow {
+    /// Keeps what lies below the group for `copies` rotated copies of the same samples, one after the other in one batch. The model may
+    /// rely on it that copies differ by rotations alone.
+    ///
+    /// # Errors
+    /// A batch that is not made of such copies, or whatever the model reports.
+    fn freeze(&mut self, slot: usize, batch: &Batch, copies: usize) -> Result<(), CoreError>;
+    /// The prediction of the batch in a slot, `[rows, width]`, for the present parameters of the group.
+    ///
+    /// # Errors
+    /// An empty slot, or whatever the model reports.
+    fn predict_into(&mut self, slot: usize, out: &mut Vec<f64>) -> Result<(), CoreError>;
+    /// Gradient of `sum(cotangent · prediction)` with respect to the group.
+    ///
+    /// # Errors
+    /// An empty slot, a cotangent of another shape than the prediction, or whatever the model reports.
+    fn vjp_into(
+        &mut self,
+        slot: usize,
+        cotangent: &[f64],
+        out: &mut Vec<f64>,
+    ) -> Result<(), CoreError>;
+    /// How the prediction depends on the group, where that is linear.
+    fn linear(&self) -> Option<LinearGroup>;
+    /// Some rows of the features of the [linear](Self::linear) group, `[rows, width]` or `[rows, blocks, width]`. There are as many rows
+    /// as the batch has points, or voxels in all samples together.
+    ///
+    /// # Errors
+    /// A group that is not linear, an empty slot, rows that are not there, or whatever the model reports.
+    fn features_into(
+        &mut self,
+        slot: usize,
+        rows: Range<usize>,
+        out: &mut Vec<f64>,
+    ) -> Result<(), CoreError>;
+    /// Empties all slots of the group.
+    ///
+    /// # Errors
+    /// Whatever the model reports.
+    fn release(&mut self) -> Result<(), CoreError>;
 }
 
 /// A source of samples.

@@ -110,7 +110,7 @@ pub fn gauss_newton<N: Number>(subset: &mut Subset<'_>) -> Result<GaussNewton<N>
 }
 
 /// The derivative of the twisted predictions of a sample by the parameters, averaged over copies: `[rows, components, row]` where
-/// components mix, else `[rows, row]`; see [`LinearGroup::row`].
+/// components mix, else `[rows, row]`; see [`LinearGroup::row_width`].
 struct MeanFeatures<N: Number> {
     /// Transposed: a column is a component of the prediction.
     columns: Mat<N>,
@@ -135,12 +135,12 @@ fn add_sample<N: Number>(
         for (at, copy) in block.enumerate() {
             let first = at * rows.all + rows.first;
             subset.features(slot, first..first + rows.own, &mut features)?;
-            if features.len() != rows.own * found.group.row() {
+            if features.len() != rows.own * found.group.row_width() {
                 return Err(CoreError::Model(format!(
                     "features of {} rows have {} numbers; {} were expected",
                     rows.own,
                     features.len(),
-                    rows.own * found.group.row()
+                    rows.own * found.group.row_width()
                 )));
             }
             rows.rotate(subset, sample, copy, &found.group, &mut features)?;
@@ -180,7 +180,7 @@ fn how_unbiased(estimator: Estimator, cosets: usize) -> bool {
 
 /// The block of each component of features, or one for all, summed over copies: rotations of components do not change it.
 fn add_total<N: Number>(features: &[N], scale: f64, found: &mut GaussNewton<N>) {
-    let (row, width) = (found.group.row(), found.group.width);
+    let (row, width) = (found.group.row_width(), found.group.width);
     let rows = features.len() / row;
     // Rows of features are columns of memory here.
     let columns = MatRef::from_column_major_slice(features, row, rows);
@@ -198,7 +198,7 @@ impl<N: Number> MeanFeatures<N> {
                 found.group.width * found.group.blocks,
             )
         } else {
-            (rows.own, found.group.row())
+            (rows.own, found.group.row_width())
         };
         Self {
             columns: Mat::zeros(each, components),
@@ -210,7 +210,11 @@ impl<N: Number> MeanFeatures<N> {
     fn push(&mut self, features: &[N], back: &Rotation, found: &GaussNewton<N>) {
         self.count += 1;
         let weight = N::of(1.0 / self.count as f64);
-        let (row, width, blocks) = (found.group.row(), found.group.width, found.group.blocks);
+        let (row, width, blocks) = (
+            found.group.row_width(),
+            found.group.width,
+            found.group.blocks,
+        );
         let shared = found.group.shared;
         // Columns of the matrix of the rotation.
         let back = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]].map(|axis| back.apply(axis));
@@ -300,7 +304,7 @@ impl Rows {
                 "a rotation that does not map a grid of side {side} to itself"
             ))
         })?;
-        let row = group.row();
+        let row = group.row_width();
         let places: Vec<u32> = (0..self.own as u32).collect();
         let mut from = vec![0; self.own];
         turn.rotate(&places, &mut from);

@@ -16,6 +16,7 @@ mod dataset;
 mod describe;
 mod elf;
 mod error;
+mod frozen;
 mod layout;
 mod library;
 mod model;

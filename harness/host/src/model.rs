@@ -6,16 +6,19 @@ use crate::{
         Staging, check_inputs, in_double, incoming, kind_of, name_of, outgoing, precision_of,
         received, rows_of, widen,
     },
+    frozen::{Frozen, FrozenSizes, linear_groups, no_batch},
 };
 use equivbench_abi::{
     self as abi, AbiError, ModelBox,
     descriptor::{GroupDescriptor, InstanceDescriptor, ModelDescriptor},
 };
 use equivbench_core::{
-    Batch, CoreError, FieldKind, Model, Precision, Rows, StepFigures, Values, Weights, first_that,
+    Batch, CoreError, FieldKind, FrozenBelow, LinearGroup, Model, Precision, Rows, StepFigures,
+    Values, Weights, first_that,
 };
 use std::{
     cell::Cell,
+    collections::BTreeMap,
     time::{Duration, Instant},
 };
 
@@ -39,6 +42,9 @@ pub struct LoadedModel {
     precision: Precision,
     output_kind: FieldKind,
     output_rows: Rows,
+    /// Groups in which the prediction is linear.
+    pub(crate) linear: BTreeMap<String, LinearGroup>,
+    pub(crate) frozen: FrozenSizes,
     staging: Staging,
     sent: Vec<f32>,
     received: Vec<f32>,
@@ -74,6 +80,9 @@ impl LoadedModel {
             )
         };
         let output = &descriptor.output;
+        let linear = linear_groups(&instance.linear).map_err(|what| {
+            HostError::nonsense(plugin, format!("model {}: {what}", descriptor.name))
+        })?;
         Ok(Self {
             plugin: plugin.to_owned(),
             precision: precision_of(&instance.precision)
@@ -85,6 +94,8 @@ impl LoadedModel {
             object,
             descriptor,
             instance,
+            linear,
+            frozen: FrozenSizes::new(),
             staging: Staging::default(),
             sent: Vec::new(),
             received: Vec::new(),
@@ -245,22 +256,6 @@ impl LoadedModel {
         self.capability(&format!("latent:{name}"), batch, &[], length)
     }
 
-    /// Projects the parameters of the group `equivariant-subspace` onto the subspace (capability of that name).
-    ///
-    /// # Errors
-    /// A model without the capability.
-    pub fn project_equivariant(&mut self, values: &[f64]) -> Result<Vec<f64>, HostError> {
-        self.capability(
-            "equivariant-subspace",
-            &Batch {
-                offsets: vec![0],
-                fields: vec![],
-            },
-            values,
-            values.len(),
-        )
-    }
-
     /// Lends the object behind the boundary together with a batch as it crosses: all fields, nothing checked. For tests of what a
     /// plugin does with input that the harness would never send.
     pub fn with_raw<R>(
@@ -283,6 +278,25 @@ impl LoadedModel {
             Rows::Sample => batch.samples(),
             Rows::Point => batch.points(),
         }
+    }
+
+    /// Numbers in the prediction of a batch.
+    pub(crate) fn prediction_size(&self, batch: &Batch) -> usize {
+        self.row_count(batch) * self.output_width(batch)
+    }
+
+    /// Refuses a batch with inputs that a model cannot read.
+    pub(crate) fn check_batch(&self, batch: &Batch) -> Result<(), CoreError> {
+        check_inputs(batch, self.precision, is_input)
+    }
+
+    /// Number of scalars in a group.
+    pub(crate) fn scalars_of(&self, group: &str) -> Result<usize, CoreError> {
+        Ok(self.group(group)?.scalars as usize)
+    }
+
+    fn offers(&self, capability: &str) -> bool {
+        self.instance.capabilities.iter().any(|c| c == capability)
     }
 
     fn group(&self, name: &str) -> Result<&GroupDescriptor, CoreError> {
@@ -428,8 +442,7 @@ impl Model for LoadedModel {
     ) -> Result<(), CoreError> {
         self.check_weights(weights)?;
         check_inputs(batch, self.precision, is_input)?;
-        let width = self.output_width(batch);
-        let count = self.row_count(batch) * width;
+        let (width, count) = (self.output_width(batch), self.prediction_size(batch));
         self.staging.fill(batch, self.precision, is_input);
         let (staging, object, busy, precision) =
             (&self.staging, &mut self.object, &self.busy, self.precision);
@@ -511,10 +524,7 @@ impl Model for LoadedModel {
     }
 
     fn shares_rotations(&self) -> bool {
-        self.instance
-            .capabilities
-            .iter()
-            .any(|c| c == abi::SHARED_ROTATIONS)
+        self.offers(abi::SHARED_ROTATIONS)
     }
 
     fn share(&mut self, batch: &Batch, weights: Weights) -> Result<(), CoreError> {
@@ -531,11 +541,7 @@ impl Model for LoadedModel {
     }
 
     fn end_sharing(&mut self) -> Result<(), CoreError> {
-        let nothing = Batch {
-            offsets: vec![0],
-            fields: vec![],
-        };
-        self.capability(abi::SHARED_ROTATIONS, &nothing, &[0.0], 0)
+        self.capability(abi::SHARED_ROTATIONS, &no_batch(), &[0.0], 0)
             .map(drop)
             .map_err(HostError::of_model)
     }
@@ -573,6 +579,34 @@ impl Model for LoadedModel {
             .set_parameters(group.into(), bytes.into())
             .into_result();
         answer.map_err(|e| self.failed(e).of_model())
+    }
+
+    fn groups(&self) -> Vec<(String, usize)> {
+        let groups = self.instance.groups.iter();
+        groups
+            .map(|g| (g.name.clone(), g.scalars as usize))
+            .collect()
+    }
+
+    fn project_equivariant(&mut self, values: &mut Vec<f64>) -> Result<bool, CoreError> {
+        const SUBSPACE: &str = "equivariant-subspace";
+        if !self.offers(SUBSPACE) {
+            return Ok(false);
+        }
+        *values = self
+            .capability(SUBSPACE, &no_batch(), values, values.len())
+            .map_err(HostError::of_model)?;
+        Ok(true)
+    }
+
+    fn frozen_below(&mut self, group: &str) -> Option<Box<dyn FrozenBelow + '_>> {
+        if !self.instance.frozen_groups.iter().any(|g| g == group) {
+            return None;
+        }
+        Some(Box::new(Frozen {
+            model: self,
+            group: group.to_owned(),
+        }))
     }
 
     fn save(&self) -> Result<Vec<u8>, CoreError> {

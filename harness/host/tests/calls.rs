@@ -295,6 +295,82 @@ fn unknown_models_groups_weights_devices_and_abilities_are_refused() {
 }
 
 #[test]
+fn what_lies_frozen_below_a_group_answers_for_the_whole_model_in_both_precisions() {
+    for precision in ["f32", "f64"] {
+        let mut model = model("freezes", precision);
+        assert_eq!(model.groups(), [("all".to_owned(), 12)]);
+        let (mut whole, mut gradient, mut out) = (Vec::new(), Vec::new(), Vec::new());
+        model
+            .frozen_below("all")
+            .unwrap()
+            .freeze(2, &batch(), 1)
+            .unwrap();
+        model.set_parameters("all", &[0.25; 12]).unwrap();
+        model
+            .predict_into(&batch(), Weights::Raw, &mut whole)
+            .unwrap();
+        let cotangent: Vec<f64> = (0..9).map(f64::from).collect();
+        model
+            .vjp_into(&batch(), &cotangent, "all", &mut gradient)
+            .unwrap();
+        let mut below = model.frozen_below("all").unwrap();
+        // The precision of an instance is that of its weights and inputs; what is written in f64 is rounded no further.
+        let near = |a: &[f64], b: &[f64]| {
+            a.iter()
+                .zip(b)
+                .all(|(a, b)| (a - b).abs() < 1e-6 * b.abs().max(1.0))
+        };
+        below.predict_into(2, &mut out).unwrap();
+        assert!(out.len() == 9 && near(&out, &whole), "{out:?} {whole:?}");
+        below.vjp_into(2, &cotangent, &mut out).unwrap();
+        assert!(
+            out.len() == 12 && near(&out, &gradient),
+            "{out:?} {gradient:?}"
+        );
+        let linear = below.linear().unwrap();
+        below.features_into(2, 1..3, &mut out).unwrap();
+        assert!(near(&linear.apply(&out, &[0.25; 12]), &whole[3..]));
+        below.release().unwrap();
+        assert!(below.predict_into(2, &mut out).is_err());
+    }
+}
+
+#[test]
+fn slots_rows_and_groups_that_are_not_there_are_refused() {
+    assert!(model("good", "f64").frozen_below("all").is_none());
+    let mut model = model("freezes", "f64");
+    assert!(model.frozen_below("head").is_none());
+    let mut below = model.frozen_below("all").unwrap();
+    let mut out = Vec::new();
+    let text = below.predict_into(4, &mut out).unwrap_err().to_string();
+    assert!(
+        text.contains("no batch was frozen below group \"all\" in slot 4"),
+        "{text}"
+    );
+    // Two samples are no three copies of anything; the batch has three atoms.
+    assert!(matches!(
+        below.freeze(0, &batch(), 3),
+        Err(CoreError::Shape(_))
+    ));
+    below.freeze(0, &batch(), 1).unwrap();
+    assert!(matches!(
+        below.features_into(0, 2..4, &mut out),
+        Err(CoreError::Shape(_))
+    ));
+    assert!(matches!(
+        below.vjp_into(0, &[1.0; 8], &mut out),
+        Err(CoreError::Shape(_))
+    ));
+    drop(below);
+    train(&mut model, 1);
+    let mut below = model.frozen_below("all").unwrap();
+    let text = below.predict_into(0, &mut out).unwrap_err().to_string();
+    assert!(text.contains("the slot is empty"), "{text}");
+    drop(below);
+    assert!(!model.project_equivariant(&mut vec![1.0]).unwrap());
+}
+
+#[test]
 fn kernels_that_a_plugin_does_not_take_are_refused() {
     let ask = |kernels: &str| {
         library().open_model(&ModelRequest {

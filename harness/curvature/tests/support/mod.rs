@@ -2,8 +2,9 @@
 #![allow(dead_code, reason = "not every file of tests uses all of it")]
 
 use equivbench_core::{
-    Batch, CoreError, Estimator, Field, FieldKind, FrozenBelow, LinearGroup, Measurement, Model,
-    PointLoss, Portion, RotationPlan, Rows, Scheme, Seed, StepFigures, Supervised, Weights,
+    Batch, CoreError, Estimator, Field, FieldKind, FrozenBelow, LinearGroup, LinearRows,
+    Measurement, Model, PointLoss, Portion, RotationPlan, Rows, Scheme, Seed, StepFigures,
+    Supervised, Weights,
 };
 use std::ops::Range;
 
@@ -280,6 +281,10 @@ impl FrozenBelow for Below<'_> {
             blocks,
             width,
             shared: self.0.features != Features::Own,
+            rows: match self.0.features {
+                Features::Grid => LinearRows::Voxel,
+                _ => LinearRows::Point,
+            },
             index: (0..blocks)
                 .flat_map(place)
                 .map(|(c, k)| self.0.place(c, k))
@@ -292,7 +297,7 @@ impl FrozenBelow for Below<'_> {
         rows: Range<usize>,
         out: &mut Vec<f64>,
     ) -> Result<(), CoreError> {
-        let row = self.linear().unwrap().row();
+        let row = self.linear().unwrap().row_width();
         *out = self.kept(slot)[rows.start * row..rows.end * row].to_vec();
         Ok(())
     }
