@@ -2,6 +2,7 @@
 
 #[cfg(target_os = "linux")]
 pub mod process;
+pub mod reference;
 
 use assert_cmd::Command;
 use std::path::{Path, PathBuf};

@@ -7,178 +7,36 @@ use equivbench_core::{
     Model, PointLoss, Portion, Reading, Rotation, RotationPlan, Rows, SampleTerms, Seed,
     Supervised, Task, Values, Weights, conditions_of, measure_stream, pool,
 };
-use equivbench_e2e::{csv_files, equivbench, library, numbers, table};
+use equivbench_e2e::{csv_files, equivbench, library, numbers, reference::Reference, table};
 use equivbench_host::{Library, LoadedModel};
 use equivbench_testkit::{Array, read_arrays, transpose};
 use std::sync::Arc;
 use std::{collections::BTreeMap, path::Path};
 
-/// A reference model with its inputs and results.
-struct Fixture {
-    name: String,
-    arrays: BTreeMap<String, Array>,
-    config: String,
-}
-
-impl Fixture {
-    /// The fixtures of this model: our own, and the reference's where they are there.
-    fn all() -> Vec<Self> {
-        equivbench_testkit::fixtures("proteina", |path| {
-            let text = std::fs::read_to_string(path).unwrap();
-            let config: serde_json::Value = serde_json::from_str(&text).unwrap();
-            let file = path.file_name().unwrap().to_string_lossy();
-            let name = file.strip_suffix(".config.json").unwrap().to_owned();
-            config["nn"]["token_dim"].is_u64().then(|| Self {
-                arrays: read_arrays(&path.with_file_name(format!("{name}.safetensors"))),
-                name,
-                config: our_config(&config["nn"]),
-            })
-        })
-    }
-
-    fn array(&self, name: &str) -> &Array {
-        self.arrays
-            .get(name)
-            .unwrap_or_else(|| panic!("{}: no {name}", self.name))
-    }
-
-    fn scalar(&self, name: &str) -> f64 {
-        self.array(name).values[0]
-    }
-
-    /// The rows of valid residues of a padded array `[proteins, residues, width]`.
-    fn valid(&self, name: &str) -> Vec<f64> {
-        let (array, mask) = (self.array(name), &self.array("in.mask").values);
-        let width = array.values.len() / mask.len();
-        let rows = array.values.chunks(width).zip(mask);
-        rows.filter(|(_, m)| **m > 0.0)
-            .flat_map(|(row, _)| row.iter().copied())
-            .collect()
-    }
-
-    fn samples(&self) -> Supervised {
-        let shape = &self.array("in.mask").shape;
-        let sizes = self
-            .array("in.mask")
-            .values
-            .chunks(shape[1])
-            .map(|m| m.iter().filter(|v| **v > 0.0).count());
-        let offsets: Vec<usize> = std::iter::once(0)
-            .chain(sizes.scan(0, |end, n| {
-                *end += n;
-                Some(*end)
-            }))
-            .collect();
-        let points = offsets[shape[0]];
-        let cloud = |name: &str, from: &str| {
-            Field::real(
-                name,
-                FieldKind::Vector,
-                Rows::Point,
-                vec![points, 3],
-                self.valid(from),
-            )
-        };
-        let labels = |name: &str, from: &str| Field {
-            name: name.into(),
-            kind: FieldKind::Invariant,
-            rows: Rows::Point,
-            shape: vec![points],
-            values: Values::Index(self.valid(from).iter().map(|&v| v as i64).collect()),
-        };
-        let fields = vec![
-            cloud("positions", "in.x_t"),
-            labels("residue_index", "in.residue_pdb_idx"),
-            labels("chain_break", "in.chain_breaks_per_residue"),
-            Field::real(
-                "flow_time",
-                FieldKind::Invariant,
-                Rows::Sample,
-                vec![shape[0]],
-                self.array("in.t").values.clone(),
-            ),
-        ];
-        Supervised {
-            inputs: Batch { offsets, fields },
-            target: Some(cloud("target", "in.target")),
-            labels: Vec::new(),
-        }
-    }
-
-    /// The rotations of the fixture for every sample, as independent draws.
-    fn plans(&self, samples: usize) -> Vec<RotationPlan> {
-        let matrix =
-            |m: &[f64]| Rotation([[m[0], m[1], m[2]], [m[3], m[4], m[5]], [m[6], m[7], m[8]]]);
-        let rotations: Vec<Rotation> = self
-            .array("in.rotations")
-            .values
-            .chunks(9)
-            .map(matrix)
-            .collect();
-        vec![
-            RotationPlan {
-                cosets: rotations.len(),
-                rotations
-            };
-            samples
-        ]
-    }
-
-    /// The plugin's model with the weights of the fixture.
-    fn model(&self, precision: &str) -> LoadedModel {
-        let plugin = Library::open(&library("equivbench_proteina")).unwrap();
-        let request = ModelRequest {
-            model: "proteina".into(),
-            size: "nano".into(),
-            config: self.config.clone(),
-            precision: precision.into(),
-            ..Default::default()
-        };
-        let mut model = plugin.open_model(&request).unwrap();
-        let values: Vec<f64> = model
-            .instance()
-            .parameters
-            .iter()
-            .flat_map(|p| self.weight(&p.name, &p.shape))
-            .collect();
-        model.set_parameters("all", &values).unwrap();
-        model
-    }
-
-    /// A parameter in the layout of the plugin: matrices `[in, out]`.
-    fn weight(&self, name: &str, shape: &[u64]) -> Vec<f64> {
-        let array = self.array(&format!("w.{name}"));
-        if shape.len() == 2 && name.ends_with(".weight") {
-            return transpose(&array.values, array.shape[0], array.shape[1]);
-        }
-        array.values.clone()
-    }
-
-    /// The terms of every sample, each averaged over its components, for both variants.
-    fn measure(&self, precision: &str, estimator: Estimator) -> Vec<Vec<SampleTerms>> {
-        let samples = self.samples();
-        let how = Measurement {
-            weights: Weights::Raw,
-            loss: PointLoss::Mse,
-            estimator,
-        };
-        let plans = self.plans(samples.inputs.samples());
-        let portion = Portion {
-            readings: readings(),
-            ..Portion::new(samples, &plans, how)
-        };
-        let portions = std::iter::once(Ok(portion));
-        let mut model = self.model(precision);
-        let measured = measure_stream(&mut model, &FlowMatching::default(), portions, &mut || {
-            Ok(())
-        })
-        .unwrap();
-        measured[0]
-            .readings
-            .iter()
-            .map(|(_, terms)| terms.iter().map(SampleTerms::averaged).collect())
-            .collect()
-    }
+/// The terms of every sample, each averaged over its components, for both variants.
+fn measured(of: &Reference, precision: &str, estimator: Estimator) -> Vec<Vec<SampleTerms>> {
+    let samples = of.samples();
+    let how = Measurement {
+        weights: Weights::Raw,
+        loss: PointLoss::Mse,
+        estimator,
+    };
+    let plans = of.plans(samples.inputs.samples());
+    let portion = Portion {
+        readings: readings(),
+        ..Portion::new(samples, &plans, how)
+    };
+    let portions = std::iter::once(Ok(portion));
+    let mut model = of.open(precision);
+    let measured = measure_stream(&mut model, &FlowMatching::default(), portions, &mut || {
+        Ok(())
+    })
+    .unwrap();
+    measured[0]
+        .readings
+        .iter()
+        .map(|(_, terms)| terms.iter().map(SampleTerms::averaged).collect())
+        .collect()
 }
 
 /// Both variants at one flow time.
@@ -197,41 +55,9 @@ fn readings() -> Arc<[Reading]> {
 
 const VARIANTS: [&str; 2] = ["plain", "self-conditioned"];
 
-/// The keys of the reference's configuration in the words of the plugin.
-fn our_config(nn: &serde_json::Value) -> String {
-    let update = if nn["update_pair_repr"] == true {
-        nn["update_pair_repr_every_n"].clone()
-    } else {
-        0.into()
-    };
-    serde_json::json!({
-        "token_width": nn["token_dim"],
-        "heads": nn["nheads"],
-        "layers": nn["nlayers"],
-        "conditioning_width": nn["dim_cond"],
-        "pair_width": nn["pair_repr_dim"],
-        "triangle_width": nn["tri_mult_c"].as_u64().unwrap_or(1),
-        "time_width": nn["t_emb_dim"],
-        "index_width": nn["idx_emb_dim"],
-        "fold_width": nn["fold_emb_dim"],
-        "position_bins": nn["xt_pair_dist_dim"],
-        "position_from_nm": nn["xt_pair_dist_min"],
-        "position_to_nm": nn["xt_pair_dist_max"],
-        "self_conditioning_bins": nn["x_sc_pair_dist_dim"],
-        "self_conditioning_from_nm": nn["x_sc_pair_dist_min"],
-        "self_conditioning_to_nm": nn["x_sc_pair_dist_max"],
-        "sequence_separation_bins": nn["seq_sep_dim"],
-        "registers": nn["num_registers"],
-        "distogram_bins": nn["num_buckets_predict_pair"],
-        "update_every": update,
-        "chain_break_first": nn["feats_init_seq"][1] == "chain_break_per_res",
-    })
-    .to_string()
-}
-
 #[test]
 fn an_equivariant_control_has_no_equivariance_error_through_the_boundary() {
-    let controls: Vec<Fixture> = Fixture::all()
+    let controls: Vec<Reference> = Reference::all("proteina")
         .into_iter()
         .filter(|f| f.name.ends_with("equivariant_control"))
         .collect();
@@ -243,9 +69,8 @@ fn an_equivariant_control_has_no_equivariance_error_through_the_boundary() {
     }
 }
 
-fn check_control(control: &Fixture, precision: &str, bound: f64) {
-    for (terms, variant) in control
-        .measure(precision, Estimator::Unbiased)
+fn check_control(control: &Reference, precision: &str, bound: f64) {
+    for (terms, variant) in measured(control, precision, Estimator::Unbiased)
         .iter()
         .zip(VARIANTS)
     {
@@ -267,13 +92,12 @@ fn check_control(control: &Fixture, precision: &str, bound: f64) {
 
 #[test]
 fn the_blind_decomposition_equals_the_reference_in_both_variants() {
-    let fixtures: Vec<Fixture> = Fixture::all()
+    let fixtures: Vec<Reference> = Reference::all("proteina")
         .into_iter()
         .filter(|f| f.arrays.contains_key("out.L_mean"))
         .collect();
     for fixture in fixtures {
-        for (terms, prefix) in fixture
-            .measure("f64", Estimator::PlugIn)
+        for (terms, prefix) in measured(&fixture, "f64", Estimator::PlugIn)
             .iter()
             .zip(["out.", "out.sc."])
         {

@@ -6,108 +6,21 @@ use equivbench_core::{
     Batch, Estimator, Field, FieldKind, MeasuredSample, Measurement, Model, PointLoss,
     RotationPlan, Rows, SampleTerms, Scheme, Seed, Supervised, Weights, measure, pool,
 };
-use equivbench_e2e::{csv_files, equivbench, library, numbers, table};
+use equivbench_e2e::{csv_files, equivbench, library, numbers, reference::Reference, table};
 use equivbench_host::{Library, LoadedModel};
 use equivbench_testkit::{Array, read_arrays};
 use std::{collections::BTreeMap, path::Path};
 
-/// A reference model with its inputs and results.
-struct Fixture {
-    name: String,
-    arrays: BTreeMap<String, Array>,
-    config: String,
-}
-
-impl Fixture {
-    /// The fixtures of this model: our own, and the reference's where they are there.
-    fn all() -> Vec<Self> {
-        equivbench_testkit::fixtures("voxmol", |path| {
-            let text = std::fs::read_to_string(path).unwrap();
-            let config: serde_json::Value = serde_json::from_str(&text).unwrap();
-            let file = path.file_name().unwrap().to_string_lossy();
-            let name = file.strip_suffix(".config.json").unwrap().to_owned();
-            config["ch_mults"].is_array().then(|| Self {
-                arrays: read_arrays(&path.with_file_name(format!("{name}.safetensors"))),
-                name,
-                config: our_config(&config),
-            })
-        })
-    }
-
-    fn array(&self, name: &str) -> &Array {
-        self.arrays
-            .get(name)
-            .unwrap_or_else(|| panic!("{}: no {name}", self.name))
-    }
-
-    fn samples(&self) -> Supervised {
-        let field = |name: &str, from: &str| {
-            let array = self.array(from);
-            Field::real(
-                name,
-                FieldKind::VoxelGrid,
-                Rows::Sample,
-                array.shape.clone(),
-                array.values.clone(),
-            )
-        };
-        let inputs = Batch {
-            offsets: vec![0; self.array("in.noisy").shape[0] + 1],
-            fields: vec![field("density", "in.noisy")],
-        };
-        Supervised {
-            inputs,
-            target: Some(field("target", "in.target")),
-            labels: Vec::new(),
-        }
-    }
-
-    /// The plugin's model with the weights of the fixture.
-    fn model(&self, precision: &str) -> LoadedModel {
-        let plugin = Library::open(&library("equivbench_voxmol")).unwrap();
-        let request = ModelRequest {
-            model: "voxmol".into(),
-            config: self.config.clone(),
-            precision: precision.into(),
-            ..Default::default()
-        };
-        let mut model = plugin.open_model(&request).unwrap();
-        let weight = |name: &str| self.array(&format!("w.{name}")).values.clone();
-        let values: Vec<f64> = model
-            .instance()
-            .parameters
-            .iter()
-            .flat_map(|p| weight(&p.name))
-            .collect();
-        model.set_parameters("all", &values).unwrap();
-        model
-    }
-
-    fn measure(&self, model: &mut LoadedModel, scheme: &str) -> Vec<SampleTerms> {
-        let samples = self.samples();
-        let how = Measurement {
-            weights: Weights::Raw,
-            loss: PointLoss::Mse,
-            estimator: Estimator::Unbiased,
-        };
-        let plan: RotationPlan = Scheme::parse(scheme).unwrap().plan(Seed::new(0), 0);
-        measure(model, &samples, &vec![plan; samples.inputs.samples()], how).unwrap()
-    }
-}
-
-/// The keys of the reference's configuration in the words of the plugin.
-fn our_config(reference: &serde_json::Value) -> String {
-    serde_json::json!({
-        "elements": reference["n_elements"],
-        "width": reference["n_channels"],
-        "multipliers": reference["ch_mults"],
-        "attention": reference["is_attn"],
-        "blocks": reference["n_blocks"],
-        "groups": reference["n_groups"],
-        "grid": reference["grid_dim"],
-        "dropout": reference["dropout"],
-    })
-    .to_string()
+/// The terms of every sample.
+fn measured(of: &Reference, model: &mut LoadedModel, scheme: &str) -> Vec<SampleTerms> {
+    let samples = of.samples();
+    let how = Measurement {
+        weights: Weights::Raw,
+        loss: PointLoss::Mse,
+        estimator: Estimator::Unbiased,
+    };
+    let plan: RotationPlan = Scheme::parse(scheme).unwrap().plan(Seed::new(0), 0);
+    measure(model, &samples, &vec![plan; samples.inputs.samples()], how).unwrap()
 }
 
 fn ratio(terms: &[SampleTerms]) -> f64 {
@@ -117,15 +30,15 @@ fn ratio(terms: &[SampleTerms]) -> f64 {
 
 #[test]
 fn the_blind_decomposition_equals_the_reference_over_every_set_of_rotations() {
-    let fixtures = Fixture::all();
+    let fixtures = Reference::all("voxmol");
     for fixture in fixtures {
-        let mut model = fixture.model("f64");
+        let mut model = fixture.open("f64");
         for (scheme, prefix) in [
             ("octahedral", "out."),
             ("cube16-a", "out.setA."),
             ("cube16-b", "out.setB."),
         ] {
-            let samples = MeasuredSample::independent(&fixture.measure(&mut model, scheme));
+            let samples = MeasuredSample::independent(&measured(&fixture, &mut model, scheme));
             let loss = pool(&samples, true, Seed::new(0)).pooled;
             for (name, ours) in [
                 ("L", loss.total()),
@@ -151,9 +64,9 @@ fn the_blind_decomposition_equals_the_reference_over_every_set_of_rotations() {
 
 #[test]
 fn latents_cross_the_boundary_as_the_reference_has_them() {
-    let fixtures = Fixture::all();
+    let fixtures = Reference::all("voxmol");
     for fixture in fixtures {
-        let (mut model, inputs) = (fixture.model("f64"), fixture.samples().inputs);
+        let (mut model, inputs) = (fixture.open("f64"), fixture.samples().inputs);
         for name in ["enc", "mid"] {
             let pooled = fixture.array(&format!("out.latent_pool_{name}"));
             let values = model.latent(name, &inputs).unwrap();
