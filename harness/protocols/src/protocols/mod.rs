@@ -3,6 +3,8 @@
 mod dip_timing;
 mod final_percent;
 mod gradients;
+mod post;
+mod rotations;
 mod samples;
 mod throughput;
 mod train_and_measure;
@@ -18,6 +20,8 @@ pub const PROTOCOLS: &[ProtocolInfo] = &[
     ProtocolInfo::of::<throughput::Throughput>(),
     ProtocolInfo::of::<samples::Samples>(),
     ProtocolInfo::of::<gradients::Gradients>(),
+    ProtocolInfo::of::<post::PostProcessing>(),
+    ProtocolInfo::of::<rotations::Rotations>(),
 ];
 
 /// The protocol of a name.
