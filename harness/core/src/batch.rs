@@ -237,7 +237,8 @@ impl Batch {
         Self { offsets, fields }
     }
 
-    fn select_field(&self, field: &Field, samples: &[usize]) -> Field {
+    /// The rows of a field, of this batch or laid out as those of this batch, that belong to some of the samples.
+    pub(crate) fn select_field(&self, field: &Field, samples: &[usize]) -> Field {
         let width = field.width();
         let ranges = || {
             samples

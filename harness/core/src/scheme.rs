@@ -1,6 +1,6 @@
 //! Which rotations a sample is measured with, and what the estimate over them means.
 
-use crate::{CoreError, FiniteGroup, Rotation, Seed, cube16_a, cube16_b};
+use crate::{CoreError, FiniteGroup, Rotation, Seed, Stream, cube16_a, cube16_b};
 
 /// A rotation scheme.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +93,12 @@ impl Scheme {
     /// The rotations of one sample, fixed by seed and sample index, the same at every evaluation of a run.
     #[must_use]
     pub fn plan(&self, seed: Seed, sample: u64) -> RotationPlan {
-        let mut stream = seed.indexed_stream("rotations", sample);
+        self.draw(&mut seed.indexed_stream("rotations", sample))
+    }
+
+    /// Rotations from a stream of one's own.
+    #[must_use]
+    pub fn draw(&self, stream: &mut Stream) -> RotationPlan {
         let whole = |rotations: Vec<Rotation>| RotationPlan {
             cosets: 1,
             rotations,
@@ -101,14 +106,11 @@ impl Scheme {
         match self {
             Self::Random { rotations } => RotationPlan {
                 cosets: *rotations,
-                rotations: (0..*rotations)
-                    .map(|_| Rotation::haar(&mut stream))
-                    .collect(),
+                rotations: (0..*rotations).map(|_| Rotation::haar(stream)).collect(),
             },
             Self::Structured { group, cosets } => {
                 let elements = group.elements();
-                let starts: Vec<Rotation> =
-                    (0..*cosets).map(|_| Rotation::haar(&mut stream)).collect();
+                let starts: Vec<Rotation> = (0..*cosets).map(|_| Rotation::haar(stream)).collect();
                 let rotations = starts
                     .iter()
                     .flat_map(|u| elements.iter().map(|g| u.compose(g)))

@@ -111,6 +111,17 @@ impl TwirlAccumulator {
             .collect()
     }
 
+    /// How uncertain the twirled prediction is: `Σ_k ‖m_k − μ̂‖² / (K (K − 1))`, an unbiased estimate of `E ‖μ̂ − μ‖²` from independent
+    /// cosets, summed over components. `None` for one coset, which says nothing of itself.
+    #[must_use]
+    pub fn twirled_variance(&self) -> Option<f64> {
+        let k = self.means.len() as f64;
+        let twirled = self.twirled();
+        let pairs = self.means.iter().flat_map(|m| m.iter().zip(&twirled));
+        let between: f64 = pairs.map(|(m, mu)| (m - mu).powi(2)).sum();
+        (self.means.len() > 1).then(|| between / (k * (k - 1.0)))
+    }
+
     /// The terms of the sample, summed over its components (not yet divided by D).
     ///
     /// The unbiased estimator needs two cosets; a set used whole has one and is exact as it is.
@@ -195,6 +206,32 @@ fn welford<T: Copy + Into<f64>>(means: &mut [f64], row: &[T], weight: f64) -> f6
 mod tests {
     use super::*;
     use crate::{FiniteGroup, Seed, seed::uniform};
+
+    #[test]
+    fn the_variance_of_a_twirl_is_its_squared_error_over_many_repeats() {
+        // Predictions of variance 1/12 in each of two components, in three cosets of four: E ‖μ̂ − μ‖² = 2/12/12.
+        let mut stream = Seed::new(3).stream("predictions");
+        let (mut error, mut stated) = (0.0, 0.0);
+        let repeats = 4000;
+        for _ in 0..repeats {
+            let mut twirl = TwirlAccumulator::new(vec![0.0; 2], 2, 3, PointLoss::Mse);
+            for i in 0..12 {
+                twirl.push(i / 4, &[uniform(&mut stream), uniform(&mut stream)]);
+            }
+            let of = |m: &f64| (m - 0.5).powi(2);
+            error += twirl.twirled().iter().map(of).sum::<f64>() / f64::from(repeats);
+            stated += twirl.twirled_variance().unwrap() / f64::from(repeats);
+        }
+        let truth = 2.0 / 144.0;
+        // Squares of two (four) near-normal numbers: relative deviation 1 (0.7), over √4000; five of these.
+        assert!((error / truth - 1.0).abs() < 5.0 / 63.0, "{error} {truth}");
+        assert!(
+            (stated / truth - 1.0).abs() < 5.0 / 63.0,
+            "{stated} {truth}"
+        );
+        let alone = TwirlAccumulator::new(vec![0.0], 1, 1, PointLoss::Mse);
+        assert_eq!(alone.twirled_variance(), None);
+    }
 
     #[test]
     fn rotating_on_the_way_equals_rotating_first() {

@@ -1,7 +1,7 @@
 //! Twisted predictions: a batch whose samples are rotated, each by its own rotation, predicted, and rotated back.
 
 use crate::{
-    Batch, CoreError, Model, Portion, Rows,
+    Batch, CoreError, Model, PointLoss, Portion, Rows,
     action::{act, act_inverse_on_rows, prediction_range},
 };
 use std::ops::Range;
@@ -68,6 +68,12 @@ impl<'a> RotatedCopies<'a> {
     #[must_use]
     pub fn target(&self, sample: usize) -> &'a [f64] {
         &self.target[self.range(sample)]
+    }
+
+    /// The loss that is measured.
+    #[must_use]
+    pub fn loss(&self) -> PointLoss {
+        self.portion.how.loss
     }
 
     /// What the sum of the loss over a sample is divided by.

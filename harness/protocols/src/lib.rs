@@ -17,6 +17,8 @@ mod settings;
 mod snapshot;
 mod source;
 mod splits;
+mod twisted;
+mod when;
 
 pub use error::SessionError;
 pub use frozen::{BatchKey, Frozen, InputKey, Inputs, SetAbout};
@@ -31,6 +33,7 @@ pub use session::{OpenDouble, Session, measure_once};
 pub use settings::{About, Measuring, SampleSet, SessionConfig, SetName, Training};
 pub use snapshot::{EachCopy, MeasuredSet, Moment, Snapshot};
 pub use source::Source;
+pub use twisted::{EachSample, PlanOf, Twisted, TwistedSample};
 
 /// Version of the protocols: rows of different versions are never compared silently. 2: conditions (flow time, variant).
 /// 3: measured samples by `measure.seed` and group, skill against the baseline of the task, kinds of crossings.

@@ -6,8 +6,8 @@ use crate::{
 };
 use equivbench_core::{
     Balance, Baseline, Batch, Condition, CoreError, Estimator, GradientOf, GradientSum, LossPart,
-    Measurement, Model, Portion, Precision, RotatedCopies, RotationPlan, Scheme, Split,
-    StepFigures, Supervised, Task, Weights, add_gradients,
+    Measurement, Model, PointLoss, Portion, Precision, RotatedCopies, RotationPlan, Scheme, Seed,
+    Split, StepFigures, Supervised, Task, Weights, add_gradients,
 };
 use equivbench_curvature::{Subset, SubsetOf};
 use std::sync::Arc;
@@ -41,6 +41,9 @@ pub(crate) struct View<'a> {
 
 /// Takes in the twisted predictions of a copy: how they are laid out, which copy, and the numbers.
 pub type EachCopy<'a> = dyn FnMut(&RotatedCopies<'_>, usize, &[f64]) -> Result<(), CoreError> + 'a;
+
+/// As [`EachCopy`], and keeps the numbers.
+type TakeCopy<'a> = dyn FnMut(&RotatedCopies<'_>, usize, Vec<f64>) -> Result<(), CoreError> + 'a;
 
 /// What was measured of a set of samples.
 #[derive(Clone, Debug)]
@@ -95,6 +98,18 @@ impl<'a> Snapshot<'a> {
     #[must_use]
     pub fn frozen(&self) -> &'a Frozen {
         self.view.bench.frozen
+    }
+
+    /// The seed of measuring: a protocol draws from streams of it that have its name.
+    #[must_use]
+    pub fn seed(&self) -> Seed {
+        self.view.bench.measuring.seed
+    }
+
+    /// The loss that is measured.
+    #[must_use]
+    pub fn loss(&self) -> PointLoss {
+        self.view.bench.measuring.loss
     }
 
     /// The learning task.
@@ -235,13 +250,13 @@ impl<'a> Snapshot<'a> {
             weigh_samples: self.task().balance() == Balance::Samples,
         };
         for batch in self.frozen().batches() {
-            let portion = self.portion(batch, condition)?;
+            let portion = self.portion(batch, Weights::Raw, condition)?;
             add_gradients(self.model, &portion, of, &mut sum, self.watch)?;
         }
         Ok(sum.means())
     }
 
-    /// The twisted predictions of a batch of frozen samples, by the first pass with the raw weights, under rotations of one's own: the
+    /// The twisted predictions of a batch of frozen samples, by the first pass with a kind of weights, under rotations of one's own: the
     /// portion, and for each copy what every sample predicts, rotated back.
     ///
     /// # Errors
@@ -250,24 +265,42 @@ impl<'a> Snapshot<'a> {
     pub fn twisted(
         &mut self,
         batch: BatchKey,
+        weights: Weights,
         condition: &Condition,
         plans: Arc<[RotationPlan]>,
         each: &mut EachCopy<'_>,
     ) -> Result<(), CoreError> {
         let portion = Portion {
             plans,
-            ..self.portion(batch, condition)?
+            ..self.portion(batch, weights, condition)?
         };
-        let copies = RotatedCopies::new(self.model, &portion)?;
+        self.twist(&portion, &mut |copies, index, twisted| {
+            each(copies, index, &twisted)
+        })
+    }
+
+    /// Every twisted prediction of a portion, handed over.
+    pub(crate) fn twist(
+        &mut self,
+        portion: &Portion,
+        each: &mut TakeCopy<'_>,
+    ) -> Result<(), CoreError> {
+        let copies = RotatedCopies::new(self.model, portion)?;
         for index in 0..copies.count() {
             let (_, twisted) = copies.predict(self.model, index)?;
-            each(&copies, index, &twisted)?;
+            each(&copies, index, twisted)?;
             (self.watch)()?;
         }
         Ok(())
     }
 
-    fn portion(&self, batch: BatchKey, condition: &Condition) -> Result<Portion, CoreError> {
+    /// A batch of frozen samples under a condition, with a kind of weights, measured blind.
+    pub(crate) fn portion(
+        &self,
+        batch: BatchKey,
+        weights: Weights,
+        condition: &Condition,
+    ) -> Result<Portion, CoreError> {
         let frozen = self.frozen();
         let (key, inputs) = frozen.inputs_of(condition)?;
         let mut readings = inputs.readings.iter();
@@ -278,7 +311,7 @@ impl<'a> Snapshot<'a> {
             indices: Arc::clone(frozen.indices(batch)),
             plans: Arc::clone(frozen.plans(batch)),
             readings: [reading].into(),
-            how: self.view.bench.how(Weights::Raw),
+            how: self.view.bench.how(weights),
             sharing: false,
             checked: None,
         })
@@ -434,7 +467,7 @@ impl<'a> Snapshot<'a> {
         batch: BatchKey,
         condition: &Condition,
     ) -> Result<Portion, CoreError> {
-        self.portion(batch, condition)
+        self.portion(batch, Weights::Raw, condition)
     }
 
     /// The training batch of a step (0 for the first), as it is trained on: with target, noise and augmentation.

@@ -1,76 +1,22 @@
 //! A model that is the baseline of its task has no skill and is never learnt; an exactly equivariant one that knows more is learnt from
 //! the start, with a percent that is rounding; from pure noise there is nothing to learn.
 
+mod support;
+
 use equivbench_core::{
-    Batch, Cell, Clock, CoreError, Dataset, Estimator, Field, FieldKind, FlowMatching, ForceField,
-    Model, Occasion, PointLoss, Preparation, Rows, Scheme, Seed, Sink, StepFigures, Task,
-    TaskRequest, Values, VoxelDenoising, Weights, conditions_of,
+    Batch, Cell, CoreError, Dataset, Estimator, Field, FieldKind, FlowMatching, ForceField,
+    Occasion, PointLoss, Preparation, Rows, Scheme, Seed, Task, TaskRequest, Values,
+    VoxelDenoising, Weights, conditions_of,
 };
 use equivbench_protocols::{
-    About, Measuring, Observer, Outcome, Progress, SampleSet, Schedule, Session, SessionConfig,
-    SessionState, SetName, Source, Training, evaluation_steps, protocol_by_name,
+    About, Measuring, Outcome, SampleSet, Schedule, Session, SessionConfig, SetName, Source,
+    Training, evaluation_steps, protocol_by_name,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
-
-/// What a batch is answered with.
-type Predict = Box<dyn Fn(&Batch) -> Vec<f64>>;
-
-/// Predicts by a rule that training does not change.
-struct Rule {
-    predict: Predict,
-    output: (FieldKind, Rows, usize),
-}
-
-impl Model for Rule {
-    fn output_kind(&self) -> FieldKind {
-        self.output.0
-    }
-    fn output_rows(&self) -> Rows {
-        self.output.1
-    }
-    fn output_width(&self, _: &Batch) -> usize {
-        self.output.2
-    }
-    fn predict_into(
-        &mut self,
-        batch: &Batch,
-        _: Weights,
-        out: &mut Vec<f64>,
-    ) -> Result<(), CoreError> {
-        *out = (self.predict)(batch);
-        Ok(())
-    }
-    fn train_step(&mut self, _: &Batch) -> Result<StepFigures, CoreError> {
-        Ok(StepFigures::default())
-    }
-    fn vjp_into(
-        &mut self,
-        _: &Batch,
-        _: &[f64],
-        _: &str,
-        _: &mut Vec<f64>,
-    ) -> Result<(), CoreError> {
-        Err(CoreError::Model("a rule has no parameters".into()))
-    }
-    fn parameters_into(&self, _: &str, _: &mut Vec<f64>) -> Result<(), CoreError> {
-        Ok(())
-    }
-    fn set_parameters(&mut self, _: &str, _: &[f64]) -> Result<(), CoreError> {
-        Ok(())
-    }
-    fn save(&self) -> Result<Vec<u8>, CoreError> {
-        Ok(Vec::new())
-    }
-    fn load(&mut self, _: &[u8]) -> Result<(), CoreError> {
-        Ok(())
-    }
-    fn synchronise(&mut self) -> Result<(), CoreError> {
-        Ok(())
-    }
-}
+use support::{Kept, Rule, Still, Table, VECTORS};
 
 const POINTS: usize = 4;
 const TRAIN: usize = 20;
@@ -141,46 +87,6 @@ impl Dataset for Clouds {
     }
 }
 
-struct Still;
-
-impl Clock for Still {
-    fn now_s(&self) -> f64 {
-        0.0
-    }
-    fn is_wall(&self) -> bool {
-        false
-    }
-    fn peak_memory_bytes(&self) -> Option<u64> {
-        None
-    }
-}
-
-#[derive(Default)]
-struct Kept(Vec<(&'static str, Vec<Cell>)>);
-
-impl Sink for Kept {
-    fn row(&mut self, table: &'static str, cells: Vec<Cell>) -> Result<(), CoreError> {
-        self.0.push((table, cells));
-        Ok(())
-    }
-}
-
-impl Observer for Kept {
-    fn progress(&mut self, _: &Progress) {}
-    fn should_stop(&mut self) -> bool {
-        false
-    }
-    fn checkpoint(&mut self, _: &SessionState, _: &dyn Model) -> Result<(), CoreError> {
-        Ok(())
-    }
-    fn sink(&mut self) -> &mut dyn Sink {
-        self
-    }
-}
-
-/// Rows by column name.
-type Table = Vec<BTreeMap<&'static str, Cell>>;
-
 /// What a run of two steps with this rule writes: the rows of `final` and of `dip`.
 fn run(task: Arc<dyn Task>, scheme: &str, mut model: Rule) -> (Table, Table) {
     const STEPS: u64 = 2;
@@ -235,15 +141,7 @@ fn run(task: Arc<dyn Task>, scheme: &str, mut model: Rule) -> (Table, Table) {
     .unwrap();
     let mut kept = Kept::default();
     assert_eq!(session.run(&mut kept).unwrap(), Outcome::Finished);
-    let of = |name: &str| -> Table {
-        let tables = equivbench_protocols::tables();
-        let table = tables.into_iter().find(|t| t.name == name).unwrap();
-        let names: Vec<&'static str> = table.columns.iter().map(|c| c.name).collect();
-        let own = kept.0.iter().filter(|(table, _)| *table == name);
-        own.map(|(_, cells)| names.iter().copied().zip(cells.iter().cloned()).collect())
-            .collect()
-    };
-    (of("final"), of("dip"))
+    (kept.table("final"), kept.table("dip"))
 }
 
 /// The baseline itself: no skill, and learnt at no threshold.
@@ -275,14 +173,9 @@ fn check_baseline(rows: (Table, Table), allowance: f64) {
     }
 }
 
-const VECTORS: (FieldKind, Rows, usize) = (FieldKind::Vector, Rows::Point, 3);
-
 #[test]
 fn predicting_nothing_is_the_baseline_of_forces() {
-    let nothing = Rule {
-        predict: Box::new(|batch| vec![0.0; 3 * batch.points()]),
-        output: VECTORS,
-    };
+    let nothing = Rule::new(VECTORS, |batch| vec![0.0; 3 * batch.points()]);
     check_baseline(
         run(Arc::new(ForceField::default()), "tetrahedral-x2", nothing),
         0.0,
@@ -301,15 +194,12 @@ fn the_best_multiple_of_the_input_is_the_baseline_of_flows() {
     let p1 = (0..TRAIN as u64).map(power).sum::<f64>() / (3 * POINTS * TRAIN) as f64;
     let p0 = 1.0 - 1.0 / POINTS as f64;
     let multiple = move |t: f64| (t * p1 - (1.0 - t) * p0) / ((1.0 - t).powi(2) * p0 + t * t * p1);
-    let best = Rule {
-        predict: Box::new(move |batch| {
-            let times = batch.field("flow_time").unwrap().reals().unwrap();
-            let x = batch.field("positions").unwrap().reals().unwrap();
-            let of = |(i, x): (usize, &f64)| multiple(times[i / (3 * POINTS)]) * x;
-            x.iter().enumerate().map(of).collect()
-        }),
-        output: VECTORS,
-    };
+    let best = Rule::new(VECTORS, move |batch| {
+        let times = batch.field("flow_time").unwrap().reals().unwrap();
+        let x = batch.field("positions").unwrap().reals().unwrap();
+        let of = |(i, x): (usize, &f64)| multiple(times[i / (3 * POINTS)]) * x;
+        x.iter().enumerate().map(of).collect()
+    });
     // P1 is added in another order, 1e-16 for each of 240 numbers.
     check_baseline(
         run(Arc::new(FlowMatching::default()), "tetrahedral-x2", best),
@@ -353,8 +243,9 @@ fn an_affine_function_of_each_channel_is_the_baseline_of_voxels() {
         let slope = variance / (variance + 0.25);
         (slope, (1.0 - slope) * mean)
     });
-    let affine = Rule {
-        predict: Box::new(move |batch| {
+    let affine = Rule::new(
+        (FieldKind::VoxelGrid, Rows::Sample, 3 * voxels),
+        move |batch| {
             let noisy = batch
                 .field("density")
                 .unwrap()
@@ -366,25 +257,21 @@ fn an_affine_function_of_each_channel_is_the_baseline_of_voxels() {
                 slope * y + offset
             };
             noisy.iter().enumerate().map(of).collect()
-        }),
-        output: (FieldKind::VoxelGrid, Rows::Sample, 3 * voxels),
-    };
+        },
+    );
     // Moments from deviations here, from sums of squares there: 1e-12 of a variance.
     check_baseline(run(task, "octahedral", affine), 1e-9);
 }
 
 #[test]
 fn an_exactly_equivariant_model_is_learnt_from_the_start_and_its_percent_is_rounding() {
-    let towards_the_mean = Rule {
-        predict: Box::new(|batch| {
-            let x = batch.field("positions").unwrap().reals().unwrap();
-            let clouds = x.chunks(3 * POINTS);
-            clouds
-                .flat_map(|cloud| centred(cloud.to_vec()).into_iter().map(|x| -0.9 * x))
-                .collect()
-        }),
-        output: VECTORS,
-    };
+    let towards_the_mean = Rule::new(VECTORS, |batch| {
+        let x = batch.field("positions").unwrap().reals().unwrap();
+        let clouds = x.chunks(3 * POINTS);
+        clouds
+            .flat_map(|cloud| centred(cloud.to_vec()).into_iter().map(|x| -0.9 * x))
+            .collect()
+    });
     let (last, dips) = run(
         Arc::new(ForceField::default()),
         "tetrahedral-x2",

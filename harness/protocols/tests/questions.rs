@@ -536,7 +536,7 @@ fn twisted_predictions_have_the_loss_of_the_split(
             }
             Ok(())
         };
-        snapshot.twisted(batch, &condition(2.0), plans, &mut add)?;
+        snapshot.twisted(batch, Weights::Raw, &condition(2.0), plans, &mut add)?;
     }
     // The same sums in another order.
     assert!((sum / count / expected - 1.0).abs() < 1e-12);

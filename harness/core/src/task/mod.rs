@@ -14,7 +14,7 @@ pub use force_field::ForceField;
 pub use voxel_denoising::{Augmentation, VoxelDenoising, euler_rotation};
 
 use crate::{
-    Axis, AxisValue, Batch, Column, Condition, CoreError, Field, Scheme, Split, Stream,
+    Axis, AxisValue, Batch, Column, Condition, CoreError, Field, FieldKind, Scheme, Split, Stream,
     condition::{Axes, conditions, parse_axis},
 };
 use serde_json::{Map, Value};
@@ -44,16 +44,19 @@ impl Supervised {
     /// Some of the samples, in the order that is given.
     #[must_use]
     pub fn select(&self, samples: &[usize]) -> Self {
-        let all = Batch {
-            offsets: self.inputs.offsets.clone(),
-            fields: self.target.iter().chain(&self.labels).cloned().collect(),
-        };
-        let mut chosen = all.select(samples).fields.into_iter();
+        let of = |field: &Field| self.inputs.select_field(field, samples);
         Self {
             inputs: self.inputs.select(samples),
-            target: self.target.as_ref().and_then(|_| chosen.next()),
-            labels: chosen.collect(),
+            target: self.target.as_ref().map(of),
+            labels: self.labels.iter().map(of).collect(),
         }
+    }
+
+    /// Whether only the rotations of the cube can act: something is on a voxel grid.
+    #[must_use]
+    pub fn has_grids(&self) -> bool {
+        let mut fields = self.inputs.fields.iter().chain(&self.target);
+        fields.any(|field| field.kind == FieldKind::VoxelGrid)
     }
 
     /// Bytes that the numbers take.
@@ -313,5 +316,41 @@ pub fn configure_task(name: &str, request: &TaskRequest<'_>) -> Result<Arc<dyn T
                 .collect::<Vec<_>>()
                 .join(", "),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{FieldKind, Rows};
+
+    #[test]
+    fn some_of_the_samples_keep_their_inputs_targets_and_labels() {
+        let field = |name: &str, kind, rows, shape: &[usize]| {
+            let count = shape.iter().product::<usize>() as u32;
+            Field::real(
+                name,
+                kind,
+                rows,
+                shape.to_vec(),
+                (0..count).map(f64::from).collect(),
+            )
+        };
+        let all = Supervised {
+            inputs: Batch {
+                offsets: vec![0, 2, 3, 5],
+                fields: vec![field("positions", FieldKind::Vector, Rows::Point, &[5, 3])],
+            },
+            target: Some(field("target", FieldKind::Vector, Rows::Point, &[5, 3])),
+            labels: vec![field("energy", FieldKind::Invariant, Rows::Sample, &[3])],
+        };
+        let some = all.select(&[2, 1]);
+        assert_eq!(some.inputs.offsets, [0, 2, 3]);
+        let expected = [9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 6.0, 7.0, 8.0];
+        assert_eq!(some.target_values().unwrap(), expected);
+        assert_eq!(some.inputs.fields[0].reals().unwrap(), expected);
+        assert_eq!(some.labels[0].reals().unwrap(), [2.0, 1.0]);
+        assert_eq!(all.select(&[0, 1, 2]), all);
+        assert!(!all.has_grids());
     }
 }

@@ -5,6 +5,8 @@ mod dip_timing;
 mod final_percent;
 mod gradients;
 mod landscape;
+mod post;
+mod rotations;
 mod samples;
 mod subspace;
 mod throughput;
@@ -24,6 +26,8 @@ pub const PROTOCOLS: &[ProtocolInfo] = &[
     ProtocolInfo::of::<curvature::Curvature>(),
     ProtocolInfo::of::<landscape::Landscape>(),
     ProtocolInfo::of::<subspace::Subspace>(),
+    ProtocolInfo::of::<post::PostProcessing>(),
+    ProtocolInfo::of::<rotations::Rotations>(),
 ];
 
 /// The protocol of a name.
