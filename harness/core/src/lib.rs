@@ -25,6 +25,7 @@ mod error;
 mod estimate;
 mod grid;
 mod group;
+mod latent;
 mod measure;
 mod nudge;
 mod numbers;
@@ -53,6 +54,7 @@ pub use error::CoreError;
 pub use estimate::{Estimate, Estimator, MeasuredSample, SampleTerms, Sampled, pool};
 pub use grid::GridRotation;
 pub use group::{FiniteGroup, cube16_a, cube16_b};
+pub use latent::{LatentInfo, cosine, partners};
 pub use measure::{Checked, Measured, Measurement, Portion, Reading, measure, measure_stream};
 pub use nudge::nudge_power;
 pub use numbers::{Precision, first_that, map_into};
@@ -62,10 +64,11 @@ pub use scheme::{RotationPlan, Scheme};
 pub use seed::{Seed, Stream};
 pub use split::Split;
 pub use spread::{
-    Censored, Centre, Comparison, Correlation, CrossingTimes, FEWEST_SEEDS, LogDifference, LogMean,
-    NoVerdict, OrderInterval, Sampling, SeedInterval, centre, compare, correlation, crossing_times,
-    group_interval, log_difference, log_variance, mean_interval, mean_log_variance,
-    mean_ratio_variance, paired_log_variance, seed_interval, seeds_needed, sums_by_group,
+    Censored, Centre, Comparison, Contrast, Correlation, CrossingTimes, FEWEST_SEEDS,
+    LogDifference, LogMean, NoVerdict, OrderInterval, Quartiles, RankTest, Sampling, SeedInterval,
+    centre, compare, contrast, correlation, crossing_times, group_interval, log_difference,
+    log_variance, mean_interval, mean_log_variance, mean_ratio_variance, paired_log_variance,
+    quartiles, rank_test, seed_interval, seeds_needed, sums_by_group,
 };
 pub use table::{Cell, Column, ColumnInfo, Sink, Table, TableInfo, within};
 pub use task::{
