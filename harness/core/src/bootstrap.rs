@@ -26,10 +26,10 @@ pub enum Support {
 }
 
 /// Resamples of one interval; odd, so that quantiles fall on order statistics.
-const RESAMPLES: usize = 1999;
+pub(crate) const RESAMPLES: usize = 1999;
 
 /// Samples below which resampling says nothing: most resamples of two or three hold one sample only.
-const FEWEST: usize = 5;
+pub(crate) const FEWEST: usize = 5;
 
 /// Interval of `Σ numerator / Σ denominator` over `(numerator, denominator)` pairs, at a level such as 0.95.
 ///

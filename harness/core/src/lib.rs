@@ -26,6 +26,7 @@ mod error;
 mod estimate;
 mod grid;
 mod group;
+mod latent;
 mod linear;
 mod measure;
 mod nudge;
@@ -60,6 +61,7 @@ pub use error::CoreError;
 pub use estimate::{Estimate, Estimator, MeasuredSample, SampleTerms, Sampled, pool};
 pub use grid::GridRotation;
 pub use group::{FiniteGroup, cube16_a, cube16_b};
+pub use latent::{LatentInfo, cosine, partners};
 pub use linear::{LinearGroup, LinearRows};
 pub use measure::{Checked, Measured, Measurement, Portion, Reading, measure, measure_stream};
 pub use nudge::nudge_power;
@@ -72,10 +74,11 @@ pub use scheme::{RotationPlan, Scheme};
 pub use seed::{Seed, Stream, normals};
 pub use split::Split;
 pub use spread::{
-    Censored, Centre, Comparison, Correlation, CrossingTimes, FEWEST_SEEDS, LogDifference, LogMean,
-    NoVerdict, OrderInterval, Sampling, SeedInterval, Slope, centre, compare, correlation,
-    crossing_times, group_interval, log_difference, log_variance, mean_interval, mean_log_variance,
-    mean_ratio_variance, paired_log_variance, seed_interval, seeds_needed, slope, sums_by_group,
+    Censored, Centre, Comparison, Contrast, Correlation, CrossingTimes, FEWEST_SEEDS,
+    LogDifference, LogMean, NoVerdict, OrderInterval, Quartiles, RankTest, Sampling, SeedInterval,
+    Slope, centre, compare, contrast, correlation, crossing_times, group_interval, log_difference,
+    log_variance, mean_interval, mean_log_variance, mean_ratio_variance, paired_log_variance,
+    quartiles, rank_test, seed_interval, seeds_needed, slope, sums_by_group,
 };
 pub use table::{Cell, Column, ColumnInfo, Sink, Table, TableInfo, within};
 pub use task::{

@@ -56,6 +56,27 @@ impl Rotation {
         ])
     }
 
+    /// The rotation by an angle in degrees about coordinate axis 0, 1 or 2 (x, y, z). Multiples of 90 degrees are exact, so that they
+    /// permute voxels.
+    ///
+    /// # Panics
+    /// On another axis.
+    #[must_use]
+    pub fn about_coordinate(axis: usize, degrees: f64) -> Self {
+        let (s, c) = match degrees.rem_euclid(360.0) {
+            0.0 => (0.0, 1.0),
+            90.0 => (1.0, 0.0),
+            180.0 => (0.0, -1.0),
+            270.0 => (-1.0, 0.0),
+            other => other.to_radians().sin_cos(),
+        };
+        let (from, to) = ((axis + 1) % 3, (axis + 2) % 3);
+        let mut m = Self::IDENTITY.0;
+        (m[axis][axis], m[from][from], m[to][to]) = (1.0, c, c);
+        (m[from][to], m[to][from]) = (-s, s);
+        Self(m)
+    }
+
     /// `T x`.
     #[must_use]
     pub fn apply(&self, x: [f64; 3]) -> [f64; 3] {

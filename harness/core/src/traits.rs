@@ -1,6 +1,6 @@
 //! What the core needs from above: something that predicts and trains, something that yields samples, a clock, a sink.
 
-use crate::{Batch, CoreError, FieldKind, LinearGroup, Precision, Rows, Values};
+use crate::{Batch, CoreError, FieldKind, LatentInfo, LinearGroup, Precision, Rows, Values};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, ops::Range};
 
@@ -115,7 +115,11 @@ pub trait Model {
         group: &str,
         out: &mut Vec<f64>,
     ) -> Result<(), CoreError>;
-    /// An intermediate quantity of the prediction with the raw weights.
+    /// The intermediate quantities that it shows.
+    fn latents(&self) -> Vec<LatentInfo> {
+        Vec::new()
+    }
+    /// An intermediate quantity of the prediction with the raw weights, `[rows, width]` as [`latents`](Self::latents) says.
     ///
     /// # Errors
     /// A name that the model does not show, or whatever it reports.

@@ -10,11 +10,11 @@ use crate::{
 };
 use equivbench_abi::{
     self as abi, AbiError, ModelBox,
-    descriptor::{GroupDescriptor, InstanceDescriptor, ModelDescriptor},
+    descriptor::{FieldDescriptor, GroupDescriptor, InstanceDescriptor, ModelDescriptor},
 };
 use equivbench_core::{
-    Batch, CoreError, FieldKind, FrozenBelow, LinearGroup, Model, Precision, Rows, StepFigures,
-    Values, Weights, first_that,
+    Batch, CoreError, FieldKind, FrozenBelow, LatentInfo, LinearGroup, Model, Precision, Rows,
+    StepFigures, Values, Weights, first_that,
 };
 use std::{
     cell::Cell,
@@ -39,6 +39,7 @@ pub struct LoadedModel {
     object: ModelBox,
     descriptor: ModelDescriptor,
     instance: InstanceDescriptor,
+    latents: Vec<LatentInfo>,
     precision: Precision,
     output_kind: FieldKind,
     output_rows: Rows,
@@ -83,6 +84,15 @@ impl LoadedModel {
         let linear = linear_groups(&instance.linear).map_err(|what| {
             HostError::nonsense(plugin, format!("model {}: {what}", descriptor.name))
         })?;
+        let latent = |field: &FieldDescriptor| {
+            Ok(LatentInfo {
+                name: field.name.clone(),
+                kind: kind_of(&field.kind).ok_or_else(|| unknown("latent kind", &field.kind))?,
+                rows: rows_of(&field.rows).ok_or_else(|| unknown("latent rows", &field.rows))?,
+                width: field.width.iter().map(|&n| n as usize).collect(),
+            })
+        };
+        let latents: Result<_, HostError> = instance.latents.iter().map(latent).collect();
         Ok(Self {
             plugin: plugin.to_owned(),
             precision: precision_of(&instance.precision)
@@ -91,6 +101,7 @@ impl LoadedModel {
                 .ok_or_else(|| unknown("output kind", &output.kind))?,
             output_rows: rows_of(&output.rows)
                 .ok_or_else(|| unknown("output rows", &output.rows))?,
+            latents: latents?,
             object,
             descriptor,
             instance,
@@ -226,18 +237,8 @@ impl LoadedModel {
     /// # Errors
     /// A name that the instance does not list, or whatever the model reports.
     pub fn latent(&mut self, name: &str, batch: &Batch) -> Result<Vec<f64>, HostError> {
-        let Some(declared) = self
-            .instance
-            .latents
-            .iter()
-            .find(|latent| latent.name == name)
-        else {
-            let known: Vec<&str> = self
-                .instance
-                .latents
-                .iter()
-                .map(|latent| latent.name.as_str())
-                .collect();
+        let Some(declared) = self.latents.iter().find(|latent| latent.name == name) else {
+            let known: Vec<&str> = self.latents.iter().map(|l| l.name.as_str()).collect();
             let model = &self.instance.model;
             return Err(HostError::nonsense(
                 &self.plugin,
@@ -247,12 +248,11 @@ impl LoadedModel {
                 ),
             ));
         };
-        let rows = if declared.rows == "point" {
-            batch.points()
-        } else {
-            batch.samples()
+        let rows = match declared.rows {
+            Rows::Point => batch.points(),
+            Rows::Sample => batch.samples(),
         };
-        let length = rows * declared.width.iter().product::<u64>() as usize;
+        let length = rows * declared.width.iter().product::<usize>();
         self.capability(&format!("latent:{name}"), batch, &[], length)
     }
 
@@ -548,6 +548,10 @@ impl Model for LoadedModel {
 
     fn busy_s(&self) -> Option<f64> {
         Some(self.busy.0.get().as_secs_f64())
+    }
+
+    fn latents(&self) -> Vec<LatentInfo> {
+        self.latents.clone()
     }
 
     fn latent_into(

@@ -3,7 +3,7 @@
 
 use crate::{Measuring, SampleSet, SessionError, SetName, preparer::Preparer, source::Samples};
 use equivbench_core::{
-    Axis, Baseline, Batch, Condition, CoreError, Estimator, PointLoss, Reading, RotationPlan,
+    Axis, Baseline, Batch, Condition, CoreError, Estimator, PointLoss, Reading, RotationPlan, Seed,
     Supervised, Task, baseline_sums,
 };
 use std::{
@@ -96,12 +96,7 @@ impl Frozen {
             )));
         }
         let inputs = inputs_of(&measuring.conditions, task);
-        let order = seed.permutation("measured", available);
-        let groups = source
-            .groups(&set.split, &order)
-            .map_err(SessionError::at(0))?;
-        let mut chosen = one_of_each_first(&order, &groups);
-        chosen.truncate(set.samples);
+        let chosen = choose(seed, set, source).map_err(SessionError::at(0))?;
         let freeze = |chosen: &[(u64, u64)]| -> Result<FrozenBatch, CoreError> {
             let samples: Vec<u64> = chosen.iter().map(|(sample, _)| *sample).collect();
             Ok(FrozenBatch {
@@ -239,6 +234,22 @@ impl Frozen {
         }
         Ok(made)
     }
+}
+
+/// The samples of a set with their groups, in the order in which they are taken: a larger set of a split begins with a smaller one.
+///
+/// # Errors
+/// What the dataset reports.
+pub(crate) fn choose(
+    seed: Seed,
+    set: &SampleSet,
+    source: &dyn Samples,
+) -> Result<Vec<(u64, u64)>, CoreError> {
+    let order = seed.permutation("measured", source.samples(&set.split));
+    let groups = source.groups(&set.split, &order)?;
+    let mut chosen = one_of_each_first(&order, &groups);
+    chosen.truncate(set.samples);
+    Ok(chosen)
 }
 
 /// Samples with their groups: a first one of each group, then a second one of those that have two, and so on, else as they come.

@@ -1,13 +1,16 @@
 //! One moment of training, for protocols to question: the frozen samples, the model as it is then, and what follows from both.
 
 use crate::{
-    About, Frozen, OpenDouble, SessionError, SetAbout, SetName, frozen::BatchKey,
-    preparer::Preparer, source::Samples, splits::Bench,
+    About, Frozen, OpenDouble, SampleSet, SessionError, SetAbout, SetName,
+    frozen::{BatchKey, choose},
+    preparer::Preparer,
+    source::Samples,
+    splits::Bench,
 };
 use equivbench_core::{
-    Balance, Baseline, Batch, Condition, CoreError, Estimator, GradientOf, GradientSum, LossPart,
-    Measurement, Model, PointLoss, Portion, Precision, RotatedCopies, RotationPlan, Scheme, Seed,
-    Split, StepFigures, Supervised, Task, Weights, add_gradients,
+    Balance, Baseline, Batch, Condition, CoreError, Estimator, GradientOf, GradientSum, LatentInfo,
+    LossPart, Measurement, Model, PointLoss, Portion, Precision, RotatedCopies, RotationPlan,
+    Scheme, Seed, Split, StepFigures, Supervised, Task, Weights, add_gradients,
 };
 use equivbench_curvature::{Subset, SubsetOf};
 use std::sync::Arc;
@@ -219,6 +222,37 @@ impl<'a> Snapshot<'a> {
         self.frozen().made(batch, key, self.preparer())
     }
 
+    /// Samples of the split of the frozen ones with their groups, up to `count` and as many as there are, in the order in which the frozen
+    /// samples were chosen: those come first.
+    ///
+    /// # Errors
+    /// What the dataset reports.
+    pub fn samples(&self, count: usize) -> Result<Vec<(u64, u64)>, CoreError> {
+        let measuring = self.view.bench.measuring;
+        let set = SampleSet {
+            samples: count,
+            ..measuring.set.clone()
+        };
+        choose(measuring.seed, &set, self.view.source)
+    }
+
+    /// What [`inputs`](Self::inputs) says of frozen samples, of any samples of their split, by index.
+    ///
+    /// # Errors
+    /// As there; what the dataset reports.
+    pub fn load(&self, samples: &[u64], condition: &Condition) -> Result<Supervised, CoreError> {
+        let split = &self.view.bench.measuring.set.split;
+        let (_, inputs) = self.frozen().inputs_of(condition)?;
+        let raw = self.view.source.load(split, samples)?;
+        self.preparer().measured(raw, samples, &inputs.condition)
+    }
+
+    /// Samples in a batch of the measurement.
+    #[must_use]
+    pub fn batch_size(&self) -> usize {
+        self.view.bench.measuring.batch_size.max(1)
+    }
+
     /// Gradient of a part of the loss of the frozen samples with respect to a parameter group (raw weights), flattened: what
     /// [`split`](Self::split) reports, differentiated.
     ///
@@ -356,6 +390,12 @@ impl<'a> Snapshot<'a> {
             Some((group, values)) => self.model.set_parameters(&group, &values),
             None => Ok(()),
         }
+    }
+
+    /// The intermediate quantities that the model shows.
+    #[must_use]
+    pub fn latents(&self) -> Vec<LatentInfo> {
+        self.model.latents()
     }
 
     /// An intermediate quantity of the prediction for a batch, with the raw weights, flattened.

@@ -7,11 +7,13 @@
 //! | the seeds of two models | `welch.rs` | Welch's t of the difference of mean logarithms |
 //! | a value at the floor of rounding | `floor.rs` | median and a one-sided bound |
 //! | a threshold that some seeds never reach | `censored.rs` | order statistics |
+//! | the samples of two kinds of pairs | `contrast.rs` | percentile bootstrap over groups of medians and Cliff's delta |
 //! | points of a curve that go together | `correlation.rs` | Pearson's R with Fisher's interval |
 //!
 //! What coverage these have is checked by simulation (`tests/spread_coverage.rs`); `docs/intervals.md` has the figures.
 
 mod censored;
+mod contrast;
 mod correlation;
 mod floor;
 mod groups;
@@ -21,6 +23,7 @@ mod student;
 mod welch;
 
 pub use censored::{CrossingTimes, OrderInterval, crossing_times};
+pub use contrast::{Contrast, Quartiles, RankTest, contrast, quartiles, rank_test};
 pub use correlation::{Correlation, correlation};
 pub use floor::{Censored, Centre, Comparison, centre, compare};
 pub use groups::{

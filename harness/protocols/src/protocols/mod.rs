@@ -5,6 +5,7 @@ mod dip_timing;
 mod final_percent;
 mod gradients;
 mod landscape;
+mod latents;
 mod post;
 mod rotations;
 mod samples;
@@ -28,6 +29,7 @@ pub const PROTOCOLS: &[ProtocolInfo] = &[
     ProtocolInfo::of::<subspace::Subspace>(),
     ProtocolInfo::of::<post::PostProcessing>(),
     ProtocolInfo::of::<rotations::Rotations>(),
+    ProtocolInfo::of::<latents::Latents>(),
 ];
 
 /// The protocol of a name.

@@ -444,6 +444,14 @@ impl Backbone {
         projected.note(pass, "projection");
         projected
     }
+
+    /// The states after the last block, which no readout has seen: what [`forward`](Self::forward) reads out last.
+    pub(crate) fn last(&self, pass: &Pass<'_, '_>) -> States {
+        let blocks = self.transformer_blocks.iter().enumerate();
+        blocks.fold(self.input_block.forward(pass), |state, (t, block)| {
+            block.forward(state, pass, &format!("block{t}"))
+        })
+    }
 }
 
 impl States {

@@ -16,8 +16,8 @@ use burn::{
     tensor::{Device, Tensor},
 };
 use equivbench_plugin::{
-    Batch, Draw, LinearGroupDescriptor, ModelPlugin, Note, PluginError, PluginResult, Recipe,
-    Shared, linear_map,
+    Batch, Draw, FieldDescriptor, LinearGroupDescriptor, ModelPlugin, Note, PluginError,
+    PluginResult, Recipe, Shared, field, linear_map,
 };
 use std::ops::Range;
 
@@ -218,6 +218,21 @@ impl ModelPlugin for Escaip {
             axes.fill(mean);
         }
         Ok(())
+    }
+
+    /// `last`: the states of the atoms after the last block, which no rotation changes.
+    fn latents(config: &EscaipConfig) -> Vec<FieldDescriptor> {
+        let width = config.hidden as u64;
+        vec![field("last", "invariant", "point", "f32", &[width], "")]
+    }
+
+    /// `[atoms, hidden]`.
+    fn latent(&self, name: &str, batch: &Batch<'_>) -> PluginResult<Tensor<2>> {
+        if name != "last" {
+            return Err(PluginError::Unsupported(format!("latent:{name}")));
+        }
+        let pass = Pass::new(batch, &self.config)?;
+        Ok(self.backbone.last(&pass).node)
     }
 
     fn share(&self, batch: &Batch<'_>) -> PluginResult<Shared> {

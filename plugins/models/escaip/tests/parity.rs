@@ -370,6 +370,38 @@ fn graph_and_intermediate_tensors_equal_the_reference() {
     });
 }
 
+fn latent(trainer: &Trainer<Escaip>, batch: &OwnedBatch, precision: Precision) -> Vec<f64> {
+    let device = Device::flex();
+    batch.lend(|raw| {
+        let batch = Batch::new(raw, &device, precision, None).unwrap();
+        numbers(trainer.model().valid().latent("last", &batch).unwrap())
+    })
+}
+
+#[test]
+fn the_latent_is_what_the_last_block_gives_and_no_rotation_changes_it() {
+    for_each_fixture(|fixture, precision| {
+        let mut report = Report::new(fixture, precision);
+        let trainer = fixture.trainer(precision, "");
+        let own = latent(&trainer, &fixture.batch(), precision);
+        let last = fixture.config().layers - 1;
+        let theirs = fixture.get(&format!("mid.block{last}.out.node"));
+        let [declared] = &Escaip::latents(&fixture.config())[..] else {
+            panic!("one latent is declared")
+        };
+        assert_eq!(declared.width, [theirs.shape[1] as u64]);
+        report.compare("latent", "last", &own, &theirs.values);
+        if precision == Precision::F64 {
+            for t in fixture.rotations() {
+                let turned = fixture.batch_at(&rotate(&t, fixture.values("in.positions")));
+                let of_turned = latent(&trainer, &turned, precision);
+                report.compare("latent of rotated inputs", "last", &of_turned, &own);
+            }
+        }
+        report.print();
+    });
+}
+
 fn gradients(
     trainer: &Trainer<Escaip>,
     batch: &OwnedBatch,

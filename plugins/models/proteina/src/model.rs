@@ -18,7 +18,7 @@ use burn::{
     module::Module,
     tensor::{Device, Tensor},
 };
-use equivbench_kernels::KernelError;
+use equivbench_kernels::{KernelError, gather_rows};
 use equivbench_plugin::{
     Batch, Draw, FieldDescriptor, LinearGroupDescriptor, ModelPlugin, Note, PluginError,
     PluginResult, Recipe, Shared, field, linear_map, rows_within,
@@ -77,7 +77,7 @@ impl Proteina {
         let (inputs, notes) = (Inputs::read(batch)?, Notes::kept());
         let base = self.base(&inputs, &notes)?;
         let context = self.pair_context(&base, &inputs, &notes)?;
-        let latent = self.latent(&base, &context, &inputs, &notes);
+        let latent = self.trunk(&base, &context, &inputs, &notes);
         let velocity = self
             .coors_3d_decoder
             .forward(latent.tokens, &base.features, &notes);
@@ -129,7 +129,7 @@ impl Proteina {
     }
 
     /// The trunk on the Cartesian numbers of the inputs; all else comes from the contexts.
-    fn latent(&self, base: &Base, context: &PairContext, inputs: &Inputs, notes: &Notes) -> Latent {
+    fn trunk(&self, base: &Base, context: &PairContext, inputs: &Inputs, notes: &Notes) -> Latent {
         let features = &base.features;
         let mut tokens = self
             .embedding
@@ -191,7 +191,7 @@ impl Proteina {
     fn velocity_in(&self, base: &Base, context: &PairContext, inputs: &Inputs) -> Tensor<2> {
         let notes = Notes::none();
         self.coors_3d_decoder.forward(
-            self.latent(base, context, inputs, &notes).tokens,
+            self.trunk(base, context, inputs, &notes).tokens,
             &base.features,
             &notes,
         )
@@ -245,7 +245,7 @@ impl Proteina {
         let notes = Notes::none();
         let base = self.base(&inputs, &notes)?;
         let context = self.pair_context(&base, &inputs, &notes)?;
-        let Latent { tokens, pairs } = self.latent(&base, &context, &inputs, &notes);
+        let Latent { tokens, pairs } = self.trunk(&base, &context, &inputs, &notes);
         let velocity = self
             .coors_3d_decoder
             .forward(tokens, &base.features, &notes);
@@ -386,6 +386,24 @@ impl ModelPlugin for Proteina {
         let normed = below.get::<Tensor<2>>()?;
         rows_within(&rows, normed.dims()[0])?;
         Ok(normed.clone().narrow(0, rows.start, rows.len()))
+    }
+
+    /// `last`: the tokens of the residues after the last layer. No rotation changes them where the model has learnt its symmetry.
+    fn latents(config: &ProteinaConfig) -> Vec<FieldDescriptor> {
+        let width = config.token_width as u64;
+        vec![field("last", "invariant", "point", "f32", &[width], "")]
+    }
+
+    /// `[residues, d]`: registers belong to no residue and are left out.
+    fn latent(&self, name: &str, batch: &Batch<'_>) -> PluginResult<Tensor<2>> {
+        if name != "last" {
+            return Err(PluginError::Unsupported(format!("latent:{name}")));
+        }
+        let (inputs, notes) = (Inputs::read(batch)?, Notes::none());
+        let base = self.base(&inputs, &notes)?;
+        let context = self.pair_context(&base, &inputs, &notes)?;
+        let tokens = self.trunk(&base, &context, &inputs, &notes).tokens;
+        Ok(gather_rows(tokens, &base.features.residues))
     }
 
     fn recipe(config: &ProteinaConfig) -> Recipe {

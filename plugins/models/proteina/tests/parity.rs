@@ -453,6 +453,38 @@ fn intermediate_tensors_and_outputs_equal_the_reference() {
     });
 }
 
+#[test]
+fn the_latent_is_the_residues_after_the_last_layer() {
+    for_each_full_fixture(|fixture, precision| {
+        let mut report = Report::new(fixture, precision);
+        let (trainer, device) = (fixture.trainer(precision, ""), Device::flex());
+        let own = fixture.batch().lend(|raw| {
+            let batch = Batch::new(raw, &device, precision, None).unwrap();
+            numbers(trainer.model().valid().latent("last", &batch).unwrap())
+        });
+        let config = fixture.config();
+        let theirs = fixture.get(&format!("mid.seq_after_layer{}", config.layers - 1));
+        let (padded, width) = (theirs.shape[1], config.token_width);
+        let [declared] = &Proteina::latents(&config)[..] else {
+            panic!("one latent is declared")
+        };
+        assert_eq!(declared.width, [width as u64]);
+        // Registers lead the tokens of each chain, padding ends them.
+        let of_chain = |(chain, size): (usize, usize)| {
+            let first = (chain * padded + config.registers) * width;
+            theirs.values[first..first + size * width].to_vec()
+        };
+        let residues: Vec<f64> = fixture
+            .sizes()
+            .into_iter()
+            .enumerate()
+            .flat_map(of_chain)
+            .collect();
+        report.tensor("latent", "last", &own, &residues);
+        report.print();
+    });
+}
+
 /// `x_t + (1 - t) v`.
 fn clean(chains: &Chains, velocity: &[f64]) -> Vec<f64> {
     let mut x = chains.positions.clone();
