@@ -18,6 +18,7 @@ mod bootstrap;
 mod condition;
 mod cotangent;
 mod decomposition;
+mod degree;
 mod deviation;
 mod dip;
 mod elements;
@@ -47,6 +48,10 @@ pub use bootstrap::{Interval, Support, studentised_interval};
 pub use condition::{Axis, AxisRole, AxisValue, Condition, parse_axis};
 pub use cotangent::{GradientOf, GradientSum, LossPart, add_gradients};
 pub use decomposition::{LossDecomposition, PointLoss};
+pub use degree::{
+    CUBE_REPRESENTATIONS, DEGREES, LieSquare, LieStep, Scatter, character, cube_energies,
+    degree_energies, effective_degree,
+};
 pub use deviation::Deviation;
 pub use dip::{Crossing, CrossingKind, DipTracker, Evaluation, THRESHOLDS};
 pub use error::CoreError;
