@@ -237,7 +237,7 @@ impl Batch {
         Self { offsets, fields }
     }
 
-    fn select_field(&self, field: &Field, samples: &[usize]) -> Field {
+    pub(crate) fn select_field(&self, field: &Field, samples: &[usize]) -> Field {
         let width = field.width();
         let ranges = || {
             samples

@@ -320,12 +320,10 @@ mod tests {
         let power: f64 = X.iter().map(|x| x * x).sum();
         let trace = (A[0][0] + A[1][1] + A[2][2]) / 3.0;
         let mut squares = [0.0; 2];
-        for i in 0..3 {
-            for j in 0..3 {
-                let diagonal = if i == j { trace } else { 0.0 };
-                squares[0] += (0.5 * (A[i][j] - A[j][i])).powi(2);
-                squares[1] += (0.5 * (A[i][j] + A[j][i]) - diagonal).powi(2);
-            }
+        for (i, j) in (0..9).map(|k| (k / 3, k % 3)) {
+            let diagonal = if i == j { trace } else { 0.0 };
+            squares[0] += (0.5 * (A[i][j] - A[j][i])).powi(2);
+            squares[1] += (0.5 * (A[i][j] + A[j][i]) - diagonal).powi(2);
         }
         squares.map(|s| s * power / 3.0)
     }

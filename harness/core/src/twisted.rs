@@ -45,6 +45,12 @@ impl<'a> RotatedCopies<'a> {
         self.count
     }
 
+    /// How the prediction transforms.
+    #[must_use]
+    pub const fn kind(&self) -> crate::FieldKind {
+        self.kind
+    }
+
     /// Numbers in a row of the prediction.
     #[must_use]
     pub const fn width(&self) -> usize {

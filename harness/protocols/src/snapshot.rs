@@ -6,8 +6,8 @@ use crate::{
 };
 use equivbench_core::{
     Balance, Baseline, Batch, Condition, CoreError, GradientOf, GradientSum, LossPart, Model,
-    Portion, RotatedCopies, RotationPlan, Split, StepFigures, Supervised, Task, Weights,
-    add_gradients,
+    Portion, Precision, RotatedCopies, RotationPlan, Seed, Split, StepFigures, Supervised, Task,
+    Weights, add_gradients,
 };
 use std::sync::Arc;
 
@@ -99,6 +99,18 @@ impl<'a> Snapshot<'a> {
     #[must_use]
     pub fn task(&self) -> &'a dyn Task {
         &*self.view.bench.preparer.task
+    }
+
+    /// The seed of everything random in measuring.
+    #[must_use]
+    pub fn measure_seed(&self) -> Seed {
+        self.view.bench.measuring.seed
+    }
+
+    /// The precision of the numbers that the model reads and writes.
+    #[must_use]
+    pub fn precision(&self) -> Precision {
+        self.model.precision()
     }
 
     /// The splits of the loss under every condition with every kind of weights, in the order of their rows. Measured once, at the first
@@ -256,7 +268,32 @@ impl<'a> Snapshot<'a> {
             plans,
             ..self.portion(batch, condition)?
         };
-        let copies = RotatedCopies::new(self.model, &portion)?;
+        self.each_copy(&portion, each)
+    }
+
+    /// [`twisted`](Self::twisted) of some samples of a batch, by their places in it, with a plan for each.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn twisted_of(
+        &mut self,
+        (batch, samples): (BatchKey, &[usize]),
+        condition: &Condition,
+        plans: Arc<[RotationPlan]>,
+        each: &mut EachCopy<'_>,
+    ) -> Result<(), CoreError> {
+        let whole = self.portion(batch, condition)?;
+        let portion = Portion {
+            samples: Arc::new(whole.samples.select(samples)),
+            indices: samples.iter().map(|&s| whole.indices[s]).collect(),
+            plans,
+            ..whole
+        };
+        self.each_copy(&portion, each)
+    }
+
+    fn each_copy(&mut self, portion: &Portion, each: &mut EachCopy<'_>) -> Result<(), CoreError> {
+        let copies = RotatedCopies::new(self.model, portion)?;
         for index in 0..copies.count() {
             let (_, twisted) = copies.predict(self.model, index)?;
             each(&copies, index, &twisted)?;

@@ -41,6 +41,17 @@ impl Supervised {
         batch
     }
 
+    /// Some of the samples, in the order that is given.
+    #[must_use]
+    pub fn select(&self, samples: &[usize]) -> Self {
+        let own = |field: &Field| self.inputs.select_field(field, samples);
+        Self {
+            inputs: self.inputs.select(samples),
+            target: self.target.as_ref().map(own),
+            labels: self.labels.iter().map(own).collect(),
+        }
+    }
+
     /// Bytes that the numbers take.
     #[must_use]
     pub fn bytes(&self) -> usize {

@@ -3,6 +3,7 @@
 mod dip_timing;
 mod final_percent;
 mod gradients;
+mod measures;
 mod samples;
 mod throughput;
 mod train_and_measure;
@@ -18,6 +19,7 @@ pub const PROTOCOLS: &[ProtocolInfo] = &[
     ProtocolInfo::of::<throughput::Throughput>(),
     ProtocolInfo::of::<samples::Samples>(),
     ProtocolInfo::of::<gradients::Gradients>(),
+    ProtocolInfo::of::<measures::Measures>(),
 ];
 
 /// The protocol of a name.
