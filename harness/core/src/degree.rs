@@ -102,6 +102,21 @@ impl Scatter {
         2.0 * self.pairs().map(|(i, j)| pair(i, j)).sum::<f64>()
     }
 
+    /// `tr C² / (tr C)²` of the covariance of the predictions: one over the number of directions in which they differ, if they do so alike
+    /// in all of them. 1 where they do not differ.
+    #[must_use]
+    pub fn concentration(&self) -> f64 {
+        let n = self.count as f64;
+        let squares = self.pairs().map(|(i, j)| self.product(i, j).powi(2));
+        let square = 2.0 * squares.sum::<f64>() / (n * (n - 1.0));
+        let share = square / (self.sum() / (n - 1.0)).powi(2);
+        if share.is_finite() {
+            share.min(1.0)
+        } else {
+            1.0
+        }
+    }
+
     fn product(&self, i: usize, j: usize) -> f64 {
         self.products[i * self.count + j]
     }

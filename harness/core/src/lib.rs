@@ -15,6 +15,7 @@
 mod action;
 mod batch;
 mod bootstrap;
+mod choice;
 mod condition;
 mod cotangent;
 mod decomposition;
@@ -45,6 +46,7 @@ mod voxels;
 pub use action::{act, act_inverse_on_rows};
 pub use batch::{Batch, Field, FieldKind, Rows, Values};
 pub use bootstrap::{Interval, Support, studentised_interval};
+pub use choice::{ROTATION_SHARE, SchemeChoice, Spectrum, choose_scheme};
 pub use condition::{Axis, AxisRole, AxisValue, Condition, parse_axis};
 pub use cotangent::{GradientOf, GradientSum, LossPart, add_gradients};
 pub use decomposition::{LossDecomposition, PointLoss};
