@@ -165,6 +165,7 @@ struct Watcher {
     rows: Vec<(&'static str, Vec<Cell>)>,
     asked: u64,
     stop_at: Option<u64>,
+    kept: Option<SessionState>,
 }
 
 impl Sink for Watcher {
@@ -180,7 +181,8 @@ impl Observer for Watcher {
         self.asked += 1;
         self.stop_at.is_some_and(|at| self.asked >= at)
     }
-    fn checkpoint(&mut self, _: &SessionState, _: &dyn Model) -> Result<(), CoreError> {
+    fn checkpoint(&mut self, state: &SessionState, _: &dyn Model) -> Result<(), CoreError> {
+        self.kept = Some(state.clone());
         Ok(())
     }
     fn sink(&mut self) -> &mut dyn Sink {
@@ -198,6 +200,8 @@ struct Case {
     seed: u64,
     settings: Value,
     stop_at: Option<u64>,
+    /// Whether the model chooses the scheme.
+    chosen: bool,
 }
 
 impl Case {
@@ -209,11 +213,21 @@ impl Case {
             seed: 1,
             settings: json!({}),
             stop_at: None,
+            chosen: false,
         }
     }
 
     /// The outcome, the row of `measures`, that of `curve` at the same step, and calls into the model.
     fn run(&self) -> (Outcome, Option<[Row; 2]>, u64) {
+        let (outcome, rows, calls, _) = self.run_from(None);
+        (outcome, rows, calls)
+    }
+
+    /// The same from the beginning or from a checkpoint, and the last checkpoint.
+    fn run_from(
+        &self,
+        from: Option<SessionState>,
+    ) -> (Outcome, Option<[Row; 2]>, u64, Option<SessionState>) {
         let mut model = Fixed {
             of: self.of,
             kind: self.kind,
@@ -274,7 +288,21 @@ impl Case {
         let about = About::default();
         let mut session =
             Session::new(config, about, &mut model, &source, task, &Still, protocols).unwrap();
-        let outcome = session.run(&mut watcher).unwrap();
+        if let Some(state) = from {
+            session.restore(state).unwrap();
+        }
+        let outcome = match (self.chosen, session.chosen_scheme().cloned()) {
+            (true, None) => session.choose_scheme(&mut watcher).unwrap(),
+            (true, Some(choice)) => session
+                .use_scheme(choice)
+                .map(|()| Outcome::Finished)
+                .unwrap(),
+            (false, _) => Outcome::Finished,
+        };
+        let outcome = match outcome {
+            Outcome::Finished => session.run(&mut watcher).unwrap(),
+            Outcome::Stopped => Outcome::Stopped,
+        };
         let last = |table: &str| -> Option<Row> {
             let columns = asked.iter().flat_map(|p| (p.tables)());
             let info = columns.into_iter().find(|t| t.name == table)?;
@@ -283,7 +311,12 @@ impl Case {
             Some(names.zip(cells.iter().cloned()).collect())
         };
         let rows = last("measures").zip(last("curve"));
-        (outcome, rows.map(|(m, c)| [m, c]), model.calls)
+        (
+            outcome,
+            rows.map(|(m, c)| [m, c]),
+            model.calls,
+            watcher.kept,
+        )
     }
 
     fn rows(&self) -> [Row; 2] {
@@ -581,6 +614,67 @@ fn a_stop_is_answered_after_one_more_call_and_leaves_no_row() {
         // Asked once before the first step and once before the second, then after every call.
         assert_eq!(calls, stop_at - 2);
     }
+}
+
+#[test]
+fn a_scheme_that_the_model_chose_stays_for_the_run_and_stands_in_its_rows() {
+    let case = Case {
+        chosen: true,
+        ..Case::of(affine)
+    };
+    let (outcome, rows, calls, _) = case.run_from(None);
+    let whole = rows.unwrap();
+    assert_eq!(outcome, Outcome::Finished);
+    let Cell::Text(name) = whole[1]["scheme"].clone() else {
+        panic!("{whole:?}")
+    };
+    let scheme = Scheme::parse(&name).unwrap();
+    assert_ne!(name, "tetrahedral-x2", "of five samples it takes others");
+    let rotations = scheme.rotations() as u64;
+    assert_eq!(whole[1]["rotations"], Cell::from(rotations));
+    // 64 rotations of two batches to choose by, two evaluations, and the other measures.
+    assert_eq!(calls, 2 * (64 + 2 * rotations + 161));
+    assert_eq!(case.rows(), whole, "it repeats");
+    // What is measured is what the scheme measures where a suite names it.
+    let measured = |row: &Row| real(row, "loss_equiv");
+    let sampled = affine_energies().iter().sum::<f64>();
+    assert!((measured(&whole[1]) / sampled - 1.0).abs() < 0.5);
+    // Stopped while it chooses it has nothing to keep; stopped later it keeps the choice.
+    let stopped = |at: u64| {
+        let case = Case {
+            stop_at: Some(at),
+            chosen: true,
+            ..Case::of(affine)
+        };
+        case.run_from(None)
+    };
+    let (outcome, rows, calls, kept) = stopped(30);
+    assert_eq!(
+        (outcome, rows, calls, kept),
+        (Outcome::Stopped, None, 30, None)
+    );
+    let (outcome, _, _, kept) = stopped(128 + rotations + 3);
+    let kept = kept.unwrap();
+    assert_eq!(outcome, Outcome::Stopped);
+    let choice = kept.scheme.clone().unwrap();
+    assert_eq!(choice.scheme, name);
+    assert!(choice.why.contains("of 5 samples err by"), "{}", choice.why);
+    let (_, rows, resumed, _) = case.run_from(Some(kept));
+    assert_eq!(rows.unwrap(), whole);
+    assert_eq!(
+        resumed,
+        2 * (2 * rotations + 161),
+        "it does not choose again"
+    );
+}
+
+#[test]
+fn where_there_is_no_equivariance_error_the_scheme_stays() {
+    let case = Case {
+        chosen: true,
+        ..Case::of(|x| vec![0.0; x.len()])
+    };
+    assert_eq!(case.rows()[1]["scheme"], Cell::from("tetrahedral-x2"));
 }
 
 #[test]
