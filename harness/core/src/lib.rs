@@ -15,10 +15,12 @@
 mod action;
 mod batch;
 mod bootstrap;
+mod choice;
 mod condition;
 mod convergence;
 mod cotangent;
 mod decomposition;
+mod degree;
 mod deviation;
 mod dip;
 mod elements;
@@ -49,12 +51,17 @@ mod voxels;
 pub use action::{act, act_inverse_on_rows};
 pub use batch::{Batch, Field, FieldKind, Rows, Values};
 pub use bootstrap::{Interval, Support, studentised_interval};
+pub use choice::{ROTATION_SHARE, SchemeChoice, Spectrum, choose_scheme};
 pub use condition::{Axis, AxisRole, AxisValue, Condition, parse_axis};
 pub use convergence::{Spread, equiv_without_replacement, rms_beyond_reference};
 pub use cotangent::{
     BlindCopies, GradientOf, GradientSum, LossPart, Pullback, add_gradients, pull_back,
 };
 pub use decomposition::{LossDecomposition, PointLoss};
+pub use degree::{
+    CUBE_REPRESENTATIONS, DEGREES, LieSquare, LieStep, Scatter, character, cube_energies,
+    degree_energies, effective_degree,
+};
 pub use deviation::Deviation;
 pub use dip::{Crossing, CrossingKind, DipTracker, Evaluation, THRESHOLDS};
 pub use error::CoreError;

@@ -84,6 +84,17 @@ impl Scheme {
         }
     }
 
+    /// Rotations of each sample.
+    #[must_use]
+    pub fn rotations(&self) -> usize {
+        match self {
+            Self::Random { rotations } => *rotations,
+            Self::Structured { group, cosets } => group.order() * cosets,
+            Self::Exhaustive(group) => group.order(),
+            Self::Cube16A | Self::Cube16B => 16,
+        }
+    }
+
     /// Whether every rotation is drawn, so that averages estimate the Haar average over SO(3).
     #[must_use]
     pub const fn is_sampled(&self) -> bool {
@@ -158,7 +169,10 @@ mod tests {
             "cube16-a",
             "cube16-b",
         ] {
-            assert_eq!(Scheme::parse(name).unwrap().name(), name);
+            let scheme = Scheme::parse(name).unwrap();
+            assert_eq!(scheme.name(), name);
+            let plan = scheme.plan(Seed::new(1), 0);
+            assert_eq!(scheme.rotations(), plan.rotations.len());
         }
         assert!(
             Scheme::parse("octaedral")

@@ -46,6 +46,12 @@ impl<'a> RotatedCopies<'a> {
         self.count
     }
 
+    /// How the prediction transforms.
+    #[must_use]
+    pub const fn kind(&self) -> crate::FieldKind {
+        self.kind
+    }
+
     /// Numbers in a row of the prediction.
     #[must_use]
     pub const fn width(&self) -> usize {
@@ -174,12 +180,6 @@ impl<'a> RotatedCopies<'a> {
     #[must_use]
     pub const fn portion(&self) -> &'a Portion {
         self.portion
-    }
-
-    /// How a prediction transforms.
-    #[must_use]
-    pub const fn kind(&self) -> crate::FieldKind {
-        self.kind
     }
 
     fn shape(&self) -> &'a [usize] {

@@ -1,6 +1,6 @@
 //! Lanczos with full reorthogonalisation: Gauss quadrature of a Hessian seen from a vector.
 
-use crate::{Node, spectrum::spectrum};
+use crate::{Node, eigenpairs::eigenpairs};
 use equivbench_core::CoreError;
 use faer::Mat;
 
@@ -96,7 +96,7 @@ fn read(diagonal: &[f64], beside: &[f64], basis: Vec<Vec<f64>>) -> Result<Lanczo
         1 => beside[i.min(j)],
         _ => 0.0,
     });
-    let found = spectrum(&matrix)?;
+    let found = eigenpairs(&matrix)?;
     let node = |j: usize| Node {
         value: found.values[j],
         weight: found.vectors[(0, j)].powi(2),

@@ -12,7 +12,7 @@ mod gauss_newton;
 mod lanczos;
 mod number;
 mod sandwich;
-mod spectrum;
+mod eigenpairs;
 mod study;
 mod subset;
 
@@ -23,6 +23,6 @@ pub use gauss_newton::{GaussNewton, gauss_newton};
 pub use lanczos::{Lanczos, LanczosRun, lanczos};
 pub use number::{Number, scaled};
 pub use sandwich::{Sandwich, sandwich};
-pub use spectrum::{Spectrum, eigenvalues, spectrum};
+pub use eigenpairs::{Eigenpairs, eigenpairs, eigenvalues};
 pub use study::{Axes, Limits, Method, PartStudy, Probe, SpectrumNode, axes, study, study_single};
 pub use subset::{Subset, SubsetOf, Watch};

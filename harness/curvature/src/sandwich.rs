@@ -53,7 +53,7 @@ pub fn sandwich(
             .for_each(|(a, c)| *a = *c);
     }
     // The projection off the subspace has the eigenvalues 0 and 1: those with 1 are a basis.
-    let found = crate::spectrum(&away)?;
+    let found = crate::eigenpairs(&away)?;
     let first = found.values.iter().position(|v| *v > 0.5).unwrap_or(n);
     let dimensions = n - first;
     if dimensions == 0 {

@@ -1,8 +1,8 @@
 //! From a subset to what tables say of its curvature: dense where it fits, matrix-free where it does not.
 
 use crate::{
-    Decay, Differences, Figures, LanczosRun, MASSES, Node, Number, Spectrum, Subset, decay,
-    eigenvalues, figures, gauss_newton, hessians, lanczos, product, spectrum,
+    Decay, Differences, Eigenpairs, Figures, LanczosRun, MASSES, Node, Number, Subset, decay,
+    eigenpairs, eigenvalues, figures, gauss_newton, hessians, lanczos, product,
 };
 use equivbench_core::{CoreError, LossPart, norm};
 use faer::Mat;
@@ -328,7 +328,7 @@ fn dense_study(
     let n = matrix.nrows();
     let floor = floor(n, largest, epsilon).max(dense.asymmetry.unwrap_or(0.0));
     let (values, seen, residual) = if n <= WITH_VECTORS {
-        let found = spectrum(matrix)?;
+        let found = eigenpairs(matrix)?;
         let seen = whole_nodes(&found, gradient, square);
         (found.values, seen, Some(found.residual))
     } else {
@@ -379,7 +379,7 @@ fn gradient_node(node: &Node) -> SpectrumNode {
     }
 }
 
-fn whole_nodes(found: &Spectrum, gradient: &[f64], square: f64) -> Vec<Node> {
+fn whole_nodes(found: &Eigenpairs, gradient: &[f64], square: f64) -> Vec<Node> {
     let weights = found.weights(gradient);
     let node = |(value, weight): (&f64, f64)| Node {
         value: *value,
@@ -539,7 +539,7 @@ pub fn axes(subset: &mut Subset<'_>, limits: &Limits) -> Result<Option<Axes>, Co
     // Eigenvectors of more would take minutes.
     if limits.why_not_dense(count).is_none() && count <= WITH_VECTORS {
         let dense = Dense::of(subset, limits)?;
-        let found = spectrum(&dense.part(LossPart::Total))?;
+        let found = eigenpairs(&dense.part(LossPart::Total))?;
         let floor = floor(count, largest_of(&found.values), f64::EPSILON)
             .max(dense.asymmetry.unwrap_or(0.0));
         let of = |i: usize| (found.values[i], found.vector(i));

@@ -3,8 +3,8 @@
 
 use crate::{Measuring, SampleSet, SessionError, SetName, preparer::Preparer, source::Samples};
 use equivbench_core::{
-    Axis, Baseline, Batch, Condition, CoreError, Estimator, PointLoss, Reading, RotationPlan, Seed,
-    Supervised, Task, baseline_sums,
+    Axis, Baseline, Batch, Condition, CoreError, Estimator, PointLoss, Reading, RotationPlan,
+    Scheme, Seed, Supervised, Task, baseline_sums,
 };
 use std::{
     collections::BTreeMap,
@@ -124,6 +124,14 @@ impl Frozen {
             inputs,
             conditions: measuring.conditions.clone(),
         })
+    }
+
+    /// Draws other rotations for the same samples.
+    pub(crate) fn rotate_by(&mut self, scheme: &Scheme, seed: Seed) {
+        for batch in &mut self.batches {
+            let indices = batch.indices.iter();
+            batch.plans = indices.map(|&s| scheme.plan(seed, s)).collect();
+        }
     }
 
     /// Which samples these are.

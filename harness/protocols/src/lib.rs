@@ -3,6 +3,7 @@
 //! A [`Session`] trains a model by its recipe. A [`Protocol`] says when it is due; it is then given a [`Snapshot`], one moment of
 //! training, to question, and writes rows.
 
+mod choosing;
 pub mod columns;
 mod error;
 mod frozen;

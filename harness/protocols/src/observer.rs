@@ -1,6 +1,6 @@
 //! What a session tells of and asks for while it runs.
 
-use equivbench_core::{CoreError, Model, Sink};
+use equivbench_core::{CoreError, Model, SchemeChoice, Sink};
 use serde::{Deserialize, Serialize};
 
 /// What a checkpoint keeps besides the model.
@@ -22,6 +22,9 @@ pub struct SessionState {
     pub last_step: Option<[f64; 3]>,
     /// States of the protocols, in order.
     pub protocols: Vec<Vec<u8>>,
+    /// The rotation scheme, where it was chosen (`measure.scheme = auto`).
+    #[serde(default)]
+    pub scheme: Option<SchemeChoice>,
 }
 
 /// Where a session stands.

@@ -5,12 +5,14 @@
 
 use crate::{
     About, BatchOrder, Ending, Frozen, Moment, Observer, Outcome, Progress, Running, SessionConfig,
-    SessionError, SessionState, Snapshot, Source, Step,
+    SessionError, SessionState, Snapshot, Source, Step, choosing,
     preparer::{Prepared, Preparer},
     snapshot::View,
     splits::{Bench, mean_percent},
 };
-use equivbench_core::{Baseline, Clock, CoreError, Model, Sink, StepFigures, Task};
+use equivbench_core::{
+    Baseline, Clock, CoreError, Model, Scheme, SchemeChoice, Sink, StepFigures, Task,
+};
 use std::sync::{Arc, mpsc::Receiver};
 
 /// A run in progress.
@@ -97,6 +99,47 @@ impl<'a> Session<'a> {
             state: SessionState::default(),
             last_percent: None,
         })
+    }
+
+    /// Chooses the rotation scheme by the model as it is now (`measure.scheme = auto`), before anything is measured; where there is
+    /// nothing to choose by, the scheme stays. Asked to stop meanwhile, it chooses none.
+    ///
+    /// # Errors
+    /// What data or model report.
+    pub fn choose_scheme(&mut self, observer: &mut dyn Observer) -> Result<Outcome, SessionError> {
+        let at = SessionError::at(self.state.step);
+        let choice = match self.question(observer, choosing::choose) {
+            Err(CoreError::Stopped) => return Ok(Outcome::Stopped),
+            choice => choice.map_err(&at)?,
+        };
+        let choice = choice.unwrap_or_else(|| SchemeChoice {
+            scheme: self.config.measuring.scheme.name(),
+            why: "there is no equivariance error yet to choose by".into(),
+        });
+        self.use_scheme(choice).map_err(at)?;
+        Ok(Outcome::Finished)
+    }
+
+    /// Measures by a scheme that was chosen before, of which checkpoints tell ([`SessionState::scheme`]).
+    ///
+    /// # Errors
+    /// A scheme of another version.
+    pub fn use_scheme(&mut self, choice: SchemeChoice) -> Result<(), CoreError> {
+        let scheme = Scheme::parse(&choice.scheme)?;
+        let measuring = &mut self.config.measuring;
+        self.frozen.rotate_by(&scheme, measuring.seed);
+        let about = Arc::make_mut(&mut self.about);
+        about.scheme = scheme.name();
+        about.rotations = scheme.rotations() as u64;
+        measuring.scheme = scheme;
+        self.state.scheme = Some(choice);
+        Ok(())
+    }
+
+    /// The scheme that was chosen, and why; `None` where a suite names it.
+    #[must_use]
+    pub fn chosen_scheme(&self) -> Option<&SchemeChoice> {
+        self.state.scheme.as_ref()
     }
 
     /// Continues from a checkpoint; the model's state is restored by the caller.
@@ -228,52 +271,52 @@ impl<'a> Session<'a> {
 
     /// One snapshot for all who are due.
     fn answer(&mut self, observer: &mut dyn Observer) -> Result<(), CoreError> {
-        let (moment, progress) = (self.moment(), self.progress(true));
-        let Self {
-            config,
-            about,
-            model,
-            source,
-            preparer,
-            baseline,
-            frozen,
-            protocols,
-            double,
-            last_percent,
-            ..
-        } = self;
-        let view = View {
-            bench: Bench {
-                measuring: &config.measuring,
-                frozen,
-                preparer,
-            },
-            source: *source,
-            baseline,
-            about,
-            double: double.as_ref(),
-        };
         // Rows are written when all have answered: a moment that was not measured to its end leaves none.
         let mut rows = Waiting::default();
-        {
-            observer.progress(&progress);
-            let mut watch = || {
-                observer.progress(&progress);
-                if observer.should_stop() {
-                    Err(CoreError::Stopped)
-                } else {
-                    Ok(())
-                }
-            };
-            let mut snapshot = Snapshot::new(moment, view, *model, &mut watch);
-            for protocol in protocols.iter_mut().filter(|p| p.due(moment.step)) {
-                protocol.measure(&mut snapshot, &mut rows)?;
+        let mut protocols = std::mem::take(&mut self.protocols);
+        let step = self.state.step;
+        let answered = self.question(observer, |snapshot| {
+            for protocol in protocols.iter_mut().filter(|p| p.due(step)) {
+                protocol.measure(snapshot, &mut rows)?;
             }
-            if let Some(splits) = snapshot.splits_if_measured() {
-                *last_percent = mean_percent(frozen, splits);
-            }
+            let splits = snapshot.splits_if_measured();
+            Ok(splits.map(|splits| mean_percent(snapshot.frozen(), splits)))
+        });
+        self.protocols = protocols;
+        if let Some(percent) = answered? {
+            self.last_percent = percent;
         }
         rows.write(observer.sink())
+    }
+
+    /// Asks something of the model as it is now.
+    fn question<R>(
+        &mut self,
+        observer: &mut dyn Observer,
+        ask: impl FnOnce(&mut Snapshot<'_>) -> Result<R, CoreError>,
+    ) -> Result<R, CoreError> {
+        let (moment, progress) = (self.moment(), self.progress(true));
+        let view = View {
+            bench: Bench {
+                measuring: &self.config.measuring,
+                frozen: &self.frozen,
+                preparer: &self.preparer,
+            },
+            source: self.source,
+            baseline: &self.baseline,
+            about: &self.about,
+            double: self.double.as_ref(),
+        };
+        observer.progress(&progress);
+        let mut watch = || {
+            observer.progress(&progress);
+            if observer.should_stop() {
+                Err(CoreError::Stopped)
+            } else {
+                Ok(())
+            }
+        };
+        ask(&mut Snapshot::new(moment, view, self.model, &mut watch))
     }
 
     fn finish(&mut self, sink: &mut dyn Sink) -> Result<(), CoreError> {

@@ -121,6 +121,12 @@ impl<'a> Snapshot<'a> {
         &*self.view.bench.preparer.task
     }
 
+    /// The precision of the numbers that the model reads and writes.
+    #[must_use]
+    pub fn precision(&self) -> Precision {
+        self.model.precision()
+    }
+
     /// The splits of the loss under every condition with every kind of weights, in the order of their rows. Measured once, at the first
     /// question, and shared by all who ask.
     ///
@@ -313,6 +319,29 @@ impl<'a> Snapshot<'a> {
         })
     }
 
+    /// [`twisted`](Self::twisted) of some samples of a batch, by their places in it, with a plan for each.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn twisted_of(
+        &mut self,
+        (batch, samples): (BatchKey, &[usize]),
+        condition: &Condition,
+        plans: Arc<[RotationPlan]>,
+        each: &mut EachCopy<'_>,
+    ) -> Result<(), CoreError> {
+        let whole = self.portion(batch, Weights::Raw, condition)?;
+        let portion = Portion {
+            samples: Arc::new(whole.samples.select(samples)),
+            indices: samples.iter().map(|&s| whole.indices[s]).collect(),
+            plans,
+            ..whole
+        };
+        self.twist(&portion, &mut |copies, index, twisted| {
+            each(copies, index, &twisted)
+        })
+    }
+
     /// Every twisted prediction of a portion, handed over.
     pub(crate) fn twist(
         &mut self,
@@ -432,12 +461,6 @@ impl<'a> Snapshot<'a> {
             &mut *model,
             self.watch,
         ))
-    }
-
-    /// The precision in which the model computes.
-    #[must_use]
-    pub fn precision(&self) -> Precision {
-        self.model.precision()
     }
 
     /// Named parameter groups of the model with their numbers of scalars; `all` is always there.

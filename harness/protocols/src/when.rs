@@ -30,6 +30,11 @@ impl When {
         Self(vec![Named::By(Name::Last)])
     }
 
+    /// After one step only.
+    pub(crate) fn at(step: u64) -> Self {
+        Self(vec![Named::Step(step)])
+    }
+
     /// Whether a step of so many is among them.
     pub(crate) fn holds(&self, step: u64, total: u64) -> bool {
         self.0.iter().any(|named| match named {

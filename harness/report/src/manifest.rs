@@ -122,6 +122,8 @@ pub struct RunManifest {
     pub total_steps: u64,
     /// What skill is measured against.
     pub baseline: String,
+    /// Rotation scheme; where the model chose it (`measure.scheme = auto`), why.
+    pub scheme: String,
     /// Data.
     pub data: DataFacts,
     /// Measurements of kept checkpoints, in the order of the tables.

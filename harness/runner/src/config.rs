@@ -1,9 +1,12 @@
 //! The configuration of one run: every key, its default and its meaning, in one place.
 
-use equivbench_core::{Task, all_axes};
+use equivbench_core::{CoreError, Scheme, Task, all_axes};
 use equivbench_protocols::{PROTOCOLS, ProtocolInfo};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
+
+/// The scheme that stands for one that is chosen by the model when a run begins.
+const AUTO: &str = "auto";
 
 /// Everything about one run. Unknown keys are refused before this type is read (see `suite`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -162,7 +165,8 @@ pub struct MeasureConfig {
     pub whole_samples: u64,
     /// Samples in a batch of the measurement.
     pub batch_size: u64,
-    /// Rotation scheme: `random-10`, `tetrahedral-x2`, `octahedral`, ...; empty for the task's own.
+    /// Rotation scheme: `random-10`, `tetrahedral-x2`, `octahedral`, ...; empty for the task's own; `auto` for one that is chosen by the
+    /// model when a run begins.
     pub scheme: String,
     /// `unbiased` or `plug-in`.
     pub estimator: String,
@@ -197,6 +201,40 @@ impl MeasureConfig {
                 self.axes.insert(axis.setting.into(), none);
             }
         }
+    }
+
+    /// Writes out what a task says of the scheme: its own where none is named, and instead of `auto` where it has no choice.
+    ///
+    /// # Errors
+    /// An unknown scheme.
+    pub(crate) fn resolve_scheme(&mut self, task: &dyn Task) -> Result<(), String> {
+        let any = Scheme::Random { rotations: 2 };
+        let no_choice = self.scheme == AUTO && task.check_scheme(&any).is_err();
+        if self.scheme.is_empty() || no_choice {
+            self.scheme = task.default_scheme().into();
+        }
+        self.scheme_of(task).map(drop)
+    }
+
+    /// The scheme that a session begins with: the task's own until one is chosen.
+    ///
+    /// # Errors
+    /// An unknown scheme.
+    pub(crate) fn scheme_of(&self, task: &dyn Task) -> Result<Scheme, String> {
+        let name = match self.is_scheme_chosen() {
+            true => task.default_scheme(),
+            false => &self.scheme,
+        };
+        let unknown = |e: CoreError| {
+            format!("measure.scheme: {e}; or {AUTO}, which lets the model decide when a run begins")
+        };
+        Scheme::parse(name).map_err(unknown)
+    }
+
+    /// Whether the scheme is chosen by the model when a run begins.
+    #[must_use]
+    pub fn is_scheme_chosen(&self) -> bool {
+        self.scheme == AUTO
     }
 
     /// The list of an axis' key.
@@ -318,6 +356,34 @@ impl KeptStep {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_scheme_is_the_tasks_own_or_chosen_where_there_is_a_choice() {
+        let resolved = |task: &str, scheme: &str| {
+            let task = crate::plan::configure(task, &Table::new(), &|_| None).unwrap();
+            let mut measure = MeasureConfig {
+                scheme: scheme.into(),
+                ..MeasureConfig::default()
+            };
+            measure.resolve_scheme(&*task)?;
+            let begins = measure.scheme_of(&*task)?.name();
+            Ok::<_, String>((measure.scheme, begins))
+        };
+        let both = |a: &str, b: &str| Ok((a.to_owned(), b.to_owned()));
+        for (task, scheme, expected) in [
+            ("force-field", "", both("tetrahedral-x2", "tetrahedral-x2")),
+            ("force-field", "random-10", both("random-10", "random-10")),
+            ("force-field", "auto", both("auto", "tetrahedral-x2")),
+            ("flow-matching", "auto", both("auto", "tetrahedral-x2")),
+            // On grids the whole group is exact.
+            ("voxel-denoising", "auto", both("octahedral", "octahedral")),
+            ("voxel-denoising", "cube16-a", both("cube16-a", "cube16-a")),
+        ] {
+            assert_eq!(resolved(task, scheme), expected, "{task} {scheme}");
+        }
+        let said = resolved("force-field", "automatic").unwrap_err();
+        assert!(said.contains("or auto"), "{said}");
+    }
 
     #[test]
     fn kept_steps_are_numbers_or_the_last() {

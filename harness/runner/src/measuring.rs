@@ -5,7 +5,7 @@ use crate::{
     RunnerError,
     checkpoint::{self, Checkpoint},
     identity::program_sha256,
-    opening::{Opened, failed, manifest, open},
+    opening::{Opened, failed, manifest, open, settle_scheme, with_session},
     request::{MeasureRequest, Trained},
     run_dir::{RunDir, RunSpec, State, Status},
     watch::{RunTables, Watch},
@@ -13,8 +13,8 @@ use crate::{
 };
 use equivbench_core::{Model, Weights};
 use equivbench_host::{Library, LoadedModel, sha256_of};
-use equivbench_protocols::{Session, SessionError, SessionState, Source, measure_once};
-use equivbench_report::{PluginFacts, RunManifest, header};
+use equivbench_protocols::{Outcome, Session, SessionError, SessionState, Source, measure_once};
+use equivbench_report::{PluginFacts, header};
 use sha2::{Digest, Sha256};
 use std::{collections::BTreeSet, path::Path, sync::atomic::AtomicBool};
 
@@ -177,10 +177,6 @@ fn measure(
     )
     .map_err(failed)?
     .with_double(open_double);
-    out.set_manifest(&RunManifest {
-        baseline: session.baseline(),
-        ..listed
-    })?;
     session
         .restore(state_for(
             &spec.protocols,
@@ -188,6 +184,10 @@ fn measure(
             saved.session,
         ))
         .map_err(failed)?;
+    if settle_scheme(spec, &mut session, &mut observer)? == Outcome::Stopped {
+        return Err(RunnerError::Stopped);
+    }
+    out.set_manifest(&with_session(listed, &session))?;
     measure_once(&mut session, &mut observer).map_err(|error| match error {
         SessionError::At {
             source: equivbench_core::CoreError::Stopped,

@@ -8,16 +8,15 @@ use crate::{
     run_dir::{RunSpec, State},
 };
 use equivbench_core::{
-    Condition, CoreError, Dataset, Estimator, Model, PointLoss, Scheme, Seed, Task, Weights,
-    conditions_of,
+    Condition, CoreError, Dataset, Estimator, Model, PointLoss, Seed, Task, Weights, conditions_of,
 };
 use equivbench_host::{
     Library, LoadedDataset, LoadedModel,
     descriptor::{DatasetRequest, ModelRequest, Recipe},
 };
 use equivbench_protocols::{
-    About, Measuring, OpenDouble, Running, SampleSet, Schedule, SessionConfig, SetName, Training,
-    evaluation_steps, protocol_by_name,
+    About, Measuring, Observer, OpenDouble, Outcome, Running, SampleSet, Schedule, Session,
+    SessionConfig, SetName, Training, evaluation_steps, protocol_by_name,
 };
 use equivbench_report::{DataFacts, NOT_PASSED, RunKeys, RunManifest};
 use std::{
@@ -303,7 +302,7 @@ fn session_config(
         return Err(RunnerError::Config("measure.weights leaves nothing to measure: the recipe keeps no moving average; use raw".into()));
     }
     let conditions = conditions(spec, task, model)?;
-    let scheme = Scheme::parse(&measure.scheme).map_err(bad)?;
+    let scheme = measure.scheme_of(task).map_err(RunnerError::Config)?;
     task.check_scheme(&scheme)
         .map_err(|e| RunnerError::Config(format!("measure.scheme: {e}")))?;
     let training = &spec.config.run;
@@ -436,6 +435,41 @@ fn about(spec: &RunSpec, session: &SessionConfig, model: &LoadedModel, threads: 
     }
 }
 
+/// Settles the rotation scheme of a session where it is the model's to choose: as it was chosen before, or now. Asked to stop meanwhile,
+/// it chooses none.
+///
+/// # Errors
+/// What data or model report.
+pub(crate) fn settle_scheme(
+    spec: &RunSpec,
+    session: &mut Session<'_>,
+    observer: &mut dyn Observer,
+) -> Result<Outcome, RunnerError> {
+    if !spec.config.measure.is_scheme_chosen() {
+        return Ok(Outcome::Finished);
+    }
+    if let Some(before) = session.chosen_scheme().cloned() {
+        session.use_scheme(before).map_err(failed)?;
+        return Ok(Outcome::Finished);
+    }
+    let outcome = session.choose_scheme(observer).map_err(failed)?;
+    if let Some(choice) = session.chosen_scheme() {
+        tracing::info!("measure.scheme = auto: {}: {}", choice.scheme, choice.why);
+    }
+    Ok(outcome)
+}
+
+/// What the manifest adds once there is a session: what skill is measured against, and which scheme was chosen, and why.
+pub(crate) fn with_session(listed: RunManifest, session: &Session<'_>) -> RunManifest {
+    let chosen = session.chosen_scheme();
+    let scheme = chosen.map(|choice| format!("{}, chosen: {}", choice.scheme, choice.why));
+    RunManifest {
+        baseline: session.baseline(),
+        scheme: scheme.unwrap_or_else(|| listed.scheme.clone()),
+        ..listed
+    }
+}
+
 /// What a table cannot say of the run. The session, once there is one, adds what skill is measured against.
 pub(crate) fn manifest(spec: &RunSpec, opened: &Opened, dataset: &LoadedDataset) -> RunManifest {
     let data = dataset.descriptor();
@@ -457,6 +491,7 @@ pub(crate) fn manifest(spec: &RunSpec, opened: &Opened, dataset: &LoadedDataset)
         config: json(&spec.config),
         total_steps: opened.session.training.total_steps,
         baseline: String::new(),
+        scheme: opened.about.scheme.clone(),
         measurements: Vec::new(),
         data: DataFacts {
             name: data.name.clone(),

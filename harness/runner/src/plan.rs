@@ -2,7 +2,7 @@
 
 use crate::{RunnerError, config::RunConfig, identity::Identity, run_dir::RunSpec, suite::Suite};
 use equivbench_core::{
-    Axis, Estimator, PointLoss, Scheme, Task, TaskRequest, all_axes, configure_task, parse_axis,
+    Axis, Estimator, PointLoss, Task, TaskRequest, all_axes, configure_task, parse_axis,
 };
 use equivbench_host::HostError;
 use equivbench_protocols::{PROTOCOL_VERSION, PROTOCOLS, protocol_by_name};
@@ -204,11 +204,9 @@ fn resolve(
     };
     let task = configure(task, &config.task, &|_| None).map_err(RunnerError::Config)?;
     config.measure.keep_axes_of(&*task);
-    if config.measure.scheme.is_empty() {
-        config.measure.scheme = task.default_scheme().into();
-    }
-    let scheme = Scheme::parse(&config.measure.scheme)
-        .map_err(|e| RunnerError::Config(format!("measure.scheme: {e}")))?;
+    let bad = RunnerError::Config;
+    config.measure.resolve_scheme(&*task).map_err(bad)?;
+    let scheme = config.measure.scheme_of(&*task).map_err(bad)?;
     task.check_scheme(&scheme)
         .map_err(|e| RunnerError::Config(format!("measure.scheme: {e}")))?;
     config.run.device = resolve_device(&config.run.device, &plugin.descriptor)?;

@@ -7,7 +7,7 @@ use crate::{
     run_dir::RunSpec,
     suite::override_config,
 };
-use equivbench_core::{Scheme, Task, all_axes};
+use equivbench_core::{Task, all_axes};
 use equivbench_host::{HostError, descriptor::PluginDescriptor};
 use equivbench_protocols::{Schedule, evaluation_steps, protocol_by_name};
 use std::sync::Arc;
@@ -49,11 +49,8 @@ impl Trained<'_> {
         check(&config).map_err(RunnerError::Config)?;
         let task = self.task()?;
         refuse_other_axes(&request.overrides, &*task)?;
-        if config.measure.scheme.is_empty() {
-            config.measure.scheme = task.default_scheme().into();
-        }
-        Scheme::parse(&config.measure.scheme)
-            .map_err(|e| RunnerError::Config(format!("measure.scheme: {e}")))?;
+        let bad = RunnerError::Config;
+        config.measure.resolve_scheme(&*task).map_err(bad)?;
         config.run.device = self.device(&config.run.device)?;
         let protocols = self.with_rows(protocols, &config)?;
         config

@@ -5,7 +5,7 @@ use crate::{
     checkpoint::{self, Checkpoint},
     clock::{StepClock, SystemClock, peak_memory_bytes},
     identity::check_program,
-    opening::{failed, manifest, open},
+    opening::{failed, manifest, open, settle_scheme, with_session},
     run_dir::{RunDir, RunSpec, State, Status},
     watch::{RunTables, STOP_FILE, Watch},
 };
@@ -100,14 +100,16 @@ fn run(
     )
     .map_err(failed)?
     .with_double(open_double);
-    dir.set_manifest(&RunManifest {
-        baseline: session.baseline(),
-        ..listed
-    })?;
     if let Some(saved) = saved {
         session.restore(saved.session).map_err(failed)?;
     }
-    let outcome = session.run(&mut observer);
+    let settled = settle_scheme(spec, &mut session, &mut observer)?;
+    dir.set_manifest(&with_session(listed, &session))?;
+    let outcome = match settled {
+        Outcome::Finished => session.run(&mut observer),
+        // Nothing was done yet that a checkpoint could keep.
+        Outcome::Stopped => Ok(Outcome::Stopped),
+    };
     *step = observer.last.step;
     let outcome = outcome.map_err(failed)?;
     observer.keeper.finish()?;

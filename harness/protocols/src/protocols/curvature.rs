@@ -1,7 +1,7 @@
 //! Protocol 4, condition numbers and what they are worth: Hessians of `L`, `L_mean` and `L_equiv` over a subset of the parameters at a
 //! fixed training batch with fixed rotations, their spectra, and how fast gradient descent would remove each part.
 
-use crate::{Protocol, Schedule, Snapshot, columns};
+use crate::{Protocol, Schedule, Snapshot, columns, when::When};
 use equivbench_core::{
     Column, CoreError, Estimator, LossPart, Portion, Scheme, Seed, Sink, Table, TableInfo, normals,
 };
@@ -298,8 +298,8 @@ fn node_columns() -> Vec<Column<NodeRow>> {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct CurvatureSettings {
-    /// Steps at which it is asked.
-    pub at: Vec<u64>,
+    /// Steps after which it asks, such as `[500, "last"]`.
+    pub at: When,
     /// Parameter groups; none for `head` and `equivariant-subspace`, as far as the model names them.
     pub groups: Vec<String>,
     /// Training samples of the batch; 0 for as many as a training batch has.
@@ -327,7 +327,7 @@ pub(super) struct CurvatureSettings {
 impl Default for CurvatureSettings {
     fn default() -> Self {
         Self {
-            at: vec![500],
+            at: When::at(500),
             groups: Vec::new(),
             samples: 0,
             scheme: String::new(),
@@ -395,7 +395,7 @@ pub(super) fn groups_of(
 }
 
 /// Asks for Hessians at some steps.
-pub(super) struct Curvature(CurvatureSettings);
+pub(super) struct Curvature(CurvatureSettings, Arc<Schedule>);
 
 impl Curvature {
     /// The scheme of a name, or the first of some that the task can use.
@@ -544,12 +544,12 @@ impl Protocol for Curvature {
         vec![CONDITION.info(), SPECTRA.info()]
     }
 
-    fn start(settings: CurvatureSettings, _: Arc<Schedule>) -> Self {
-        Self(settings)
+    fn start(settings: CurvatureSettings, schedule: Arc<Schedule>) -> Self {
+        Self(settings, schedule)
     }
 
     fn due(&self, step: u64) -> bool {
-        self.0.at.contains(&step)
+        self.0.at.holds(step, self.1.total)
     }
 
     fn measure(

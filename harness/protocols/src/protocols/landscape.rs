@@ -3,7 +3,7 @@
 //! rotations; and how rough each part is there.
 
 use super::curvature::groups_of;
-use crate::{Protocol, Schedule, Snapshot, columns};
+use crate::{Protocol, Schedule, Snapshot, columns, when::When};
 use equivbench_core::{
     Column, CoreError, Estimator, LossPart, Scheme, Sink, Table, TableInfo, roughness,
 };
@@ -153,8 +153,8 @@ struct PartRow {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct LandscapeSettings {
-    /// Steps at which it is asked.
-    pub at: Vec<u64>,
+    /// Steps after which it asks, such as `[500, "last"]`.
+    pub at: When,
     /// Parameter groups; none for those of protocol curvature.
     pub groups: Vec<String>,
     /// Points along each axis, an odd number.
@@ -174,7 +174,7 @@ pub(super) struct LandscapeSettings {
 impl Default for LandscapeSettings {
     fn default() -> Self {
         Self {
-            at: vec![500],
+            at: When::at(500),
             groups: Vec::new(),
             grid: 21,
             spacing: 2.5,
@@ -187,7 +187,7 @@ impl Default for LandscapeSettings {
 }
 
 /// Asks for a grid of losses at some steps.
-pub(super) struct Landscape(LandscapeSettings);
+pub(super) struct Landscape(LandscapeSettings, Arc<Schedule>);
 
 impl Landscape {
     fn ask(
@@ -297,12 +297,12 @@ impl Protocol for Landscape {
         vec![LANDSCAPE.info(), ROUGHNESS.info()]
     }
 
-    fn start(settings: LandscapeSettings, _: Arc<Schedule>) -> Self {
-        Self(settings)
+    fn start(settings: LandscapeSettings, schedule: Arc<Schedule>) -> Self {
+        Self(settings, schedule)
     }
 
     fn due(&self, step: u64) -> bool {
-        self.0.at.contains(&step)
+        self.0.at.holds(step, self.1.total)
     }
 
     fn measure(

@@ -6,6 +6,7 @@ mod final_percent;
 mod gradients;
 mod landscape;
 mod latents;
+mod measures;
 mod post;
 mod rotations;
 mod samples;
@@ -30,6 +31,7 @@ pub const PROTOCOLS: &[ProtocolInfo] = &[
     ProtocolInfo::of::<post::PostProcessing>(),
     ProtocolInfo::of::<rotations::Rotations>(),
     ProtocolInfo::of::<latents::Latents>(),
+    ProtocolInfo::of::<measures::Measures>(),
 ];
 
 /// The protocol of a name.

@@ -5,7 +5,7 @@ use equivbench_core::CoreError;
 use faer::{Mat, Side};
 
 /// Eigenvalues with eigenvectors, and how well they fit.
-pub struct Spectrum {
+pub struct Eigenpairs {
     /// Ascending.
     pub values: Vec<f64>,
     /// Eigenvectors as columns, in the order of the values.
@@ -14,7 +14,7 @@ pub struct Spectrum {
     pub residual: f64,
 }
 
-impl Spectrum {
+impl Eigenpairs {
     /// Squares of the parts of a vector along each eigenvector.
     #[must_use]
     pub fn weights(&self, vector: &[f64]) -> Vec<f64> {
@@ -54,7 +54,7 @@ pub fn eigenvalues<N: Number>(matrix: &Mat<N>) -> Result<Vec<f64>, CoreError> {
 ///
 /// # Errors
 /// As [`eigenvalues`].
-pub fn spectrum(matrix: &Mat<f64>) -> Result<Spectrum, CoreError> {
+pub fn eigenpairs(matrix: &Mat<f64>) -> Result<Eigenpairs, CoreError> {
     let found = matrix
         .self_adjoint_eigen(Side::Lower)
         .map_err(|e| failed(&e))?;
@@ -71,7 +71,7 @@ pub fn spectrum(matrix: &Mat<f64>) -> Result<Spectrum, CoreError> {
         }
         residual = residual.max(square.sqrt());
     }
-    Ok(Spectrum {
+    Ok(Eigenpairs {
         residual: if largest > 0.0 {
             residual / largest
         } else {
@@ -95,7 +95,7 @@ mod tests {
             1 => -1.0,
             _ => 0.0,
         });
-        let found = spectrum(&matrix).unwrap();
+        let found = eigenpairs(&matrix).unwrap();
         let of =
             |j: usize| 2.0 - 2.0 * (std::f64::consts::PI * (j + 1) as f64 / (n + 1) as f64).cos();
         // A few units in the last place of the largest, 4.
