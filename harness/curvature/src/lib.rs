@@ -7,22 +7,22 @@
 
 mod decay;
 mod differences;
+mod eigenpairs;
 mod figures;
 mod gauss_newton;
 mod lanczos;
 mod number;
 mod sandwich;
-mod eigenpairs;
 mod study;
 mod subset;
 
 pub use decay::{Decay, Node, decay};
 pub use differences::{Differences, GradientsAt, hessians, product};
+pub use eigenpairs::{Eigenpairs, eigenpairs, eigenvalues};
 pub use figures::{Figures, MASSES, figures};
 pub use gauss_newton::{GaussNewton, gauss_newton};
 pub use lanczos::{Lanczos, LanczosRun, lanczos};
 pub use number::{Number, scaled};
 pub use sandwich::{Sandwich, sandwich};
-pub use eigenpairs::{Eigenpairs, eigenpairs, eigenvalues};
 pub use study::{Axes, Limits, Method, PartStudy, Probe, SpectrumNode, axes, study, study_single};
 pub use subset::{Subset, SubsetOf, Watch};

@@ -1,4 +1,5 @@
 //! Doubles that tests of whole runs share: a model that is a rule, a clock that stands still, an observer that keeps rows.
+#![allow(dead_code, reason = "not every file of tests uses all of it")]
 
 use equivbench_core::{
     Batch, Cell, Clock, CoreError, FieldKind, Model, Rows, Sink, StepFigures, Weights,
