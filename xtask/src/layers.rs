@@ -28,7 +28,11 @@ const MAY: &[(&str, &[&str])] = &[
         "equivbench-conformance",
         &["equivbench-abi", "equivbench-core", "equivbench-host"],
     ),
-    ("equivbench-protocols", &["equivbench-core"]),
+    ("equivbench-curvature", &["equivbench-core"]),
+    (
+        "equivbench-protocols",
+        &["equivbench-core", "equivbench-curvature"],
+    ),
     (
         "equivbench-report",
         &["equivbench-core", "equivbench-protocols"],
@@ -99,6 +103,7 @@ const TESTS_MAY: &[&str] = &[
     "equivbench-testkit",
     "equivbench-host",
     "equivbench-core",
+    "equivbench-curvature",
     "equivbench-abi",
 ];
 

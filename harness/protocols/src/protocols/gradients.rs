@@ -272,6 +272,8 @@ fn verdict(left: Option<f64>, right: Option<f64>) -> Option<&'static str> {
 pub(super) struct GradientSettings {
     /// Parameter groups.
     pub groups: Vec<String>,
+    /// Every so-manieth evaluation is asked, and the last.
+    pub every: u64,
     /// Numbers that may be kept from one evaluation to the next to estimate smoothness, for each group and condition.
     pub path_max: u64,
 }
@@ -280,6 +282,7 @@ impl Default for GradientSettings {
     fn default() -> Self {
         Self {
             groups: vec!["all".into()],
+            every: 1,
             path_max: 1_000_000,
         }
     }
@@ -440,7 +443,9 @@ impl Protocol for Gradients {
     }
 
     fn due(&self, step: u64) -> bool {
-        self.schedule.holds(step)
+        let place = self.schedule.steps.binary_search(&step);
+        let is_turn = |at: usize| (at as u64).is_multiple_of(self.settings.every.max(1));
+        place.is_ok_and(|at| is_turn(at) || step == self.schedule.total)
     }
 
     fn measure(
