@@ -154,15 +154,6 @@ impl GradientSum {
     }
 }
 
-/// How samples are weighed in a gradient, and of which parameters it is.
-#[derive(Clone, Copy, Debug)]
-pub struct GradientOf<'a> {
-    /// The group of parameters.
-    pub group: &'a str,
-    /// Whether each sample is averaged over its components first.
-    pub weigh_samples: bool,
-}
-
 /// Where the predictions of rotated copies come from, and where cotangents go: block of copies by block of copies.
 pub trait Pullback {
     /// The blocks: each holds the copies that follow those of the block before.
@@ -233,35 +224,14 @@ impl Pullback for BlindCopies<'_> {
     }
 }
 
-/// Adds the gradients of parts of the loss of a portion, first passes only. Raw weights; every copy is predicted once, or twice where
-/// predictions take more than a quarter of a gigabyte, and multiplied once for each part.
-///
-/// # Errors
-/// Plans that do not fit the batch, a condition that reads a further pass, what the model reports, and whatever `watch` returns.
-pub fn add_gradients(
-    model: &mut dyn Model,
-    portion: &Portion,
-    of: GradientOf<'_>,
-    sum: &mut GradientSum,
-    watch: &mut dyn FnMut() -> Result<(), CoreError>,
-) -> Result<(), CoreError> {
-    if portion.readings.iter().any(|reading| reading.pass > 0) {
-        return Err(CoreError::Shape(
-            "the gradient of a condition that reads a further pass is not defined: what is fed back is not differentiated".into(),
-        ));
-    }
-    let copies = RotatedCopies::new(model, portion)?;
-    let mut blind = BlindCopies::new(model, &copies, of.group);
-    pull_back(&copies, &mut blind, of.weigh_samples, sum, watch)
-}
-
 /// Numbers of twisted predictions that are kept rather than predicted again: a quarter of a gigabyte.
 const KEPT_NUMBERS: usize = 1 << 25;
 
-/// Adds the gradients of parts of the loss of rotated copies, wherever their predictions come from.
+/// Adds the gradients of parts of the loss of rotated copies, wherever their predictions come from. Every copy is predicted once, or twice
+/// where predictions take more than a quarter of a gigabyte, and multiplied once for each part.
 ///
 /// # Errors
-/// What `pullback` reports, and whatever `watch` returns.
+/// A condition that reads a further pass, what `pullback` reports, and whatever `watch` returns.
 pub fn pull_back(
     copies: &RotatedCopies<'_>,
     pullback: &mut dyn Pullback,
@@ -269,6 +239,12 @@ pub fn pull_back(
     sum: &mut GradientSum,
     watch: &mut dyn FnMut() -> Result<(), CoreError>,
 ) -> Result<(), CoreError> {
+    let mut readings = copies.portion().readings.iter();
+    if readings.any(|reading| reading.pass > 0) {
+        return Err(CoreError::Shape(
+            "the gradient of a condition that reads a further pass is not defined: what is fed back is not differentiated".into(),
+        ));
+    }
     let blocks = pullback.blocks();
     let mut kept: Vec<Vec<f64>> = Vec::new();
     let keeps = copies.len() * copies.count() <= KEPT_NUMBERS;
@@ -542,11 +518,16 @@ mod tests {
         }
     }
 
-    fn all(weigh_samples: bool) -> GradientOf<'static> {
-        GradientOf {
-            group: "all",
-            weigh_samples,
-        }
+    fn add_gradients(
+        model: &mut dyn Model,
+        portion: &Portion,
+        weigh_samples: bool,
+        sum: &mut GradientSum,
+        watch: &mut dyn FnMut() -> Result<(), CoreError>,
+    ) -> Result<(), CoreError> {
+        let copies = RotatedCopies::new(model, portion)?;
+        let mut blind = BlindCopies::new(model, &copies, "all");
+        pull_back(&copies, &mut blind, weigh_samples, sum, watch)
     }
 
     /// Against central differences of the measured losses.
@@ -554,7 +535,7 @@ mod tests {
         for (p, part) in LossPart::ALL.into_iter().enumerate() {
             let mut sum = GradientSum::of(&[part]);
             let mut model = Bent(START.to_vec());
-            add_gradients(&mut model, portion, all(weigh), &mut sum, &mut || Ok(())).unwrap();
+            add_gradients(&mut model, portion, weigh, &mut sum, &mut || Ok(())).unwrap();
             let gradient = sum.means();
             for (i, found) in gradient[0].iter().enumerate() {
                 let h = 1e-5;
@@ -581,9 +562,9 @@ mod tests {
         let mut twice = GradientSum::of(&parts);
         let mut once = GradientSum::of(&parts);
         for sum in [&mut once, &mut twice] {
-            add_gradients(&mut model, &one, all(false), sum, &mut || Ok(())).unwrap();
+            add_gradients(&mut model, &one, false, sum, &mut || Ok(())).unwrap();
         }
-        add_gradients(&mut model, &one, all(false), &mut twice, &mut || Ok(())).unwrap();
+        add_gradients(&mut model, &one, false, &mut twice, &mut || Ok(())).unwrap();
         for (a, b) in once
             .means()
             .iter()
@@ -601,14 +582,14 @@ mod tests {
         let mut model = Bent(START.to_vec());
         let mut sum = GradientSum::of(&[LossPart::Total]);
         let stop = &mut || Err(CoreError::Stopped);
-        let ended = add_gradients(&mut model, &fed, all(false), &mut sum, stop);
+        let ended = add_gradients(&mut model, &fed, false, &mut sum, stop);
         assert!(matches!(ended, Err(CoreError::Stopped)));
         fed.readings = [crate::Reading {
             pass: 1,
             ..Default::default()
         }]
         .into();
-        let error = add_gradients(&mut model, &fed, all(false), &mut sum, &mut || Ok(()));
+        let error = add_gradients(&mut model, &fed, false, &mut sum, &mut || Ok(()));
         assert!(error.unwrap_err().to_string().contains("further pass"));
     }
 }

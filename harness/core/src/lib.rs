@@ -54,9 +54,7 @@ pub use bootstrap::{Interval, Support, studentised_interval};
 pub use choice::{ROTATION_SHARE, SchemeChoice, Spectrum, choose_scheme};
 pub use condition::{Axis, AxisRole, AxisValue, Condition, parse_axis};
 pub use convergence::{Spread, equiv_without_replacement, rms_beyond_reference};
-pub use cotangent::{
-    BlindCopies, GradientOf, GradientSum, LossPart, Pullback, add_gradients, pull_back,
-};
+pub use cotangent::{BlindCopies, GradientSum, LossPart, Pullback, pull_back};
 pub use decomposition::{LossDecomposition, PointLoss};
 pub use degree::{
     CUBE_REPRESENTATIONS, DEGREES, LieSquare, LieStep, Scatter, character, cube_energies,

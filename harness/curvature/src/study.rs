@@ -171,7 +171,7 @@ pub fn study(
     probe: &Probe<'_>,
 ) -> Result<Vec<PartStudy>, CoreError> {
     let gradients = Gradients::of(subset)?;
-    if limits.why_not_dense(subset.start().len()).is_some() {
+    if limits.why_not_dense(subset.start()?.len()).is_some() {
         return matrix_free(subset, &gradients, limits, probe);
     }
     let dense = Dense::of(subset, limits)?;
@@ -193,7 +193,7 @@ pub fn study_single(
     subset: &mut Subset<'_>,
     limits: &Limits,
 ) -> Result<Option<Vec<PartStudy>>, CoreError> {
-    if limits.why_not_dense(subset.start().len()).is_some() {
+    if limits.why_not_dense(subset.start()?.len()).is_some() {
         return Ok(None);
     }
     let gradients = Gradients::of(subset)?;
@@ -284,7 +284,7 @@ impl Dense {
                 matrices: Matrices::Products(gauss_newton(subset)?),
             });
         }
-        let start = subset.start().to_vec();
+        let start = subset.start()?;
         let parts = [LossPart::Total, LossPart::Equivariance];
         let mut at = |parameters: &[f64]| {
             let held = subset.move_to(parameters)?;
@@ -406,7 +406,7 @@ fn run_part(
     limits: &Limits,
 ) -> Result<Option<LanczosRun>, CoreError> {
     let steps = limits.steps(start.len())?;
-    let parameters = subset.start().to_vec();
+    let parameters = subset.start()?;
     let mut times = |vector: &[f64]| {
         let mut at = |moved: &[f64]| {
             let held = subset.move_to(moved)?;
@@ -426,7 +426,7 @@ fn matrix_free(
     limits: &Limits,
     probe: &Probe<'_>,
 ) -> Result<Vec<PartStudy>, CoreError> {
-    let count = subset.start().len();
+    let count = subset.start()?.len();
     let mut runs = Vec::new();
     for part in LossPart::ALL {
         let mut of_part = vec![run_part(subset, part, gradients.part(part), limits)?];
@@ -530,7 +530,7 @@ pub struct Axes {
 /// # Errors
 /// As [`study`].
 pub fn axes(subset: &mut Subset<'_>, limits: &Limits) -> Result<Option<Axes>, CoreError> {
-    let count = subset.start().len();
+    let count = subset.start()?.len();
     let pick = |values: &[f64], floor: f64| {
         let smallest = values.iter().position(|v| *v > floor)?;
         let largest = values.len() - 1;

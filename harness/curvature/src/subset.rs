@@ -30,7 +30,9 @@ pub struct Subset<'a> {
     copies: &'a RotatedCopies<'a>,
     of: SubsetOf<'a>,
     watch: &'a mut Watch<'a>,
-    start: Vec<f64>,
+    /// Parameters before the first move, once somebody asked: of a whole network they are gigabytes.
+    start: Option<Vec<f64>>,
+    has_moved: bool,
     /// Copies of each kept batch; `None` where the model keeps nothing.
     slots: Option<Vec<Range<usize>>>,
 }
@@ -81,14 +83,13 @@ impl<'a> Subset<'a> {
         of: SubsetOf<'a>,
         watch: &'a mut Watch<'a>,
     ) -> Result<Self, CoreError> {
-        let mut start = Vec::new();
-        model.parameters_into(of.group, &mut start)?;
         let mut subset = Self {
             model,
             copies,
             of,
             watch,
-            start,
+            start: None,
+            has_moved: false,
             slots: None,
         };
         subset.keep_below()?;
@@ -124,9 +125,17 @@ impl<'a> Subset<'a> {
     }
 
     /// Parameters at the start.
-    #[must_use]
-    pub fn start(&self) -> &[f64] {
-        &self.start
+    ///
+    /// # Errors
+    /// An unknown group, or what the model reports.
+    pub fn start(&mut self) -> Result<Vec<f64>, CoreError> {
+        if let Some(start) = &self.start {
+            return Ok(start.clone());
+        }
+        let mut start = Vec::new();
+        self.model.parameters_into(self.of.group, &mut start)?;
+        self.start = Some(start.clone());
+        Ok(start)
     }
 
     /// The portion.
@@ -195,6 +204,8 @@ impl<'a> Subset<'a> {
     /// # Errors
     /// What the model reports.
     pub fn move_to(&mut self, parameters: &[f64]) -> Result<Vec<f64>, CoreError> {
+        self.start()?;
+        self.has_moved = true;
         self.model.set_parameters(self.of.group, parameters)?;
         let mut held = Vec::new();
         self.model.parameters_into(self.of.group, &mut held)?;
@@ -227,12 +238,18 @@ impl<'a> Subset<'a> {
     /// # Errors
     /// What the model reports, or a request to stop.
     pub fn gradients(&mut self, parts: &[LossPart]) -> Result<Vec<Vec<f64>>, CoreError> {
+        let mut sum = GradientSum::of(parts);
+        self.add_gradients(&mut sum)?;
+        Ok(sum.means())
+    }
+
+    /// Adds these gradients to those of other batches.
+    ///
+    /// # Errors
+    /// What the model reports, or a request to stop.
+    pub fn add_gradients(&mut self, sum: &mut GradientSum) -> Result<(), CoreError> {
         let (copies, weigh) = (self.copies, self.of.weigh_samples);
-        self.with_copies(|from, watch| {
-            let mut sum = GradientSum::of(parts);
-            pull_back(copies, from, weigh, &mut sum, watch)?;
-            Ok(sum.means())
-        })
+        self.with_copies(|from, watch| pull_back(copies, from, weigh, sum, watch))
     }
 
     /// `L`, `L_mean` and `L_equiv` where the parameters are now.
@@ -273,7 +290,9 @@ impl<'a> Subset<'a> {
 impl Drop for Subset<'_> {
     fn drop(&mut self) {
         // Whoever asks next finds out where this failed.
-        let _ = self.model.set_parameters(self.of.group, &self.start);
+        if let Some(start) = self.start.as_ref().filter(|_| self.has_moved) {
+            let _ = self.model.set_parameters(self.of.group, start);
+        }
         if self.slots.is_some()
             && let Some(mut below) = self.model.frozen_below(self.of.group)
         {

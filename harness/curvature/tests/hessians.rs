@@ -63,7 +63,7 @@ fn products_of_features_are_the_hessians_of_all_parts() {
         let mut head = Head::new(features, true);
         let (products, differences) = ask(&mut head, &portion, weigh, |subset| {
             let products = gauss_newton::<f64>(subset).unwrap();
-            let start = subset.start().to_vec();
+            let start = subset.start().unwrap();
             let mut at = |p: &[f64]| {
                 let held = subset.move_to(p)?;
                 Ok((held, subset.gradients(&LossPart::ALL)?))
@@ -91,7 +91,7 @@ fn kept_batches_and_whole_predictions_give_the_same_losses_and_gradients() {
             let before = head.parameters.clone();
             let found = ask(&mut head, &portion, weigh, |subset| {
                 assert_eq!(subset.is_kept(), keeps);
-                let moved: Vec<f64> = subset.start().iter().map(|p| p + 0.1).collect();
+                let moved: Vec<f64> = subset.start().unwrap().iter().map(|p| p + 0.1).collect();
                 subset.move_to(&moved).unwrap();
                 (
                     subset.losses().unwrap(),

@@ -8,9 +8,9 @@ use crate::{
     splits::Bench,
 };
 use equivbench_core::{
-    Balance, Baseline, Batch, Condition, CoreError, Estimator, GradientOf, GradientSum, LatentInfo,
-    LossPart, Measurement, Model, PointLoss, Portion, Precision, RotatedCopies, RotationPlan,
-    Scheme, Seed, Split, StepFigures, Supervised, Task, Weights, add_gradients,
+    Balance, Baseline, Batch, Condition, CoreError, Estimator, GradientSum, LatentInfo, LossPart,
+    Measurement, Model, PointLoss, Portion, Precision, RotatedCopies, RotationPlan, Scheme, Seed,
+    Split, StepFigures, Supervised, Task, Weights,
 };
 use equivbench_curvature::{Subset, SubsetOf};
 use std::sync::Arc;
@@ -285,13 +285,9 @@ impl<'a> Snapshot<'a> {
         condition: &Condition,
     ) -> Result<Vec<Vec<f64>>, CoreError> {
         let mut sum = GradientSum::of(parts);
-        let of = GradientOf {
-            group,
-            weigh_samples: self.task().balance() == Balance::Samples,
-        };
         for batch in self.frozen().batches() {
             let portion = self.portion(batch, Weights::Raw, condition)?;
-            add_gradients(self.model, &portion, of, &mut sum, self.watch)?;
+            self.with_subset(&portion, group, |subset| subset.add_gradients(&mut sum))?;
         }
         Ok(sum.means())
     }

@@ -163,7 +163,7 @@ fn hessians_over_the_head_and_their_eigenvalues_equal_the_reference() {
                 let products = subset
                     .linear()
                     .map(|_| gauss_newton::<f64>(subset).unwrap());
-                let start = subset.start().to_vec();
+                let start = subset.start().unwrap();
                 let parts = PARTS.map(|(part, _)| part);
                 let mut at = |p: &[f64]| {
                     let held = subset.move_to(p)?;

@@ -244,7 +244,7 @@ fn grid_of(
     spacing: f64,
     half: i64,
 ) -> Result<Vec<[f64; 3]>, CoreError> {
-    let start = subset.start().to_vec();
+    let start = subset.start()?;
     let mut losses = Vec::new();
     for i in -half..=half {
         for j in -half..=half {
