@@ -184,12 +184,12 @@ mod tests {
             let found = hessians(&AT, how, &mut at).unwrap();
             let vector = [0.3, 2.0, -1.0];
             let products = product(&AT, &vector, how, &mut at).unwrap();
-            for i in 0..3 {
+            for (i, product) in products[0].iter().enumerate() {
                 for j in 0..3 {
                     assert!((found[0].0[(i, j)] - hessian(&AT, i, j)).abs() < tolerance);
                 }
                 let direct: f64 = (0..3).map(|j| hessian(&AT, i, j) * vector[j]).sum();
-                assert!((products[0][i] - direct).abs() < 3.0 * tolerance);
+                assert!((product - direct).abs() < 3.0 * tolerance);
             }
             assert!(found[0].1 < 2.0 * tolerance);
             assert_eq!(found[1].0.norm_max(), 0.0);

@@ -229,8 +229,8 @@ impl<N: Number> MeanFeatures<N> {
             }
             for a in 0..blocks {
                 let mut column = self.columns.col_mut(r * blocks + a);
-                for c in 0..blocks {
-                    let turn = N::of(back[c][a]);
+                for (c, axis) in back.iter().enumerate() {
+                    let turn = N::of(axis[a]);
                     let own = if shared {
                         own
                     } else {

@@ -46,6 +46,9 @@ impl LanczosRun {
     }
 }
 
+/// Maps a vector onto another of its length, such as a product with a matrix.
+pub type MapVector<'a> = dyn FnMut(&[f64]) -> Result<Vec<f64>, CoreError> + 'a;
+
 /// Runs at most `steps` products from a start vector; `None` for a start of length 0. Keeps `steps` vectors.
 ///
 /// # Errors
@@ -53,7 +56,7 @@ impl LanczosRun {
 pub fn lanczos(
     start: &[f64],
     steps: usize,
-    product: &mut dyn FnMut(&[f64]) -> Result<Vec<f64>, CoreError>,
+    product: &mut MapVector<'_>,
 ) -> Result<Option<LanczosRun>, CoreError> {
     let length = dot(start, start).sqrt();
     if length == 0.0 || steps == 0 {

@@ -21,7 +21,7 @@ pub use differences::{Differences, GradientsAt, hessians, product};
 pub use eigenpairs::{Eigenpairs, eigenpairs, eigenvalues};
 pub use figures::{Figures, MASSES, figures};
 pub use gauss_newton::{GaussNewton, gauss_newton};
-pub use lanczos::{Lanczos, LanczosRun, lanczos};
+pub use lanczos::{Lanczos, LanczosRun, MapVector, lanczos};
 pub use number::{Number, scaled};
 pub use sandwich::{Sandwich, sandwich};
 pub use study::{Axes, Limits, Method, PartStudy, Probe, SpectrumNode, axes, study, study_single};

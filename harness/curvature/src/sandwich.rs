@@ -1,6 +1,6 @@
 //! Theorem 4: the equivariance error as a quadratic form of the deviation from a subspace of equivariant parameters.
 
-use crate::{Number, eigenvalues};
+use crate::{MapVector, Number, eigenvalues};
 use equivbench_core::CoreError;
 use faer::Mat;
 
@@ -36,10 +36,10 @@ impl Sandwich {
 pub fn sandwich(
     hessian: &Mat<f64>,
     parameters: &[f64],
-    project: &mut dyn FnMut(&[f64]) -> Result<Vec<f64>, CoreError>,
+    project: &mut MapVector<'_>,
 ) -> Result<Option<Sandwich>, CoreError> {
     let n = parameters.len();
-    let off = |v: &[f64], project: &mut dyn FnMut(&[f64]) -> Result<Vec<f64>, CoreError>| {
+    let off = |v: &[f64], project: &mut MapVector<'_>| {
         let on = project(v)?;
         Ok::<Vec<f64>, CoreError>(v.iter().zip(&on).map(|(v, on)| v - on).collect())
     };

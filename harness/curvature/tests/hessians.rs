@@ -141,6 +141,9 @@ fn losses_of_a_linear_head_are_what_its_hessian_says() {
     assert!((form / loss - 1.0).abs() < 1e-12, "{form} {loss}");
 }
 
+/// Hessians and gradients of all parts.
+type Found = ([Mat<f64>; 3], Vec<Vec<f64>>);
+
 /// The twisted prediction of own features has degree 2 in the rotation, so the octahedral group averages it exactly; so does every coset
 /// of the tetrahedral group. Independent rotations do so in the mean.
 #[test]
@@ -176,7 +179,7 @@ fn unbiased_hessians_and_gradients_average_to_the_exact_ones() {
         let p = exact.0[part].nrows();
         let entries = (0..p).flat_map(|i| (0..=i).map(move |j| (i, j)));
         for (i, j) in entries {
-            let z = |all: &[([Mat<f64>; 3], Vec<Vec<f64>>)]| {
+            let z = |all: &[Found]| {
                 deviation(all.iter().map(|d| d.0[part][(i, j)]), exact.0[part][(i, j)])
             };
             worst = worst.max(z(&drawn));

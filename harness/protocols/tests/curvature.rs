@@ -247,9 +247,15 @@ fn curvature_is_of_the_steps_and_groups_that_are_asked_for() {
     for row in blind.table("condition") {
         assert_eq!(text(&row, "method"), "differences");
         let exact = by("f64", &text(&row, "part"));
-        for column in ["lambda_max", "gradient_norm", "steps_half", "loss"] {
+        // Differences err by 1e-12 of the largest eigenvalue; in the sum of w/θ behind the steps the smallest ones, 1e-7 of it, count.
+        for (column, tolerance) in [
+            ("lambda_max", 1e-8),
+            ("gradient_norm", 1e-12),
+            ("loss", 1e-12),
+            ("steps_half", 1e-4),
+        ] {
             let (a, b) = (real(&row, column), real(exact, column));
-            assert!((a / b - 1.0).abs() < 1e-8, "{column} {a} {b}");
+            assert!((a / b - 1.0).abs() < tolerance, "{column} {a} {b}");
         }
     }
 }
