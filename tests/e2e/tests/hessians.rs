@@ -1,8 +1,8 @@
 //! Gradients of the parts of the loss and Hessians over the head, through the boundary, against the fixtures of the three models.
 
 use equivbench_core::{
-    Estimator, LossPart, Measurement, Model, PointLoss, Portion, RotatedCopies, RotationPlan,
-    Scheme, Seed, Weights, norm,
+    Estimator, LossPart, Measurement, PointLoss, Portion, RotatedCopies, RotationPlan, Scheme,
+    Seed, Weights, norm,
 };
 use equivbench_curvature::{Differences, Subset, SubsetOf, eigenvalues, gauss_newton, hessians};
 use equivbench_e2e::reference::Reference;
@@ -136,7 +136,7 @@ fn compare(fixture: &Reference, known: &Known<'_>, ours: &Mat<f64>, order: &[usi
     let entries = known
         .hessian
         .map(|theirs| off(&reordered(ours, order), theirs));
-    println!("{name} {what}: eigenvalues {eigen:.1e}, entries {entries:.1e?}");
+    println!("{name} {what}: eigenvalues {eigen:.1e}, entries {entries:?}");
     assert!(eigen < 1e-9, "{name} {what}: {eigen:e}");
     let entries = entries.unwrap_or(0.0);
     assert!(entries < known.entries, "{name} {what}: {entries:e}");

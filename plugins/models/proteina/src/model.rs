@@ -219,10 +219,10 @@ impl Proteina {
         common.check(rotated)?;
         let notes = Notes::none();
         let latent = if rotated.self_conditioning.is_none() {
-            self.latent(&common.base, &common.pairs, rotated, &notes)
+            self.trunk(&common.base, &common.pairs, rotated, &notes)
         } else {
             let context = self.pair_context(&common.base, rotated, &notes)?;
-            self.latent(&common.base, &context, rotated, &notes)
+            self.trunk(&common.base, &context, rotated, &notes)
         };
         Ok(latent.tokens)
     }

@@ -16,7 +16,7 @@ fn valid(of: &Reference, name: &str) -> Vec<f64> {
 
 pub(super) fn samples(of: &Reference) -> Supervised {
     let shape = &of.array("in.mask").shape;
-    let sizes = self
+    let sizes = of
         .array("in.mask")
         .values
         .chunks(shape[1])
