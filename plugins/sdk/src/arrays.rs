@@ -3,7 +3,7 @@
 use crate::{PluginError, PluginResult, device};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use equivbench_abi::{ElementType, Field, FieldKind, Rows};
-use std::cell::Cell;
+use std::{cell::Cell, ops::Range};
 
 /// Floating-point precision of a model instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,11 +86,37 @@ impl Precision {
     }
 }
 
+/// A field that was checked.
+#[derive(Clone)]
+struct Held<'a> {
+    name: &'a str,
+    kind: FieldKind,
+    rows: Rows,
+    element: ElementType,
+    shape: Vec<usize>,
+    bytes: &'a [u8],
+}
+
+impl Held<'_> {
+    /// Rows of consecutive samples that own these points.
+    fn rows_of(&self, samples: &Range<usize>, points: &Range<usize>) -> Range<usize> {
+        match self.rows {
+            Rows::Sample => samples.clone(),
+            Rows::Point => points.clone(),
+        }
+    }
+
+    /// Bytes of one row.
+    fn row_bytes(&self) -> usize {
+        self.shape[1..].iter().product::<usize>() * self.element.bytes()
+    }
+}
+
 /// Several samples side by side: named arrays over samples or over their points.
 pub struct Batch<'a> {
     samples: usize,
     offsets: Vec<usize>,
-    fields: Vec<Field<'a>>,
+    fields: Vec<Held<'a>>,
     device: Device,
     precision: Precision,
     /// Seed of the next dropout mask; `None` in evaluation mode.
@@ -123,45 +149,81 @@ impl<'a> Batch<'a> {
                 "offsets do not describe {samples} samples"
             )));
         }
-        let batch = Self {
+        let points = offsets[samples];
+        let held = |field: &Field<'a>| hold(field, samples, points);
+        Ok(Self {
             samples,
+            fields: raw.fields.iter().map(held).collect::<PluginResult<_>>()?,
             offsets,
-            fields: raw.fields.as_slice().to_vec(),
             device: device.clone(),
             precision,
             dropout_seed: dropout_seed.map(Cell::new),
-        };
-        batch.fields.iter().try_for_each(|f| batch.check(f))?;
-        Ok(batch)
+        })
     }
 
-    fn check(&self, field: &Field<'_>) -> PluginResult<()> {
-        let name = field.name.as_str();
-        let bad = |what: String| Err(PluginError::BadRequest(format!("field \"{name}\": {what}")));
-        let (Some(element), Some(rows), Some(_)) = (
-            ElementType::from_code(field.element),
-            Rows::from_code(field.rows),
-            FieldKind::from_code(field.kind),
-        ) else {
-            return bad("its kind, rows or element type is of a newer host".into());
+    /// Consecutive samples as a batch of their own. In a training step it draws dropout masks from the seed that the whole would draw
+    /// the next one from.
+    ///
+    /// # Panics
+    /// If there are no such samples.
+    #[must_use]
+    pub fn part(&self, samples: Range<usize>) -> Self {
+        let points = self.offsets[samples.start]..self.offsets[samples.end];
+        let cut = |field: &Held<'a>| {
+            let (rows, width) = (field.rows_of(&samples, &points), field.row_bytes());
+            let mut shape = field.shape.clone();
+            shape[0] = rows.len();
+            Held {
+                shape,
+                bytes: &field.bytes[rows.start * width..rows.end * width],
+                ..field.clone()
+            }
         };
-        let expected = match rows {
-            Rows::Sample => self.samples,
-            Rows::Point => self.points(),
-        };
-        if field.shape.first().map(|&r| r as usize) != Some(expected) {
+        Self {
+            samples: samples.len(),
+            offsets: self.offsets[samples.start..=samples.end]
+                .iter()
+                .map(|o| o - points.start)
+                .collect(),
+            fields: self.fields.iter().map(cut).collect(),
+            device: self.device.clone(),
+            precision: self.precision,
+            dropout_seed: self.dropout_seed.clone(),
+        }
+    }
+
+    /// Checks that the batch is made of `copies` copies of the same samples, one after the other: of the same sizes, with the same
+    /// invariant fields. That nothing but a rotation tells their other fields apart is the promise of whoever made it.
+    ///
+    /// # Errors
+    /// Names what differs.
+    pub(crate) fn check_copies(&self, copies: usize) -> PluginResult<()> {
+        let bad = |what: String| Err(PluginError::BadRequest(what));
+        if copies == 0 || !self.samples.is_multiple_of(copies) {
+            let samples = self.samples;
             return bad(format!(
-                "shape {:?} should begin with {expected} rows",
-                field.shape.as_slice()
+                "a batch of {samples} samples does not hold {copies} copies of the same ones"
             ));
         }
-        let elements: u64 = field.shape.iter().product();
-        if elements as usize * element.bytes() != field.bytes.len() {
-            return bad(format!(
-                "shape {:?} does not fit its {} bytes",
-                field.shape.as_slice(),
-                field.bytes.len()
-            ));
+        let count = self.samples / copies;
+        let first = self.part(0..count);
+        for copy in 1..copies {
+            let other = self.part(copy * count..(copy + 1) * count);
+            if other.offsets != first.offsets {
+                return bad(format!(
+                    "copy {copy} of the samples has other sizes than the first"
+                ));
+            }
+            let pairs = other.fields.iter().zip(&first.fields);
+            if let Some((field, _)) = pairs
+                .filter(|(field, _)| field.kind == FieldKind::Invariant)
+                .find(|(field, same)| field.bytes != same.bytes)
+            {
+                let name = field.name;
+                return bad(format!(
+                    "copy {copy} of the samples has another field \"{name}\" than the first; copies differ by rotations alone"
+                ));
+            }
         }
         Ok(())
     }
@@ -205,19 +267,19 @@ impl<'a> Batch<'a> {
     /// Whether the batch has the field.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
-        self.fields.iter().any(|f| f.name.as_str() == name)
+        self.fields.iter().any(|f| f.name == name)
     }
 
-    fn find(&self, name: &str) -> PluginResult<&Field<'a>> {
+    fn find(&self, name: &str) -> PluginResult<&Held<'a>> {
         self.fields
             .iter()
-            .find(|f| f.name.as_str() == name)
+            .find(|f| f.name == name)
             .ok_or_else(|| PluginError::MissingField {
                 missing: name.to_owned(),
                 offered: self
                     .fields
                     .iter()
-                    .map(|f| f.name.as_str())
+                    .map(|f| f.name)
                     .collect::<Vec<_>>()
                     .join(", "),
             })
@@ -228,7 +290,7 @@ impl<'a> Batch<'a> {
     /// # Errors
     /// A missing field.
     pub fn shape(&self, name: &str) -> PluginResult<Vec<usize>> {
-        Ok(self.find(name)?.shape.iter().map(|&n| n as usize).collect())
+        Ok(self.find(name)?.shape.clone())
     }
 
     /// A field as plain numbers in f64, whatever its element type.
@@ -237,14 +299,14 @@ impl<'a> Batch<'a> {
     /// A missing field.
     pub fn floats(&self, name: &str) -> PluginResult<Vec<f64>> {
         let field = self.find(name)?;
-        let bytes = field.bytes.as_slice();
-        Ok(match ElementType::from_code(field.element) {
-            Some(ElementType::F32) => bytemuck::pod_collect_to_vec::<u8, f32>(bytes)
+        let bytes = field.bytes;
+        Ok(match field.element {
+            ElementType::F32 => bytemuck::pod_collect_to_vec::<u8, f32>(bytes)
                 .into_iter()
                 .map(f64::from)
                 .collect(),
-            Some(ElementType::F64) => bytemuck::pod_collect_to_vec(bytes),
-            _ => bytemuck::pod_collect_to_vec::<u8, i64>(bytes)
+            ElementType::F64 => bytemuck::pod_collect_to_vec(bytes),
+            ElementType::I64 => bytemuck::pod_collect_to_vec::<u8, i64>(bytes)
                 .into_iter()
                 .map(|v| v as f64)
                 .collect(),
@@ -257,12 +319,12 @@ impl<'a> Batch<'a> {
     /// A missing field, or one that holds floats.
     pub fn ints(&self, name: &str) -> PluginResult<Vec<i64>> {
         let field = self.find(name)?;
-        if ElementType::from_code(field.element) != Some(ElementType::I64) {
+        if field.element != ElementType::I64 {
             return Err(PluginError::BadRequest(format!(
                 "field \"{name}\" holds floats, integers were asked for"
             )));
         }
-        Ok(bytemuck::pod_collect_to_vec(field.bytes.as_slice()))
+        Ok(bytemuck::pod_collect_to_vec(field.bytes))
     }
 
     /// A field as a tensor of rank `D` in the precision of the model.
@@ -306,10 +368,8 @@ impl<'a> Batch<'a> {
         precision: Precision,
     ) -> PluginResult<Tensor<D>> {
         let field = self.find(name)?;
-        if precision != Precision::F64
-            && ElementType::from_code(field.element) == Some(ElementType::F32)
-        {
-            let values: Vec<f32> = bytemuck::pod_collect_to_vec(field.bytes.as_slice());
+        if precision != Precision::F64 && field.element == ElementType::F32 {
+            let values: Vec<f32> = bytemuck::pod_collect_to_vec(field.bytes);
             return Ok(Tensor::from_data(
                 TensorData::new(values, shape),
                 (&self.device, precision.dtype()),
@@ -345,6 +405,45 @@ impl<'a> Batch<'a> {
         cell.set(splitmix(seed));
         Some(seed)
     }
+}
+
+/// Reads a field of a batch.
+fn hold<'a>(field: &Field<'a>, samples: usize, points: usize) -> PluginResult<Held<'a>> {
+    let name = field.name.as_str();
+    let bad = |what: String| Err(PluginError::BadRequest(format!("field \"{name}\": {what}")));
+    let (Some(element), Some(rows), Some(kind)) = (
+        ElementType::from_code(field.element),
+        Rows::from_code(field.rows),
+        FieldKind::from_code(field.kind),
+    ) else {
+        return bad("its kind, rows or element type is of a newer host".into());
+    };
+    let expected = match rows {
+        Rows::Sample => samples,
+        Rows::Point => points,
+    };
+    if field.shape.first().map(|&r| r as usize) != Some(expected) {
+        return bad(format!(
+            "shape {:?} should begin with {expected} rows",
+            field.shape.as_slice()
+        ));
+    }
+    let elements: u64 = field.shape.iter().product();
+    if elements as usize * element.bytes() != field.bytes.len() {
+        return bad(format!(
+            "shape {:?} does not fit its {} bytes",
+            field.shape.as_slice(),
+            field.bytes.len()
+        ));
+    }
+    Ok(Held {
+        name,
+        kind,
+        rows,
+        element,
+        shape: field.shape.iter().map(|&n| n as usize).collect(),
+        bytes: field.bytes.as_slice(),
+    })
 }
 
 /// One step of SplitMix64: decorrelates consecutive seeds.

@@ -23,6 +23,7 @@ mod device;
 mod draw;
 mod error;
 mod guard;
+mod linear;
 mod model;
 mod notes;
 pub mod optimiser;
@@ -32,6 +33,7 @@ mod registry;
 mod resident;
 mod sharing;
 mod state;
+pub mod testing;
 mod trainer;
 
 pub use arrays::{Batch, Precision};
@@ -41,11 +43,12 @@ pub use draw::{Draw, Law};
 pub use equivbench_abi::{
     FieldKind, Rows,
     descriptor::{
-        DataCheck, DatasetDescriptor, DatasetRequest, FieldDescriptor, Normaliser, Recipe,
-        SplitDescriptor,
+        DataCheck, DatasetDescriptor, DatasetRequest, FieldDescriptor, LinearGroupDescriptor,
+        Normaliser, Recipe, SplitDescriptor,
     },
 };
 pub use error::{PluginError, PluginResult};
+pub use linear::{linear_convolution, linear_map, rows_within};
 pub use model::{ModelPlugin, field};
 pub use notes::{Note, Notes};
 pub use progress::Progress;

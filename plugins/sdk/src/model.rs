@@ -6,7 +6,8 @@ use burn::{
     module::Module,
     tensor::{Device, Tensor},
 };
-use equivbench_abi::descriptor::{FieldDescriptor, Recipe};
+use equivbench_abi::descriptor::{FieldDescriptor, LinearGroupDescriptor, Recipe};
+use std::ops::Range;
 
 /// A model family. Five items are required; the rest have sensible defaults.
 pub trait ModelPlugin: Module + std::fmt::Debug + Send + 'static {
@@ -150,6 +151,52 @@ pub trait ModelPlugin: Module + std::fmt::Debug + Send + 'static {
     /// As [`share`](Self::share).
     fn forward_shared(&self, _shared: &Shared, _rotated: &Batch) -> PluginResult<Tensor<2>> {
         Err(PluginError::Unsupported("shared-rotations".into()))
+    }
+
+    /// Groups of [`groups`](Self::groups) below which the model can be frozen: what lies [`below`](Self::below) such a group is computed
+    /// once for a batch, and predictions and products with cotangents then cost what is [`above`](Self::above).
+    fn frozen_groups() -> Vec<&'static str> {
+        vec![]
+    }
+
+    /// Everything in the prediction of a batch, in evaluation mode, that does not change when only the parameters of a group do. The batch
+    /// holds `copies` copies of the same samples, one after the other, that differ by rotations alone: sizes and invariant fields were
+    /// compared. What no rotation changes can be computed once, from the [first](Batch::part) of them.
+    ///
+    /// # Errors
+    /// [`PluginError::Unsupported`] for a group that [`frozen_groups`](Self::frozen_groups) does not list, or a batch that the model cannot
+    /// read.
+    fn below(&self, group: &str, _batch: &Batch, _copies: usize) -> PluginResult<Shared> {
+        Err(PluginError::Unsupported(format!("frozen-below:{group}")))
+    }
+
+    /// As [`forward`](Self::forward) of the batch that [`below`](Self::below) saw. It is differentiated with respect to the group; best
+    /// written so that `forward` calls it too.
+    ///
+    /// # Errors
+    /// As [`below`](Self::below).
+    fn above(&self, group: &str, _below: &Shared) -> PluginResult<Tensor<2>> {
+        Err(PluginError::Unsupported(format!("predict-above:{group}")))
+    }
+
+    /// Those of the [`frozen_groups`](Self::frozen_groups) in which the prediction is linear, and how, for a configuration;
+    /// [`linear_map`](crate::linear_map) and [`linear_convolution`](crate::linear_convolution) describe the usual cases.
+    fn linear_groups(_config: &Self::Config) -> Vec<LinearGroupDescriptor> {
+        vec![]
+    }
+
+    /// Some rows, at least one, of the features of a linear group, `[rows, width]`, or `[rows, blocks * width]` where each component has its own;
+    /// [`rows_within`](crate::rows_within) checks the rows.
+    ///
+    /// # Errors
+    /// [`PluginError::Unsupported`] for a group that [`linear_groups`](Self::linear_groups) does not list, or rows that are not there.
+    fn features(
+        &self,
+        group: &str,
+        _below: &Shared,
+        _rows: Range<usize>,
+    ) -> PluginResult<Tensor<2>> {
+        Err(PluginError::Unsupported(format!("features:{group}")))
     }
 
     /// Exact Haar averages where the model has a closed form: the twirled prediction `[rows * width]`, then

@@ -1,9 +1,11 @@
-//! What all rotated copies of a batch have in common, computed once (capability `shared-rotations`).
+//! What is computed once for a batch and used many times: what all its rotated copies have in common (capability `shared-rotations`), or
+//! what lies below a parameter group (`frozen-below:GROUP`).
 
 use crate::{PluginError, PluginResult};
 use std::any::{Any, type_name};
 
-/// Invariant quantities of a batch, as [`ModelPlugin::share`](crate::ModelPlugin::share) found them.
+/// Quantities of a batch, as [`ModelPlugin::share`](crate::ModelPlugin::share) or [`ModelPlugin::below`](crate::ModelPlugin::below) found
+/// them.
 pub struct Shared(Box<dyn Any + Send>);
 
 impl Shared {
@@ -19,7 +21,7 @@ impl Shared {
     pub fn get<T: Any>(&self) -> PluginResult<&T> {
         let other = || {
             PluginError::BadRequest(format!(
-                "what is shared among rotations is not a {}",
+                "what was kept of the batch is not a {}",
                 type_name::<T>()
             ))
         };

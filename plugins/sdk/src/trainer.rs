@@ -1,5 +1,7 @@
 //! A model in training, behind the boundary: the optimiser loop, predictions, products with cotangents, checkpoints.
 
+mod frozen;
+
 use crate::{
     Batch, ModelPlugin, PluginError, PluginResult, Precision, Shared,
     arrays::splitmix,
@@ -50,6 +52,8 @@ pub struct Trainer<M: ModelPlugin> {
     average_for_prediction: Option<M>,
     /// What predictions of rotated copies of a batch share, and the weights that it was computed with.
     shared: Option<(Weights, Shared)>,
+    /// What lies below parameter groups.
+    frozen: frozen::Slots,
     /// Whether parameters were taken out of the model and not put back: what a panic in between leaves.
     is_hollow: bool,
     parameters: Vec<ParameterInfo>,
@@ -114,6 +118,7 @@ impl<M: ModelPlugin> Trainer<M> {
             raw_for_prediction: None,
             average_for_prediction: None,
             shared: None,
+            frozen: frozen::Slots::new(),
             is_hollow: false,
             parameters,
             optimiser,
@@ -161,6 +166,7 @@ impl<M: ModelPlugin> Trainer<M> {
     /// Replaces all parameters (and restarts moments and averages from them).
     pub fn restart_from(&mut self, values: Flat) {
         self.resident = None;
+        self.frozen.clear();
         self.state = OptimiserState::new(&values, &self.recipe);
         self.give(values);
     }
@@ -244,6 +250,8 @@ impl<M: ModelPlugin> Trainer<M> {
                 .into_iter()
                 .map(Into::into)
                 .collect(),
+            frozen_groups: M::frozen_groups().into_iter().map(Into::into).collect(),
+            linear: M::linear_groups(&self.config),
         })
     }
 
@@ -283,6 +291,7 @@ impl<M: ModelPlugin> Trainer<M> {
     pub fn train_step(&mut self, raw: &abi::Batch<'_>) -> PluginResult<[f64; 3]> {
         self.check_whole()?;
         self.forget_predictions();
+        self.frozen.clear();
         let seed = splitmix(self.request.seed ^ splitmix(self.state.step));
         let device = self.device.clone().autodiff();
         let mut batch = Batch::new(raw, &device, self.training, Some(seed))?;
@@ -475,6 +484,18 @@ impl<M: ModelPlugin> Trainer<M> {
         let batch = Batch::new(raw, &device, self.evaluation, None)?;
         let model = self.for_evaluation(self.model.clone());
         let prediction = model.forward(&batch)?;
+        self.pulled_back(&model, prediction, cotangent, &members, self.precision)
+    }
+
+    /// Gradient of `sum(cotangent · prediction)` with respect to some parameters of the model that predicted.
+    fn pulled_back(
+        &self,
+        model: &M,
+        prediction: Tensor<2>,
+        cotangent: Vec<f64>,
+        members: &[usize],
+        precision: Precision,
+    ) -> PluginResult<Flat> {
         let shape = prediction.dims();
         if shape[0] * shape[1] != cotangent.len() {
             return Err(PluginError::BadRequest(format!(
@@ -482,10 +503,12 @@ impl<M: ModelPlugin> Trainer<M> {
                 cotangent.len()
             )));
         }
-        let product = (prediction * batch.upload::<2>(cotangent, shape)).sum();
-        let grads = GradientsParams::from_grads(product.backward(), &model);
+        let device = self.device.clone().autodiff();
+        let cotangent = self.evaluation.upload::<2>(cotangent, shape, &device);
+        let product = (prediction * cotangent).sum();
+        let grads = GradientsParams::from_grads(product.backward(), model);
         let mut found =
-            parameters::flatten_gradients(parameters::gradients(&model, grads), self.precision);
+            parameters::flatten_gradients(parameters::gradients(model, grads), precision);
         Ok(match &mut found {
             parameters::Gradients::F32(g) => Flat::F32(
                 members
@@ -506,7 +529,8 @@ impl<M: ModelPlugin> Trainer<M> {
         gradient.unwrap_or_else(|| vec![F::default(); self.parameters[index].len()])
     }
 
-    fn read_group(&self, group: &str) -> PluginResult<Flat> {
+    /// The raw parameters of a group.
+    pub(crate) fn read_group(&self, group: &str) -> PluginResult<Flat> {
         self.check_whole()?;
         let members = self.group(group)?;
         Ok(match &mut self.values() {
@@ -515,7 +539,8 @@ impl<M: ModelPlugin> Trainer<M> {
         })
     }
 
-    fn write_group(&mut self, group: &str, bytes: &[u8]) -> PluginResult<()> {
+    /// Replaces them; what lies frozen below this or a wider group stays.
+    pub(crate) fn write_group(&mut self, group: &str, bytes: &[u8]) -> PluginResult<()> {
         self.check_whole()?;
         let members = self.group(group)?;
         let scalars: usize = members.iter().map(|&i| self.parameters[i].len()).sum();
@@ -525,6 +550,7 @@ impl<M: ModelPlugin> Trainer<M> {
                 "group \"{group}\" has {scalars} parameters, {got} were given"
             )));
         }
+        self.release_outside(&members)?;
         let mut values = self.take();
         let mut rest = bytes;
         for &i in &members {
@@ -563,8 +589,13 @@ impl<M: ModelPlugin> Trainer<M> {
         raw: &abi::Batch<'_>,
         input: &[u8],
     ) -> PluginResult<Vec<f64>> {
-        if let Some(latent) = name.strip_prefix("latent:") {
-            return self.latent(latent, raw);
+        match name.split_once(':') {
+            Some(("latent", latent)) => return self.latent(latent, raw),
+            Some((
+                ability @ (abi::FROZEN_BELOW | abi::PREDICT_ABOVE | abi::VJP_ABOVE | abi::FEATURES),
+                group,
+            )) => return self.run_frozen(ability, group, raw, &floats(input, Precision::F64)),
+            _ => {}
         }
         if !M::CAPABILITIES.contains(&name) {
             return Err(PluginError::Unsupported(name.into()));
@@ -683,6 +714,7 @@ impl<M: ModelPlugin> abi::Model for Trainer<M> {
                 &identity,
             )?;
             self.resident = None;
+            self.frozen.clear();
             self.state = restored;
             self.give(values);
             Ok(())
