@@ -2,11 +2,12 @@
 
 use crate::{
     EscaipConfig,
+    frames::Frames,
     layers::{Ffn, Linear, States},
     pass::{NoteRows, Pass},
 };
 use burn::{module::Module, tensor::Tensor};
-use equivbench_kernels::{product, segment_sum};
+use equivbench_kernels::{Dropout, product, segment_sum};
 use equivbench_plugin::Draw;
 
 /// A feed-forward network with a skip and a last linear map without bias.
@@ -25,12 +26,17 @@ impl OutputLayer {
     }
 
     /// The input of the last linear map.
-    fn hidden(&self, x: Tensor<2>, pass: &Pass<'_, '_>) -> Tensor<2> {
-        self.ffn.added(x, None, pass)
+    pub(crate) fn hidden(&self, x: Tensor<2>, dropouts: [Option<Dropout>; 2]) -> Tensor<2> {
+        self.ffn.added_dropping(x, None, dropouts)
+    }
+
+    /// The last linear map.
+    pub(crate) fn last(&self, hidden: Tensor<2>) -> Tensor<2> {
+        product(hidden, self.final_output.weight.val())
     }
 
     fn forward(&self, x: Tensor<2>, pass: &Pass<'_, '_>) -> Tensor<2> {
-        product(self.hidden(x, pass), self.final_output.weight.val())
+        self.last(self.hidden(x, [pass.map_dropout(), pass.map_dropout()]))
     }
 }
 
@@ -51,11 +57,17 @@ pub(crate) struct ForceFactors {
 }
 
 impl ForceHead {
+    /// `m [atoms, 1]`.
+    pub(crate) fn magnitude(&self, node: Tensor<2>, pass: &Pass<'_, '_>) -> Tensor<2> {
+        self.force_magnitude_layer.forward(node, pass)
+    }
+
     fn factors(&self, latent: States, pass: &Pass<'_, '_>) -> ForceFactors {
-        let hidden = self.force_direction_layer.hidden(latent.edge, pass);
+        let dropouts = [pass.map_dropout(), pass.map_dropout()];
+        let hidden = self.force_direction_layer.hidden(latent.edge, dropouts);
         pass.note(NoteRows::Edges, || "head.h".into(), &hidden);
-        let direction = product(hidden, self.force_direction_layer.final_output.weight.val());
-        let magnitude = self.force_magnitude_layer.forward(latent.node, pass);
+        let direction = self.force_direction_layer.last(hidden);
+        let magnitude = self.magnitude(latent.node, pass);
         pass.note(NoteRows::Edges, || "head.a".into(), &direction);
         pass.note(NoteRows::Atoms, || "head.magnitude".into(), &magnitude);
         ForceFactors {
@@ -66,9 +78,16 @@ impl ForceHead {
 }
 
 impl ForceFactors {
-    /// `[atoms, 3]`.
-    pub(crate) fn forces(self, pass: &Pass<'_, '_>) -> Tensor<2> {
-        self.magnitude * pass.sum_edges(self.direction * pass.features.directions.clone())
+    /// `[copies * atoms, 3]`: the factors of one copy serve all.
+    pub(crate) fn forces(self, frames: &Frames) -> Tensor<2> {
+        let [edges, axes] = self.direction.dims();
+        let [atoms, _] = self.magnitude.dims();
+        let copies = frames.copies;
+        let directions = frames.directions.clone().reshape([copies, edges, axes]);
+        let pulled = self.direction.unsqueeze::<3>() * directions;
+        let sums = segment_sum(pulled.reshape([copies * edges, axes]), &frames.edges_of_all);
+        let forces = self.magnitude.unsqueeze::<3>() * sums.reshape([copies, atoms, axes]);
+        forces.reshape([copies * atoms, axes])
     }
 }
 

@@ -98,9 +98,18 @@ impl Ffn {
         norm: Option<&RmsNorm>,
         pass: &Pass<'_, '_>,
     ) -> Tensor<2> {
+        self.added_dropping(x, norm, [pass.map_dropout(), pass.map_dropout()])
+    }
+
+    /// The same with the dropouts of the two maps.
+    pub(crate) fn added_dropping(
+        &self,
+        x: Tensor<2>,
+        norm: Option<&RmsNorm>,
+        dropouts: [Option<Dropout>; 2],
+    ) -> Tensor<2> {
         let norm = norm.map(|norm| (norm.weight.val(), epsilon(&x)));
         let maps = [&self.first, &self.second].map(Affine::pair);
-        let dropouts = [pass.map_dropout(), pass.map_dropout()];
         feed_forward(x, norm, maps, dropouts)
     }
 }

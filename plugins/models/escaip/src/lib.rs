@@ -9,12 +9,16 @@
 //! | `graph` | nearest neighbours, unit vectors, bond-orientational orders: a pure function |
 //! | `pass` | the graph as tensors, dropout, notes for tests |
 //! | `layers`, `backbone`, `heads` | the network |
+//! | `frames` | the unit vectors of one or several rotated copies |
+//! | `frozen` | what lies below a group of the force head |
 //! | `sharing` | all rotations of a batch from one pass |
 //! | `twirl` | exact averages over rotations |
 //! | `model` | the plugin |
 
 mod backbone;
 mod config;
+mod frames;
+mod frozen;
 pub mod graph;
 mod heads;
 mod layers;

@@ -3,7 +3,10 @@
 use crate::{
     EscaipConfig,
     backbone::Backbone,
+    frames::Frames,
+    frozen::{Below, HEAD, LAST_MAP},
     heads::{ForceFactors, Heads},
+    layers::States,
     pass::{Features, NoteRows, Pass},
     sharing::SharedFactors,
     twirl,
@@ -13,8 +16,10 @@ use burn::{
     tensor::{Device, Tensor},
 };
 use equivbench_plugin::{
-    Batch, Draw, ModelPlugin, Note, PluginError, PluginResult, Recipe, Shared,
+    Batch, Draw, LinearGroupDescriptor, ModelPlugin, Note, PluginError, PluginResult, Recipe,
+    Shared, linear_map,
 };
+use std::ops::Range;
 
 /// EScAIP with direct forces.
 #[derive(Module, Debug)]
@@ -53,7 +58,7 @@ impl Escaip {
         let pass = Pass::traced(batch, &self.config)?;
         let latent = self.backbone.forward(&pass);
         let energies = self.output_heads.energies(latent.node.clone(), &pass);
-        let forces = self.output_heads.force_factors(latent, &pass).forces(&pass);
+        let forces = self.forces(latent, &pass);
         let (features, notes) = pass.into_notes();
         Ok(Trace {
             features,
@@ -61,6 +66,12 @@ impl Escaip {
             forces,
             energies,
         })
+    }
+
+    /// `[atoms, 3]`.
+    fn forces(&self, latent: States, pass: &Pass<'_, '_>) -> Tensor<2> {
+        let factors = self.output_heads.force_factors(latent, pass);
+        factors.forces(&Frames::of(&pass.features))
     }
 
     fn force_factors(&self, pass: &Pass<'_, '_>) -> ForceFactors {
@@ -77,7 +88,7 @@ impl Escaip {
                 "escaip: the loss \"reference\" needs energy_head = true".into(),
             ));
         };
-        let forces = self.output_heads.force_factors(latent, &pass).forces(&pass);
+        let forces = self.forces(latent, &pass);
         let energy_error = (batch.in_full(energies) - batch.rows("energy")?)
             .abs()
             .mean();
@@ -115,7 +126,7 @@ impl ModelPlugin for Escaip {
     /// `positions [atoms, 3]` in angstrom and `species [atoms]` (atomic numbers) to `forces [atoms, 3]`, normalised.
     fn forward(&self, batch: &Batch<'_>) -> PluginResult<Tensor<2>> {
         let pass = Pass::new(batch, &self.config)?;
-        Ok(self.force_factors(&pass).forces(&pass))
+        Ok(self.forces(self.backbone.forward(&pass), &pass))
     }
 
     fn recipe(config: &EscaipConfig) -> Recipe {
@@ -159,10 +170,38 @@ impl ModelPlugin for Escaip {
     fn groups() -> Vec<(&'static str, Vec<&'static str>)> {
         const DIRECTION: &str = "output_heads.forces.force_direction_layer.";
         const LAST: &str = "output_heads.forces.force_direction_layer.final_output.";
-        vec![
-            ("head", vec![DIRECTION]),
-            ("equivariant-subspace", vec![LAST]),
-        ]
+        vec![(HEAD, vec![DIRECTION]), (LAST_MAP, vec![LAST])]
+    }
+
+    fn frozen_groups() -> Vec<&'static str> {
+        vec![HEAD, LAST_MAP]
+    }
+
+    /// Copies share the invariant latent of the first of them: only unit vectors differ.
+    fn below(&self, group: &str, batch: &Batch<'_>, copies: usize) -> PluginResult<Shared> {
+        let first = batch.part(0..batch.samples() / copies);
+        let pass = Pass::new(&first, &self.config)?;
+        let frames = Frames::of_copies(&pass.features, batch, copies)?;
+        let latent = self.backbone.forward(&pass);
+        let head = &self.output_heads.forces;
+        Ok(Shared::new(Below::new(head, group, latent, &pass, frames)?))
+    }
+
+    fn above(&self, _group: &str, below: &Shared) -> PluginResult<Tensor<2>> {
+        Ok(below.get::<Below>()?.forces(&self.output_heads.forces))
+    }
+
+    fn linear_groups(config: &EscaipConfig) -> Vec<LinearGroupDescriptor> {
+        vec![linear_map(LAST_MAP, config.hidden, 3, false)]
+    }
+
+    fn features(
+        &self,
+        _group: &str,
+        below: &Shared,
+        rows: Range<usize>,
+    ) -> PluginResult<Tensor<2>> {
+        below.get::<Below>()?.features(rows)
     }
 
     /// The model is equivariant where the three columns of the last map `[hidden, 3]` are equal.

@@ -1,7 +1,7 @@
 //! All rotations of a batch from one pass: the backbone sees distances and angles only, so its result serves every rotated copy, and
 //! `f_i = m_i Σ_j a_ij ⊙ u_ij` needs the rotated unit vectors alone.
 
-use crate::{heads::ForceFactors, pass::checked_positions};
+use crate::{frames::unit, heads::ForceFactors, pass::checked_positions};
 use burn::tensor::Tensor;
 use equivbench_plugin::{Batch, PluginError, PluginResult};
 use rayon::prelude::*;
@@ -83,14 +83,4 @@ impl SharedFactors {
         }
         force.map(|f| self.magnitude[atom] * f)
     }
-}
-
-/// From the neighbour to the centre; `(1, 0, 0)` for a lonely atom, as in the graph.
-fn unit(positions: &[f64], centre: usize, sender: usize) -> [f64; 3] {
-    if centre == sender {
-        return [1.0, 0.0, 0.0];
-    }
-    let d = [0, 1, 2].map(|k| positions[3 * centre + k] - positions[3 * sender + k]);
-    let length = d.iter().map(|x| x * x).sum::<f64>().sqrt();
-    d.map(|x| x / length)
 }

@@ -5,7 +5,10 @@ mod support;
 use burn::{module::Module, tensor::Device};
 use equivbench_abi::{Weights, descriptor::ModelRequest};
 use equivbench_escaip::{Escaip, EscaipConfig};
-use equivbench_plugin::{Batch, ModelPlugin, PluginError, Precision, Trainer, parameters::Flat};
+use equivbench_plugin::{
+    Batch, ModelPlugin, PluginError, Precision, Trainer, parameters::Flat,
+    testing::frozen_deviations,
+};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use support::OwnedBatch;
@@ -342,6 +345,11 @@ fn rotation(angle: f64) -> [[f64; 3]; 3] {
 }
 
 fn rotated(molecules: &[(Vec<f64>, Vec<i64>)], first_angle: f64) -> OwnedBatch {
+    batch_of(&turned(molecules, first_angle))
+}
+
+/// The molecules, each rotated in its own way.
+fn turned(molecules: &[(Vec<f64>, Vec<i64>)], first_angle: f64) -> Vec<(Vec<f64>, Vec<i64>)> {
     let turn = |(m, (positions, species)): (usize, &(Vec<f64>, Vec<i64>))| {
         let r = rotation(first_angle + m as f64);
         let turned = positions
@@ -350,7 +358,7 @@ fn rotated(molecules: &[(Vec<f64>, Vec<i64>)], first_angle: f64) -> OwnedBatch {
             .collect();
         (turned, species.clone())
     };
-    batch_of(&molecules.iter().enumerate().map(turn).collect::<Vec<_>>())
+    molecules.iter().enumerate().map(turn).collect()
 }
 
 #[test]
@@ -417,4 +425,106 @@ fn steps_in_bf16_follow_those_in_f32_and_predictions_stay_in_f32() {
             "{half} in bf16, {single} in f32"
         );
     }
+}
+
+/// Three copies, one after the other, each molecule of the second and third rotated in its own way.
+fn three_copies(molecules: &[(Vec<f64>, Vec<i64>)]) -> OwnedBatch {
+    let copies = [
+        turned(molecules, 0.0),
+        turned(molecules, 0.8),
+        turned(molecules, 2.5),
+    ];
+    batch_of(&copies.concat())
+}
+
+#[test]
+fn what_lies_frozen_below_the_head_answers_for_rotated_copies_as_the_whole_model_does() {
+    // The last molecule is one atom without neighbours.
+    let molecules = [cloud(9, 1), cloud(23, 3), cloud(1, 4)];
+    let nano = Escaip::sizes().remove(0).1;
+    for config in [small(), nano] {
+        for group in ["head", "equivariant-subspace"] {
+            let mut trainer = trainer(&config, "f64", "", 5);
+            let found = three_copies(&molecules)
+                .lend(|raw| frozen_deviations(&mut trainer, raw, 3, group))
+                .unwrap();
+            println!("{group}, hidden {}: {found:?}", config.hidden);
+            // Latents of the copies differ by f64 rounding, some hundred times.
+            assert!(
+                found.predictions < 1e-12 && found.products < 1e-12,
+                "{group}: {found:?}"
+            );
+            assert_eq!(found.features.is_some(), group == "equivariant-subspace");
+            assert!(found.features.unwrap_or(0.0) < 1e-12, "{group}: {found:?}");
+        }
+    }
+}
+
+#[test]
+fn features_of_the_last_map_are_sums_of_what_enters_it_times_unit_vectors() {
+    let molecules = [cloud(9, 1), cloud(12, 2)];
+    let (batch, atoms, hidden) = (three_copies(&molecules), 21, small().hidden);
+    let mut trainer = trainer(&small(), "f64", "", 5);
+    let trace = batch.lend(|raw| {
+        let batch = Batch::new(raw, &Device::flex(), Precision::F64, None).unwrap();
+        trainer.model().valid().trace(&batch).unwrap()
+    });
+    let note = |name: &str| &trace.notes.iter().find(|n| n.name == name).unwrap().values;
+    let (h, m, graph) = (
+        note("head.h"),
+        note("head.magnitude"),
+        &trace.features.graph,
+    );
+    let phi = |atom: usize, axis: usize, k: usize| -> f64 {
+        let edges = graph.offsets[atom]..graph.offsets[atom + 1];
+        m[atom]
+            * edges
+                .map(|e| h[e * hidden + k] * graph.directions[e][axis])
+                .sum::<f64>()
+    };
+    batch
+        .lend(|raw| trainer.freeze("equivariant-subspace", 0, raw, 3))
+        .unwrap();
+    // From the middle of the second copy into the third.
+    let rows = atoms + 4..2 * atoms + 5;
+    let found: Vec<f64> = trainer
+        .features("equivariant-subspace", 0, rows.clone())
+        .unwrap()
+        .into_data()
+        .iter::<f64>()
+        .collect();
+    let expected: Vec<f64> = rows
+        .flat_map(|atom| (0..3 * hidden).map(move |at| (atom, at / hidden, at % hidden)))
+        .map(|(atom, axis, k)| phi(atom, axis, k))
+        .collect();
+    let scale = expected.iter().fold(0.0f64, |most, x| most.max(x.abs()));
+    assert_eq!(found.len(), expected.len());
+    assert!(scale > 1e-3);
+    let near = |(a, b): (&f64, &f64)| (a - b).abs() < 1e-12 * scale;
+    assert!(found.iter().zip(&expected).all(near));
+}
+
+#[test]
+fn copies_of_other_molecules_are_refused() {
+    let mut trainer = trainer(&small(), "f64", "", 5);
+    let mut refused = |molecules: &[(Vec<f64>, Vec<i64>)]| {
+        let frozen = batch_of(molecules).lend(|raw| trainer.freeze("head", 0, raw, 2));
+        frozen.unwrap_err().to_string()
+    };
+    let (positions, species) = cloud(9, 1);
+    let mut other = species.clone();
+    other[3] += 1;
+    let text = refused(&[
+        (positions.clone(), species.clone()),
+        (positions.clone(), other),
+    ]);
+    assert!(
+        text.contains("copy 1 of the samples has another field \"species\""),
+        "{text}"
+    );
+    let text = refused(&[(positions, species), cloud(8, 1)]);
+    assert!(
+        text.contains("copy 1 of the samples has other sizes"),
+        "{text}"
+    );
 }

@@ -20,9 +20,15 @@ use burn::{
 };
 use equivbench_kernels::KernelError;
 use equivbench_plugin::{
-    Batch, Draw, FieldDescriptor, ModelPlugin, Note, PluginError, PluginResult, Recipe, Shared,
-    field,
+    Batch, Draw, FieldDescriptor, LinearGroupDescriptor, ModelPlugin, Note, PluginError,
+    PluginResult, Recipe, Shared, field, linear_map, rows_within,
 };
+use std::ops::Range;
+
+/// The linear head.
+const HEAD: &str = "head";
+/// The norm in front of it, and the head.
+const HEAD_NORM: &str = "head-norm";
 
 /// Proteina: flow matching on C-alpha traces.
 #[derive(Module, Debug)]
@@ -191,6 +197,36 @@ impl Proteina {
         )
     }
 
+    /// What all rotated copies of a batch have in common.
+    fn common(&self, batch: &Batch<'_>) -> PluginResult<Common> {
+        // An estimate belongs to one rotation.
+        let inputs = Inputs {
+            self_conditioning: None,
+            ..Inputs::read(batch)?
+        };
+        let notes = Notes::none();
+        let base = self.base(&inputs, &notes)?;
+        let pairs = self.pair_context(&base, &inputs, &notes)?;
+        Ok(Common {
+            inputs,
+            base,
+            pairs,
+        })
+    }
+
+    /// What comes out of the trunk for a rotated copy, `[tokens, d]`.
+    fn tokens_shared(&self, common: &Common, rotated: &Inputs) -> PluginResult<Tensor<2>> {
+        common.check(rotated)?;
+        let notes = Notes::none();
+        let latent = if rotated.self_conditioning.is_none() {
+            self.latent(&common.base, &common.pairs, rotated, &notes)
+        } else {
+            let context = self.pair_context(&common.base, rotated, &notes)?;
+            self.latent(&common.base, &context, rotated, &notes)
+        };
+        Ok(latent.tokens)
+    }
+
     fn velocity_mse(&self, batch: &Batch<'_>) -> PluginResult<Tensor<1>> {
         let (inputs, target) = (Inputs::read(batch)?, Inputs::target(batch)?);
         Ok(velocity_loss(
@@ -297,29 +333,59 @@ impl ModelPlugin for Proteina {
     /// what follows from that); with one, the classes of pairs and what comes from the conditioning. Distances are those of the batch
     /// itself: its copies differ from it by rounding, which can only move a distance that lies on the edge of two classes.
     fn share(&self, batch: &Batch<'_>) -> PluginResult<Shared> {
-        // An estimate belongs to one rotation.
-        let inputs = Inputs {
-            self_conditioning: None,
-            ..Inputs::read(batch)?
-        };
-        let notes = Notes::none();
-        let base = self.base(&inputs, &notes)?;
-        let pairs = self.pair_context(&base, &inputs, &notes)?;
-        Ok(Shared::new(Common {
-            inputs,
-            base,
-            pairs,
-        }))
+        Ok(Shared::new(self.common(batch)?))
     }
 
     fn forward_shared(&self, shared: &Shared, rotated: &Batch<'_>) -> PluginResult<Tensor<2>> {
-        let (common, inputs) = (shared.get::<Common>()?, Inputs::read(rotated)?);
-        common.check(&inputs)?;
-        if inputs.self_conditioning.is_none() {
-            return Ok(self.velocity_in(&common.base, &common.pairs, &inputs));
+        let common = shared.get::<Common>()?;
+        let tokens = self.tokens_shared(common, &Inputs::read(rotated)?)?;
+        Ok(self
+            .coors_3d_decoder
+            .forward(tokens, &common.base.features, &Notes::none()))
+    }
+
+    fn frozen_groups() -> Vec<&'static str> {
+        vec![HEAD, HEAD_NORM]
+    }
+
+    /// Rows of the residues `[copies * residues, d]`, normed for the group of the linear head alone. The trunk sees coordinates, so it runs
+    /// for each copy; what it need not see is [shared](Self::share) from the first.
+    fn below(&self, group: &str, batch: &Batch<'_>, copies: usize) -> PluginResult<Shared> {
+        let samples = batch.samples() / copies;
+        let copy = |k: usize| batch.part(k * samples..(k + 1) * samples);
+        let common = self.common(&copy(0))?;
+        let residues = (0..copies)
+            .map(|k| {
+                let tokens = self.tokens_shared(&common, &Inputs::read(&copy(k))?)?;
+                Ok(CoordinateHead::residues(tokens, &common.base.features))
+            })
+            .collect::<PluginResult<Vec<_>>>()?;
+        let residues = Tensor::cat(residues, 0);
+        Ok(Shared::new(match group {
+            HEAD => self.coors_3d_decoder.normed(residues),
+            _ => residues,
+        }))
+    }
+
+    fn above(&self, group: &str, below: &Shared) -> PluginResult<Tensor<2>> {
+        let (head, rows) = (&self.coors_3d_decoder, below.get::<Tensor<2>>()?.clone());
+        Ok(head.velocity(match group {
+            HEAD => rows,
+            _ => head.normed(rows),
+        }))
+    }
+
+    fn linear_groups(config: &ProteinaConfig) -> Vec<LinearGroupDescriptor> {
+        vec![linear_map(HEAD, config.token_width, 3, true)]
+    }
+
+    fn features(&self, group: &str, below: &Shared, rows: Range<usize>) -> PluginResult<Tensor<2>> {
+        if group != HEAD {
+            return Err(PluginError::Unsupported(format!("features:{group}")));
         }
-        let context = self.pair_context(&common.base, &inputs, &Notes::none())?;
-        Ok(self.velocity_in(&common.base, &context, &inputs))
+        let normed = below.get::<Tensor<2>>()?;
+        rows_within(&rows, normed.dims()[0])?;
+        Ok(normed.clone().narrow(0, rows.start, rows.len()))
     }
 
     fn recipe(config: &ProteinaConfig) -> Recipe {
@@ -379,8 +445,8 @@ impl ModelPlugin for Proteina {
 
     fn groups() -> Vec<(&'static str, Vec<&'static str>)> {
         vec![
-            ("head", vec!["coors_3d_decoder.1."]),
-            ("head-norm", vec!["coors_3d_decoder."]),
+            (HEAD, vec!["coors_3d_decoder.1."]),
+            (HEAD_NORM, vec!["coors_3d_decoder."]),
         ]
     }
 }

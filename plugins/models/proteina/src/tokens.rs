@@ -115,10 +115,23 @@ impl CoordinateHead {
         features: &Features,
         notes: &Notes,
     ) -> Tensor<2> {
-        let hidden = self
-            .head_norm
-            .forward(gather_rows(tokens, &features.residues));
+        let hidden = self.normed(Self::residues(tokens, features));
         notes.add(NoteRows::Residues, || "head_ln".into(), || hidden.clone());
+        self.velocity(hidden)
+    }
+
+    /// The tokens of residues `[residues, d]`, without the registers.
+    pub(crate) fn residues(tokens: Tensor<2>, features: &Features) -> Tensor<2> {
+        gather_rows(tokens, &features.residues)
+    }
+
+    /// What enters the linear head, `[residues, d]`.
+    pub(crate) fn normed(&self, residues: Tensor<2>) -> Tensor<2> {
+        self.head_norm.forward(residues)
+    }
+
+    /// The linear head: `[residues, 3]`, nm.
+    pub(crate) fn velocity(&self, hidden: Tensor<2>) -> Tensor<2> {
         self.head_linear.forward(hidden)
     }
 }

@@ -6,9 +6,12 @@ use burn::{module::Module, tensor::Device};
 use equivbench_abi::{
     Model as _, Weights, abi_stable::std_types::RSlice, descriptor::ModelRequest,
 };
-use equivbench_plugin::{Batch, ModelPlugin, PluginError, Precision, Trainer, parameters::Flat};
+use equivbench_plugin::{
+    Batch, ModelPlugin, PluginError, Precision, Trainer, parameters::Flat,
+    testing::frozen_deviations,
+};
 use equivbench_proteina::{Proteina, ProteinaConfig};
-use support::{Chains, OwnedBatch, noisy_chains, small};
+use support::{Chains, OwnedBatch, noisy_chains, rotations, small};
 
 /// With updates of the pair representation after every layer but the last.
 fn triangular() -> ProteinaConfig {
@@ -618,4 +621,61 @@ fn steps_in_bf16_follow_those_in_f32_and_predictions_stay_in_f32() {
             "{half} in bf16, {single} in f32"
         );
     }
+}
+
+#[test]
+fn what_lies_frozen_below_the_head_answers_for_rotated_copies_as_the_whole_model_does() {
+    let (chains, _) = four_chains();
+    let four = chains.sizes.len();
+    // Each chain of each copy rotated in its own way.
+    let twelve = chains.select(&(0..3 * four).map(|k| k % four).collect::<Vec<_>>());
+    let copies = twelve.rotated(&rotations(3 * four, 3));
+    // Another one for every rotation, as the harness has it.
+    let estimate: Vec<f64> = copies
+        .positions
+        .iter()
+        .enumerate()
+        .map(|(k, x)| (0.8 - 0.001 * k as f64) * x)
+        .collect();
+    let nano = ProteinaConfig::named().remove(0).1;
+    for config in [small(), triangular(), nano] {
+        for batch in [
+            copies.batch(),
+            copies.batch().with_cloud("self_conditioning", &estimate),
+        ] {
+            for group in ["head", "head-norm"] {
+                let mut trainer = shaken(&config, "f64");
+                let found = batch
+                    .lend(|raw| frozen_deviations(&mut trainer, raw, 3, group))
+                    .unwrap();
+                println!("{group}: {found:?}");
+                // f64 rounding of distances and through three layers.
+                assert!(
+                    found.predictions < 1e-11 && found.products < 1e-11,
+                    "{group}: {found:?}"
+                );
+                assert_eq!(found.features.is_some(), group == "head");
+                assert!(found.features.unwrap_or(0.0) < 1e-11, "{group}: {found:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn groups_below_which_it_can_be_frozen_end_with_the_linear_head() {
+    let instance = trainer(&small(), "f32", "", 1).instance().unwrap();
+    assert_eq!(instance.frozen_groups, ["head", "head-norm"]);
+    let [head] = &instance.linear[..] else {
+        panic!("one group is linear")
+    };
+    let group = instance
+        .groups
+        .iter()
+        .find(|g| g.name == head.group)
+        .unwrap();
+    assert_eq!(group.scalars, head.blocks * head.width);
+    assert_eq!(
+        (head.blocks, head.shared, head.rows.as_str()),
+        (3, true, "point")
+    );
 }

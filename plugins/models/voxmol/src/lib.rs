@@ -10,6 +10,7 @@
 //! | `grids` | a batch as checked grids |
 //! | `layers` | convolutions, norms, attention |
 //! | `blocks` | residual blocks, stages, the middle |
+//! | `neighbourhood` | the last convolution as a linear map |
 //! | `symmetry` | projection onto kernels that the rotations of the cube leave alone |
 //! | `model` | the plugin |
 
@@ -18,6 +19,7 @@ mod config;
 mod grids;
 mod layers;
 mod model;
+mod neighbourhood;
 mod symmetry;
 
 pub use config::VoxmolConfig;

@@ -5,6 +5,7 @@ use crate::{
     blocks::{Middle, Stage, ascend, decoder, descend, encoder},
     grids::density,
     layers::{Conv, Norm, Pass},
+    neighbourhood::neighbourhoods,
     symmetry,
 };
 use burn::{
@@ -13,9 +14,13 @@ use burn::{
 };
 use equivbench_kernels::Conv3d;
 use equivbench_plugin::{
-    Batch, Draw, FieldDescriptor, ModelPlugin, Note, Notes, PluginError, PluginResult, Recipe,
-    field, parameters,
+    Batch, Draw, FieldDescriptor, LinearGroupDescriptor, ModelPlugin, Note, Notes, PluginError,
+    PluginResult, Recipe, Shared, field, linear_convolution, parameters,
 };
+use std::ops::Range;
+
+/// The last convolution.
+const HEAD: &str = "head";
 
 /// VoxMol: denoising of molecules on density grids.
 #[derive(Module, Debug)]
@@ -63,6 +68,12 @@ impl Voxmol {
     }
 
     fn denoised(&self, x: Tensor<5>, pass: &Pass<'_>) -> Tensor<5> {
+        let x = self.channels(x, pass);
+        self.head.forward(x, Conv3d::Same3, &pass.inside("final"))
+    }
+
+    /// What the last convolution sees, `[samples, width, side, side, side]`.
+    fn channels(&self, x: Tensor<5>, pass: &Pass<'_>) -> Tensor<5> {
         let (encoded, skipped) = self.encoded(x, pass);
         let x = ascend(
             &self.up,
@@ -70,8 +81,7 @@ impl Voxmol {
             skipped,
             &pass.inside("up"),
         );
-        let x = self.norm.activate(x, &pass.inside("norm"));
-        self.head.forward(x, Conv3d::Same3, &pass.inside("final"))
+        self.norm.activate(x, &pass.inside("norm"))
     }
 
     /// What the way down gives, and what it skipped.
@@ -221,10 +231,48 @@ impl ModelPlugin for Voxmol {
 
     fn groups() -> Vec<(&'static str, Vec<&'static str>)> {
         vec![
-            ("head", vec!["final."]),
+            (HEAD, vec!["final."]),
             ("head-norm", vec!["norm.", "final."]),
             ("equivariant-subspace", vec![""]),
         ]
+    }
+
+    fn frozen_groups() -> Vec<&'static str> {
+        vec![HEAD]
+    }
+
+    /// Copies have nothing in common: the channels of each, which pass through the network one copy after the other, so that only these
+    /// are held for all of them at once.
+    fn below(&self, _group: &str, batch: &Batch<'_>, copies: usize) -> PluginResult<Shared> {
+        let samples = batch.samples() / copies;
+        let channels = (0..copies)
+            .map(|k| {
+                let copy = batch.part(k * samples..(k + 1) * samples);
+                let notes = Notes::none();
+                let pass = Pass::new(&self.config, &copy, &notes);
+                Ok(self.channels(density(&copy, &self.config)?, &pass))
+            })
+            .collect::<PluginResult<Vec<_>>>()?;
+        Ok(Shared::new(Tensor::cat(channels, 0)))
+    }
+
+    fn above(&self, _group: &str, below: &Shared) -> PluginResult<Tensor<2>> {
+        let channels = below.get::<Tensor<5>>()?.clone();
+        Ok(self.head.apply(channels, Conv3d::Same3).flatten(1, 4))
+    }
+
+    fn linear_groups(config: &VoxmolConfig) -> Vec<LinearGroupDescriptor> {
+        vec![linear_convolution(HEAD, config.elements, 27 * config.width)]
+    }
+
+    /// The neighbourhood of each voxel and 1, `[rows, 27 * width + 1]`.
+    fn features(
+        &self,
+        _group: &str,
+        below: &Shared,
+        rows: Range<usize>,
+    ) -> PluginResult<Tensor<2>> {
+        neighbourhoods(below.get::<Tensor<5>>()?, rows)
     }
 
     /// With parameters of the subspace the model commutes with all rotations of the cube.

@@ -9,6 +9,7 @@ use equivbench_abi::{
 use equivbench_plugin::{
     Batch, ModelPlugin, PluginError, Precision, Trainer,
     parameters::{Flat, ParameterInfo},
+    testing::frozen_deviations,
 };
 use equivbench_voxmol::{Voxmol, VoxmolConfig};
 use support::{Grids, OwnedBatch, noisy_blobs};
@@ -599,4 +600,60 @@ fn steps_in_bf16_follow_those_in_f32_and_predictions_stay_in_f32() {
             "{half} in bf16, {single} in f32"
         );
     }
+}
+
+/// The grids and two rotations of them about the diagonal, one after the other.
+fn three_copies(grids: &Grids) -> Grids {
+    let side = grids.side;
+    let cycled = |values: &[f64]| -> Vec<f64> {
+        let source = |at: usize| {
+            let (x, y, z) = (at / side / side % side, at / side % side, at % side);
+            at / side.pow(3) * side.pow(3) + (y * side + z) * side + x
+        };
+        (0..values.len()).map(|at| values[source(at)]).collect()
+    };
+    let once = cycled(&grids.values);
+    let twice = cycled(&once);
+    Grids {
+        samples: 3 * grids.samples,
+        values: [grids.values.clone(), once, twice].concat(),
+        ..grids.clone()
+    }
+}
+
+#[test]
+fn what_lies_frozen_below_the_head_answers_for_rotated_copies_as_the_whole_model_does() {
+    let copies = three_copies(&noisy_blobs(2, 3, 8, 7).0);
+    let mut trainer = trainer(&small(), "f64", "", 5);
+    let found = copies
+        .batch()
+        .lend(|raw| frozen_deviations(&mut trainer, raw, 3, "head"))
+        .unwrap();
+    println!("{found:?}");
+    // Rounding: products of another shape may add in another order.
+    assert!(
+        found.predictions < 1e-12 && found.products < 1e-12,
+        "{found:?}"
+    );
+    assert!(found.features.unwrap() < 1e-12, "{found:?}");
+}
+
+#[test]
+fn the_last_convolution_is_linear_in_its_kernel_and_bias() {
+    let instance = trainer(&small(), "f32", "", 1).instance().unwrap();
+    let [head] = &instance.linear[..] else {
+        panic!("one group is linear")
+    };
+    assert_eq!(instance.frozen_groups, [head.group.as_str()]);
+    let group = instance
+        .groups
+        .iter()
+        .find(|g| g.name == head.group)
+        .unwrap();
+    assert_eq!(group.scalars, head.blocks * head.width);
+    // Four channels of 27 taps and a bias.
+    assert_eq!(
+        (head.blocks, head.width, head.rows.as_str()),
+        (3, 109, "voxel")
+    );
 }
