@@ -22,6 +22,10 @@ impl<M: ModelPlugin> Trainer<M> {
         raw: &abi::Batch<'_>,
         copies: usize,
     ) -> PluginResult<()> {
+        if !M::frozen_groups().contains(&group) {
+            let ability = abi::FROZEN_BELOW;
+            return Err(PluginError::Unsupported(format!("{ability}:{group}")));
+        }
         let key = (group.to_owned(), slot);
         self.frozen.remove(&key);
         let batch = Batch::new(raw, &self.device, self.evaluation, None)?;
