@@ -204,8 +204,9 @@ fn curvature_is_of_the_steps_and_groups_that_are_asked_for() {
     )
     .unwrap();
     let rows = kept.table("condition");
-    // Two steps, all weights (the subspace of the head is named by as many), f64 and the paper's set-up, three parts.
-    assert_eq!(rows.len(), 2 * 2 * 3);
+    // Two steps, all weights (the subspace of the head is named by as many), in f64, as in the paper, and
+    // that in f64 too, three parts.
+    assert_eq!(rows.len(), 2 * 3 * 3);
     let by = |precision: &str, part: &str| {
         let own = |r: &&BTreeMap<&'static str, Cell>| {
             text(r, "step") == "3" && text(r, "precision") == precision && text(r, "part") == part
