@@ -71,6 +71,15 @@ const MAY: &[(&str, &[&str])] = &[
         "equivbench-device-trial",
         &["equivbench-abi", "equivbench-core", "equivbench-host"],
     ),
+    (
+        "equivbench-e2e",
+        &[
+            "equivbench-abi",
+            "equivbench-core",
+            "equivbench-host",
+            "equivbench-testkit",
+        ],
+    ),
     ("equivbench-micro", &[]),
     (
         "equivbench-micro-plugins",
@@ -86,7 +95,6 @@ const MAY: &[(&str, &[&str])] = &[
     ),
     ("equivbench-backbone-generator", &["equivbench-pdb"]),
     ("equivbench-testkit", &[]),
-    ("equivbench-e2e", &[]),
     ("xtask", &[]),
 ];
 

@@ -4,15 +4,12 @@ use crate::{
     frozen,
     subject::ModelSubject,
     toy::Toy,
-    values::{predict, relative_difference},
+    values::{any_rotation, predict, relative_difference},
     verdict::{Stop, Verdict, fail, skip},
 };
 use equivbench_abi::SHARED_ROTATIONS;
-use equivbench_core::{
-    Batch, FieldKind, FiniteGroup, Model, Rotation, Rows, Seed, Stream, Weights, act,
-};
+use equivbench_core::{Batch, FieldKind, Model, Rotation, Rows, Seed, Weights, act};
 use equivbench_host::LoadedModel;
-use rand::Rng;
 
 /// Runs every ability that the model offers and the kit knows.
 pub(crate) fn abilities(subject: &ModelSubject<'_>) -> Verdict {
@@ -120,14 +117,4 @@ fn sharing(model: &mut LoadedModel, toy: &Toy) -> Result<String, Stop> {
         ));
     }
     Ok(format!("shared-rotations: {largest:.0e}"))
-}
-
-/// Haar, or of the cube where there are grids.
-pub(crate) fn any_rotation(of_the_cube: bool, stream: &mut Stream) -> Rotation {
-    let cube = FiniteGroup::Octahedral.elements();
-    if of_the_cube {
-        cube[(stream.next_u64() % cube.len() as u64) as usize]
-    } else {
-        Rotation::haar(stream)
-    }
 }

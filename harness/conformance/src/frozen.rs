@@ -1,11 +1,10 @@
 //! What lies frozen below a parameter group: predictions and products from it are those of the whole model, and it goes when it must.
 
 use crate::{
-    abilities::any_rotation,
     gradient::{norm, normals, vjp},
     subject::ModelSubject,
     toy::Toy,
-    values::{predict, relative_difference, rounding},
+    values::{any_rotation, predict, relative_difference, rounding},
     verdict::{Stop, fail},
 };
 use equivbench_abi::{FEATURES, FROZEN_BELOW, PREDICT_ABOVE, VJP_ABOVE};

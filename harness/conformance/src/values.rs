@@ -5,11 +5,12 @@ use crate::{
     toy::Toy,
     verdict::{Stop, Verdict, fail},
 };
-use equivbench_core::{Batch, Model, Rows, Weights};
+use equivbench_core::{Batch, FiniteGroup, Model, Rotation, Rows, Stream, Weights};
 use equivbench_host::{
     LoadedModel,
     descriptor::{InstanceDescriptor, ParameterDescriptor},
 };
+use rand::Rng;
 
 /// Raw-weight predictions of a batch.
 pub(crate) fn predict(model: &mut LoadedModel, batch: &Batch) -> Result<Vec<f64>, Stop> {
@@ -260,4 +261,14 @@ pub(crate) fn threads(subject: &ModelSubject<'_>) -> Verdict {
     }
     predict(&mut trained, &toy.inputs)?;
     Ok("opened here, called there, and back".into())
+}
+
+/// Haar, or of the cube where there are grids.
+pub(crate) fn any_rotation(of_the_cube: bool, stream: &mut Stream) -> Rotation {
+    let cube = FiniteGroup::Octahedral.elements();
+    if of_the_cube {
+        cube[(stream.next_u64() % cube.len() as u64) as usize]
+    } else {
+        Rotation::haar(stream)
+    }
 }

@@ -3,7 +3,7 @@
 //!
 //! Everything is measured through predictions and products with cotangents, at a fixed batch with fixed rotations. Where the prediction
 //! is linear in the subset, Hessians are Gauss-Newton products of its features ([`GaussNewton`]); elsewhere they are differences of
-//! gradients ([`differences`]); where they do not fit, there is [`lanczos`].
+//! gradients ([`hessians`]); where they do not fit, there is [`lanczos`].
 
 mod decay;
 mod differences;

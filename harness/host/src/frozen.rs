@@ -1,6 +1,6 @@
 //! What a plugin's model keeps of fixed batches below a parameter group, as the harness sees it.
 
-use crate::{HostError, LoadedModel};
+use crate::HostError;
 use equivbench_abi::{self as abi, descriptor::LinearGroupDescriptor};
 use equivbench_core::{Batch, CoreError, FrozenBelow, LinearGroup, LinearRows};
 use std::{collections::BTreeMap, ops::Range};
@@ -17,9 +17,31 @@ pub(crate) fn no_batch() -> Batch {
 /// itself says so when it is asked.
 pub(crate) type FrozenSizes = BTreeMap<(String, usize), usize>;
 
+/// What the ability asks of the model behind it.
+pub(crate) trait KeepsBelow {
+    /// Runs an optional ability by name.
+    fn capability(
+        &mut self,
+        name: &str,
+        batch: &Batch,
+        input: &[f64],
+        length: usize,
+    ) -> Result<Vec<f64>, HostError>;
+    /// Whether a batch is one that the model can read.
+    fn check_batch(&self, batch: &Batch) -> Result<(), CoreError>;
+    /// Numbers in the prediction of a batch.
+    fn prediction_size(&self, batch: &Batch) -> usize;
+    /// Scalars of a group.
+    fn scalars_of(&self, group: &str) -> Result<usize, CoreError>;
+    /// How the prediction is linear in a group.
+    fn linear(&self, group: &str) -> Option<&LinearGroup>;
+    /// Sizes of what is kept.
+    fn sizes(&mut self) -> &mut FrozenSizes;
+}
+
 /// The ability of one model for one group.
 pub(crate) struct Frozen<'a> {
-    pub(crate) model: &'a mut LoadedModel,
+    pub(crate) model: &'a mut dyn KeepsBelow,
     pub(crate) group: String,
 }
 
@@ -38,9 +60,9 @@ impl Frozen<'_> {
     }
 
     /// Numbers in the prediction of the batch in a slot.
-    fn size(&self, slot: usize) -> Result<usize, CoreError> {
+    fn size(&mut self, slot: usize) -> Result<usize, CoreError> {
         let key = (self.group.clone(), slot);
-        self.model.frozen.get(&key).copied().ok_or_else(|| {
+        self.model.sizes().get(&key).copied().ok_or_else(|| {
             CoreError::Model(format!(
                 "no batch was frozen below group \"{}\" in slot {slot}",
                 self.group
@@ -61,7 +83,7 @@ impl FrozenBelow for Frozen<'_> {
         let input = [slot as f64, copies as f64];
         self.run(abi::FROZEN_BELOW, batch, &input, 0)?;
         let size = self.model.prediction_size(batch);
-        self.model.frozen.insert((self.group.clone(), slot), size);
+        self.model.sizes().insert((self.group.clone(), slot), size);
         Ok(())
     }
 
@@ -93,7 +115,7 @@ impl FrozenBelow for Frozen<'_> {
     }
 
     fn linear(&self) -> Option<LinearGroup> {
-        self.model.linear.get(&self.group).cloned()
+        self.model.linear(&self.group).cloned()
     }
 
     fn features_into(
@@ -103,7 +125,7 @@ impl FrozenBelow for Frozen<'_> {
         out: &mut Vec<f64>,
     ) -> Result<(), CoreError> {
         let size = self.size(slot)?;
-        let Some(linear) = self.model.linear.get(&self.group) else {
+        let Some(linear) = self.model.linear(&self.group) else {
             let group = &self.group;
             return Err(CoreError::Model(format!(
                 "the prediction is not linear in group \"{group}\""
@@ -123,7 +145,7 @@ impl FrozenBelow for Frozen<'_> {
 
     fn release(&mut self) -> Result<(), CoreError> {
         self.model
-            .frozen
+            .sizes()
             .retain(|(group, _), _| *group != self.group);
         self.run(abi::FROZEN_BELOW, &no_batch(), &[], 0).map(drop)
     }

@@ -6,7 +6,7 @@ use crate::{
         Staging, check_inputs, in_double, incoming, kind_of, name_of, outgoing, precision_of,
         received, rows_of, widen,
     },
-    frozen::{Frozen, FrozenSizes, linear_groups, no_batch},
+    frozen::{Frozen, FrozenSizes, KeepsBelow, linear_groups, no_batch},
 };
 use equivbench_abi::{
     self as abi, AbiError, ModelBox,
@@ -44,8 +44,8 @@ pub struct LoadedModel {
     output_kind: FieldKind,
     output_rows: Rows,
     /// Groups in which the prediction is linear.
-    pub(crate) linear: BTreeMap<String, LinearGroup>,
-    pub(crate) frozen: FrozenSizes,
+    linear: BTreeMap<String, LinearGroup>,
+    frozen: FrozenSizes,
     staging: Staging,
     sent: Vec<f32>,
     received: Vec<f32>,
@@ -281,17 +281,17 @@ impl LoadedModel {
     }
 
     /// Numbers in the prediction of a batch.
-    pub(crate) fn prediction_size(&self, batch: &Batch) -> usize {
+    fn prediction_size(&self, batch: &Batch) -> usize {
         self.row_count(batch) * self.output_width(batch)
     }
 
     /// Refuses a batch with inputs that a model cannot read.
-    pub(crate) fn check_batch(&self, batch: &Batch) -> Result<(), CoreError> {
+    fn check_batch(&self, batch: &Batch) -> Result<(), CoreError> {
         check_inputs(batch, self.precision, is_input)
     }
 
     /// Number of scalars in a group.
-    pub(crate) fn scalars_of(&self, group: &str) -> Result<usize, CoreError> {
+    fn scalars_of(&self, group: &str) -> Result<usize, CoreError> {
         Ok(self.group(group)?.scalars as usize)
     }
 
@@ -387,6 +387,33 @@ impl Busy {
         let answer = call();
         self.0.set(self.0.get() + start.elapsed());
         answer
+    }
+}
+
+impl KeepsBelow for LoadedModel {
+    fn capability(
+        &mut self,
+        name: &str,
+        batch: &Batch,
+        input: &[f64],
+        length: usize,
+    ) -> Result<Vec<f64>, HostError> {
+        Self::capability(self, name, batch, input, length)
+    }
+    fn check_batch(&self, batch: &Batch) -> Result<(), CoreError> {
+        Self::check_batch(self, batch)
+    }
+    fn prediction_size(&self, batch: &Batch) -> usize {
+        Self::prediction_size(self, batch)
+    }
+    fn scalars_of(&self, group: &str) -> Result<usize, CoreError> {
+        Self::scalars_of(self, group)
+    }
+    fn linear(&self, group: &str) -> Option<&LinearGroup> {
+        self.linear.get(group)
+    }
+    fn sizes(&mut self) -> &mut FrozenSizes {
+        &mut self.frozen
     }
 }
 

@@ -30,8 +30,8 @@ pub use protocol::{
 };
 pub use protocols::{PROTOCOLS, protocol_by_name, tables, tables_of};
 pub use schedule::evaluation_steps;
-pub use session::{OpenDouble, Session, measure_once};
-pub use settings::{About, Measuring, SampleSet, SessionConfig, SetName, Training};
+pub use session::{Session, measure_once};
+pub use settings::{About, Measuring, OpenDouble, SampleSet, SessionConfig, SetName, Training};
 pub use snapshot::{EachCopy, MeasuredSet, Moment, Snapshot};
 pub use source::Source;
 pub use twisted::{EachSample, PlanOf, Twisted, TwistedSample};

@@ -4,8 +4,8 @@
 //! resumed run gives the same bytes. A checkpoint lies after an optimiser step and before the questions of that step.
 
 use crate::{
-    About, BatchOrder, Ending, Frozen, Moment, Observer, Outcome, Progress, Running, SessionConfig,
-    SessionError, SessionState, Snapshot, Source, Step, choosing,
+    About, BatchOrder, Ending, Frozen, Moment, Observer, OpenDouble, Outcome, Progress, Running,
+    SessionConfig, SessionError, SessionState, Snapshot, Source, Step, choosing,
     preparer::{Prepared, Preparer},
     snapshot::View,
     splits::{Bench, mean_percent},
@@ -30,9 +30,6 @@ pub struct Session<'a> {
     state: SessionState,
     last_percent: Option<f64>,
 }
-
-/// Opens another instance of the model, in double precision, with weights of its own.
-pub type OpenDouble<'a> = Box<dyn Fn() -> Result<Box<dyn Model>, CoreError> + 'a>;
 
 impl<'a> Session<'a> {
     /// Gives protocols an instance in double precision to ask.

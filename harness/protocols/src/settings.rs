@@ -1,6 +1,6 @@
 //! What a session needs to know, and what its rows say of it.
 
-use equivbench_core::{Condition, Estimator, PointLoss, Scheme, Seed, Weights};
+use equivbench_core::{Condition, CoreError, Estimator, Model, PointLoss, Scheme, Seed, Weights};
 use std::collections::BTreeSet;
 
 /// How a run trains.
@@ -117,3 +117,6 @@ pub struct About {
     /// Loss that is split.
     pub loss: String,
 }
+
+/// Opens another instance of the model, in double precision, with weights of its own.
+pub type OpenDouble<'a> = Box<dyn Fn() -> Result<Box<dyn Model>, CoreError> + 'a>;

@@ -1,17 +1,13 @@
 //! Proteina through the boundary: an exactly equivariant model measures as one, the blind decomposition equals the reference's, and a
 //! run gives every table for every flow time.
 
-use equivbench_abi::descriptor::ModelRequest;
 use equivbench_core::{
-    Batch, Condition, Estimator, Field, FieldKind, FlowMatching, MeasuredSample, Measurement,
-    Model, PointLoss, Portion, Reading, Rotation, RotationPlan, Rows, SampleTerms, Seed,
-    Supervised, Task, Values, Weights, conditions_of, measure_stream, pool,
+    Condition, Estimator, FlowMatching, MeasuredSample, Measurement, PointLoss, Portion, Reading,
+    SampleTerms, Seed, Task, Weights, conditions_of, measure_stream, pool,
 };
-use equivbench_e2e::{csv_files, equivbench, library, numbers, reference::Reference, table};
-use equivbench_host::{Library, LoadedModel};
-use equivbench_testkit::{Array, read_arrays, transpose};
+use equivbench_e2e::{csv_files, equivbench, numbers, reference::Reference, table};
+use std::path::Path;
 use std::sync::Arc;
-use std::{collections::BTreeMap, path::Path};
 
 /// The terms of every sample, each averaged over its components, for both variants.
 fn measured(of: &Reference, precision: &str, estimator: Estimator) -> Vec<Vec<SampleTerms>> {

@@ -8,8 +8,7 @@ use equivbench_core::{
 };
 use equivbench_e2e::{csv_files, equivbench, library, numbers, reference::Reference, table};
 use equivbench_host::{Library, LoadedModel};
-use equivbench_testkit::{Array, read_arrays};
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
 /// The terms of every sample.
 fn measured(of: &Reference, model: &mut LoadedModel, scheme: &str) -> Vec<SampleTerms> {
