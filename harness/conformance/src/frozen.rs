@@ -1,7 +1,7 @@
 //! What lies frozen below a parameter group: predictions and products from it are those of the whole model, and it goes when it must.
 
 use crate::{
-    gradient::{norm, normals, vjp},
+    gradient::{normals, vjp},
     subject::ModelSubject,
     toy::Toy,
     values::{any_rotation, predict, relative_difference, rounding},
@@ -10,7 +10,7 @@ use crate::{
 use equivbench_abi::{FEATURES, FROZEN_BELOW, PREDICT_ABOVE, VJP_ABOVE};
 use equivbench_core::{
     Batch, CoreError, FieldKind, FrozenBelow, LinearGroup, LinearRows, Model, Rotation, Seed,
-    Stream, act,
+    Stream, act, norm,
 };
 use equivbench_host::LoadedModel;
 

@@ -6,7 +6,7 @@ use crate::{
     values::{predict, relative_difference, rounding},
     verdict::{Stop, Verdict, fail},
 };
-use equivbench_core::{Batch, Model, Seed, Stream};
+use equivbench_core::{Batch, Model, Seed, Stream, dot, norm};
 use equivbench_host::LoadedModel;
 
 /// Directions that are tried: a gradient that lacks a part is seen in all of them.
@@ -31,15 +31,6 @@ pub(crate) fn vjp(
     let mut out = Vec::new();
     model.vjp_into(batch, cotangent, group, &mut out)?;
     Ok(out)
-}
-
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(x, y)| x * y).sum()
-}
-
-/// The Euclidean norm.
-pub(crate) fn norm(a: &[f64]) -> f64 {
-    dot(a, a).sqrt()
 }
 
 /// `cotangent · (f(θ + h u) − f(θ − h u)) / 2h` against `vjp(cotangent) · u`.

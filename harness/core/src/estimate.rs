@@ -1,7 +1,8 @@
 //! From samples to one estimate with its interval.
 
 use crate::{
-    Interval, LossDecomposition, Seed, Support, group_interval, log_variance, sums_by_group,
+    Interval, LossDecomposition, PointLoss, Scheme, Seed, Support, group_interval, log_variance,
+    sums_by_group,
 };
 
 /// How the average over rotations is estimated.
@@ -36,6 +37,17 @@ impl Estimator {
         match self {
             Self::PlugIn => "plug-in",
             Self::Unbiased => "unbiased",
+        }
+    }
+
+    /// What an estimate over a scheme is called in tables: `exact` over a set used whole; of other losses than the squared error no
+    /// unbiased estimate is known, `l(μ̂, y)` is a plug-in.
+    #[must_use]
+    pub const fn named_for(self, scheme: &Scheme, loss: PointLoss) -> &'static str {
+        match (scheme.is_sampled(), loss) {
+            (false, _) => "exact",
+            (true, PointLoss::Mse) => self.name(),
+            (true, _) => Self::PlugIn.name(),
         }
     }
 }

@@ -72,7 +72,7 @@ pub use measure::{Checked, Measured, Measurement, Portion, Reading, measure, mea
 pub use nudge::nudge_power;
 pub use numbers::{Precision, first_that, map_into};
 pub use principal_axes::{PrincipalAxes, symmetric_eigen};
-pub use purity::{Basin, Descent, PartGradients, Purity, basin, norm};
+pub use purity::{Basin, Descent, PartGradients, Purity, basin, dot, norm};
 pub use rotation::Rotation;
 pub use roughness::roughness;
 pub use scheme::{RotationPlan, Scheme};

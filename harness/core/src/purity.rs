@@ -38,7 +38,9 @@ pub struct Purity {
     pub smoothness_here: Option<f64>,
 }
 
-fn dot(a: &[f64], b: &[f64]) -> f64 {
+/// The inner product.
+#[must_use]
+pub fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 

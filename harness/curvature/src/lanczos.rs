@@ -1,7 +1,7 @@
 //! Lanczos with full reorthogonalisation: Gauss quadrature of a Hessian seen from a vector.
 
 use crate::{Node, eigenpairs::eigenpairs};
-use equivbench_core::CoreError;
+use equivbench_core::{CoreError, dot, norm};
 use faer::Mat;
 
 /// What a start vector sees of a Hessian.
@@ -16,10 +16,6 @@ pub struct Lanczos {
     pub residual: f64,
     /// What cannot be told apart from 0: about `largest / steps²`.
     pub resolution: f64,
-}
-
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
 /// The end of a run: its quadrature, and what Ritz vectors are made of.
@@ -58,7 +54,7 @@ pub fn lanczos(
     steps: usize,
     product: &mut MapVector<'_>,
 ) -> Result<Option<LanczosRun>, CoreError> {
-    let length = dot(start, start).sqrt();
+    let length = norm(start);
     if length == 0.0 || steps == 0 {
         return Ok(None);
     }
@@ -77,7 +73,7 @@ pub fn lanczos(
                 next.iter_mut().zip(known).for_each(|(n, k)| *n -= part * k);
             }
         }
-        let rest = dot(&next, &next).sqrt();
+        let rest = norm(&next);
         scale = scale.max(along.abs()).max(rest);
         // An invariant space: what is left is rounding of the product, a few units in the last place for each of its sums.
         let is_closed = rest <= 1e-13 * scale * (start.len() as f64).sqrt();

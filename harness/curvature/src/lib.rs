@@ -24,5 +24,7 @@ pub use gauss_newton::{GaussNewton, gauss_newton};
 pub use lanczos::{Lanczos, LanczosRun, MapVector, lanczos};
 pub use number::{Number, scaled};
 pub use sandwich::{Sandwich, sandwich};
-pub use study::{Axes, Limits, Method, PartStudy, Probe, SpectrumNode, axes, study, study_single};
+pub use study::{
+    Axes, Limits, Method, PartStudy, Probe, SpectrumNode, Study, axes, study, study_single,
+};
 pub use subset::{Subset, SubsetOf, Watch};

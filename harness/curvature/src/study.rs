@@ -26,6 +26,18 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// No probes, and Richardson's differences.
+    #[must_use]
+    pub const fn new(max_dense: u64, max_gb: f64, lanczos_steps: u64) -> Self {
+        Self {
+            max_dense: max_dense as usize,
+            max_bytes: (max_gb * 1e9) as u64,
+            lanczos_steps: lanczos_steps as usize,
+            probes: 0,
+            differences: Differences::Richardson,
+        }
+    }
+
     /// Bytes of a dense study: three matrices, eigenvectors and what they are made in.
     #[must_use]
     pub const fn dense_bytes(parameters: usize) -> u64 {
@@ -161,7 +173,16 @@ fn difference(a: &[f64], b: &[f64]) -> Vec<f64> {
 /// A vector for the density of a spectrum: standard normal numbers by its index.
 pub type Probe<'a> = dyn Fn(usize, usize) -> Vec<f64> + 'a;
 
-/// Studies the curvature of all parts in double precision: `L`, `L_mean`, `L_equiv`.
+/// What was found of a subset in double precision.
+pub struct Study {
+    /// `L`, `L_mean`, `L_equiv`.
+    pub parts: Vec<PartStudy>,
+    gradients: Gradients,
+    /// `None` where it was too large.
+    dense: Option<Dense>,
+}
+
+/// Studies the curvature of all parts in double precision.
 ///
 /// # Errors
 /// What the model reports, a request to stop, vectors that do not fit.
@@ -169,23 +190,47 @@ pub fn study(
     subset: &mut Subset<'_>,
     limits: &Limits,
     probe: &Probe<'_>,
-) -> Result<Vec<PartStudy>, CoreError> {
+) -> Result<Study, CoreError> {
     let gradients = Gradients::of(subset)?;
     if limits.why_not_dense(subset.start()?.len()).is_some() {
-        return matrix_free(subset, &gradients, limits, probe);
+        return Ok(Study {
+            parts: matrix_free(subset, &gradients, limits, probe)?,
+            gradients,
+            dense: None,
+        });
     }
     let dense = Dense::of(subset, limits)?;
-    let largest = largest_of(&eigenvalues(&dense.part(LossPart::Total))?);
-    let known = |part: LossPart| {
-        let matrix = dense.part(part);
-        dense_study(&matrix, part, &gradients, &dense, largest, f64::EPSILON)
-    };
-    LossPart::ALL.into_iter().map(known).collect()
+    let look = |part| Seen::of(&dense.part(part), gradients.part(part));
+    Ok(Study {
+        parts: parts_of::<f64>(&look, &dense.how, &gradients)?,
+        gradients,
+        dense: Some(dense),
+    })
 }
 
-/// Studies the curvature of all parts in single precision, as far as the model's own arithmetic allows: where the prediction is linear in
-/// the subset, features and their products; elsewhere the f64 Hessian rounded. Eigenvalues are found in single precision. `None` where a
-/// Hessian does not fit.
+impl Study {
+    /// The same with Hessians of differences rounded to single precision, whose eigenvalues are found in it: gradients in single precision
+    /// are no use for differences. `None` where Hessians are products of features, which single precision makes itself
+    /// ([`study_single`]), and where there are none.
+    ///
+    /// # Errors
+    /// A matrix for which the iteration does not end.
+    pub fn rounded(&self) -> Result<Option<Vec<PartStudy>>, CoreError> {
+        let is_rounded = |dense: &&Dense| dense.how.method == Method::Differences;
+        let Some(dense) = self.dense.as_ref().filter(is_rounded) else {
+            return Ok(None);
+        };
+        let look = |part| {
+            let wide = dense.part(part);
+            let narrow = Mat::from_fn(wide.nrows(), wide.ncols(), |i, j| wide[(i, j)] as f32);
+            Seen::in_single(&narrow, self.gradients.part(part))
+        };
+        parts_of::<f32>(&look, &dense.how, &self.gradients).map(Some)
+    }
+}
+
+/// Studies the curvature of all parts in single precision over a subset in which the prediction is linear: features, as the model gives
+/// them, their products and the eigenvalues of these. `None` for other subsets, and where a Hessian does not fit.
 ///
 /// # Errors
 /// As [`study`].
@@ -193,63 +238,13 @@ pub fn study_single(
     subset: &mut Subset<'_>,
     limits: &Limits,
 ) -> Result<Option<Vec<PartStudy>>, CoreError> {
-    if limits.why_not_dense(subset.start()?.len()).is_some() {
+    if limits.why_not_dense(subset.start()?.len()).is_some() || subset.linear().is_none() {
         return Ok(None);
     }
     let gradients = Gradients::of(subset)?;
-    let narrow: Box<dyn Fn(LossPart) -> Mat<f32>>;
-    let (method, asymmetry) = if subset.linear().is_some() {
-        let products = gauss_newton::<f32>(subset)?;
-        narrow = Box::new(move |part| products.hessian(part));
-        (Method::GaussNewton, None)
-    } else {
-        let dense = Dense::of(subset, limits)?;
-        let found = (dense.method, dense.asymmetry);
-        narrow = Box::new(move |part| {
-            let wide = dense.part(part);
-            Mat::from_fn(wide.nrows(), wide.ncols(), |i, j| wide[(i, j)] as f32)
-        });
-        found
-    };
-    let largest = largest_of(&eigenvalues(&narrow(LossPart::Total))?);
-    let known = |part: LossPart| {
-        let single = narrow(part);
-        let wide = Mat::from_fn(single.nrows(), single.ncols(), |i, j| {
-            f64::from(single[(i, j)])
-        });
-        let dense = Dense {
-            method,
-            asymmetry,
-            matrices: Matrices::Rounded,
-        };
-        let epsilon = f64::from(f32::EPSILON);
-        let mut study = dense_study(&wide, part, &gradients, &dense, largest, epsilon)?;
-        let values = eigenvalues(&single)?;
-        let floor = floor(values.len(), largest, epsilon);
-        study.nodes = rounded_nodes(&values, study.nodes);
-        study.figures = Some(figures(&values, floor));
-        study.largest = largest_of(&values);
-        study.precision = f32::NAME;
-        Ok(study)
-    };
-    let parts: Result<Vec<_>, CoreError> = LossPart::ALL.into_iter().map(known).collect();
-    parts.map(Some)
-}
-
-/// The eigenvalues as single precision finds them, beside the weights of the gradient on the eigenvectors of the same matrix.
-fn rounded_nodes(values: &[f64], nodes: Vec<SpectrumNode>) -> Vec<SpectrumNode> {
-    if nodes.len() != values.len() {
-        return nodes;
-    }
-    let with = |(node, value): (SpectrumNode, &f64)| SpectrumNode {
-        value: *value,
-        ..node
-    };
-    nodes.into_iter().zip(values).map(with).collect()
-}
-
-fn largest_of(values: &[f64]) -> f64 {
-    values.iter().copied().fold(f64::NEG_INFINITY, f64::max)
+    let products = gauss_newton::<f32>(subset)?;
+    let look = |part| Seen::in_single(&products.hessian(part), gradients.part(part));
+    parts_of::<f32>(&look, &How::PRODUCTS, &gradients).map(Some)
 }
 
 /// Eigenvalues of a sum of `n` terms are good to `n ε` of the largest one; parts are differences of sums as large as `L` has.
@@ -257,21 +252,128 @@ fn floor(parameters: usize, largest: f64, epsilon: f64) -> f64 {
     parameters as f64 * epsilon * largest.abs()
 }
 
+/// The eigenvalues of a matrix, and what a gradient sees of it.
+struct Seen {
+    /// Ascending.
+    values: Vec<f64>,
+    /// One for each eigenvalue, or fewer.
+    nodes: Vec<Node>,
+    residual: Option<f64>,
+}
+
+impl Seen {
+    fn of(matrix: &Mat<f64>, gradient: &[f64]) -> Result<Self, CoreError> {
+        if matrix.nrows() > WITH_VECTORS {
+            return Ok(Self {
+                values: eigenvalues(matrix)?,
+                nodes: from_gradient(matrix, gradient)?,
+                residual: None,
+            });
+        }
+        let found = eigenpairs(matrix)?;
+        Ok(Self {
+            nodes: whole_nodes(&found, gradient),
+            residual: Some(found.residual),
+            values: found.values,
+        })
+    }
+
+    /// Eigenvalues as single precision finds them; what the gradient sees, by eigenvectors of the same matrix that are not rounded again.
+    fn in_single(matrix: &Mat<f32>, gradient: &[f64]) -> Result<Self, CoreError> {
+        let wide = Mat::from_fn(matrix.nrows(), matrix.ncols(), |i, j| {
+            f64::from(matrix[(i, j)])
+        });
+        Ok(Self {
+            values: eigenvalues(matrix)?,
+            ..Self::of(&wide, gradient)?
+        })
+    }
+
+    fn spectrum(&self, has_gradient: bool) -> Vec<SpectrumNode> {
+        let n = self.values.len();
+        let is_whole = self.nodes.len() == n;
+        let all = self
+            .values
+            .iter()
+            .enumerate()
+            .map(|(i, &value)| SpectrumNode {
+                seen_from: "all".into(),
+                value,
+                gradient_weight: (is_whole && has_gradient).then(|| self.nodes[i].weight),
+                density: Some(1.0 / n as f64),
+            });
+        let rest: &[Node] = if is_whole { &[] } else { &self.nodes };
+        all.chain(rest.iter().map(gradient_node)).collect()
+    }
+}
+
+/// All parts, `L` first: its largest eigenvalue is the measure of the others.
+fn parts_of<N: Number>(
+    look: &dyn Fn(LossPart) -> Result<Seen, CoreError>,
+    how: &How,
+    gradients: &Gradients,
+) -> Result<Vec<PartStudy>, CoreError> {
+    let seen: Vec<Seen> = LossPart::ALL
+        .into_iter()
+        .map(look)
+        .collect::<Result<_, _>>()?;
+    let largest = seen[0].values.last().copied().unwrap_or_default();
+    let parts = LossPart::ALL.into_iter().zip(&seen);
+    Ok(parts
+        .map(|(part, seen)| part_of::<N>(part, seen, how, gradients.part(part), largest))
+        .collect())
+}
+
+fn part_of<N: Number>(
+    part: LossPart,
+    seen: &Seen,
+    how: &How,
+    gradient: &[f64],
+    largest: f64,
+) -> PartStudy {
+    let floor = floor(seen.values.len(), largest, N::EPSILON).max(how.asymmetry.unwrap_or(0.0));
+    let found = figures(&seen.values, floor);
+    let length = norm(gradient);
+    PartStudy {
+        part,
+        method: how.method,
+        precision: N::NAME,
+        gradient_norm: length,
+        largest: found.largest,
+        above: found.above.map(Some),
+        negative: Some(found.negative),
+        below_resolution: None,
+        resolution: None,
+        decay: decay(&seen.nodes, length * length, floor, largest),
+        residual: seen.residual,
+        asymmetry: how.asymmetry.map(|a| a / largest.abs()),
+        nodes: seen.spectrum(length > 0.0),
+        figures: Some(found),
+    }
+}
+
+/// How dense Hessians were found.
+struct How {
+    method: Method,
+    /// Of entries.
+    asymmetry: Option<f64>,
+}
+
+impl How {
+    const PRODUCTS: Self = Self {
+        method: Method::GaussNewton,
+        asymmetry: None,
+    };
+}
+
 enum Matrices {
-    Total {
-        total: Mat<f64>,
-        equiv: Mat<f64>,
-    },
+    Total { total: Mat<f64>, equiv: Mat<f64> },
     Products(crate::GaussNewton<f64>),
-    /// They are elsewhere.
-    Rounded,
 }
 
 /// Dense Hessians.
 struct Dense {
-    method: Method,
-    /// Of entries.
-    asymmetry: Option<f64>,
+    how: How,
     matrices: Matrices,
 }
 
@@ -279,8 +381,7 @@ impl Dense {
     fn of(subset: &mut Subset<'_>, limits: &Limits) -> Result<Self, CoreError> {
         if subset.linear().is_some() {
             return Ok(Self {
-                method: Method::GaussNewton,
-                asymmetry: None,
+                how: How::PRODUCTS,
                 matrices: Matrices::Products(gauss_newton(subset)?),
             });
         }
@@ -296,8 +397,10 @@ impl Dense {
         let (equiv, b) = found.pop().ok_or_else(none)?;
         let (total, a) = found.pop().ok_or_else(none)?;
         Ok(Self {
-            method: Method::Differences,
-            asymmetry: Some(a.max(b)),
+            how: How {
+                method: Method::Differences,
+                asymmetry: Some(a.max(b)),
+            },
             matrices: Matrices::Total { total, equiv },
         })
     }
@@ -310,64 +413,8 @@ impl Dense {
                 LossPart::Equivariance => equiv.clone(),
                 LossPart::Twirled => total - equiv,
             },
-            Matrices::Rounded => Mat::new(),
         }
     }
-}
-
-fn dense_study(
-    matrix: &Mat<f64>,
-    part: LossPart,
-    gradients: &Gradients,
-    dense: &Dense,
-    largest: f64,
-    epsilon: f64,
-) -> Result<PartStudy, CoreError> {
-    let gradient = gradients.part(part);
-    let square: f64 = gradient.iter().map(|g| g * g).sum();
-    let n = matrix.nrows();
-    let floor = floor(n, largest, epsilon).max(dense.asymmetry.unwrap_or(0.0));
-    let (values, seen, residual) = if n <= WITH_VECTORS {
-        let found = eigenpairs(matrix)?;
-        let seen = whole_nodes(&found, gradient, square);
-        (found.values, seen, Some(found.residual))
-    } else {
-        (eigenvalues(matrix)?, from_gradient(matrix, gradient)?, None)
-    };
-    let found = figures(&values, floor);
-    let nodes = if seen.len() == n {
-        let with = |node: &Node| SpectrumNode {
-            seen_from: "all".into(),
-            value: node.value,
-            gradient_weight: (square > 0.0).then_some(node.weight),
-            density: Some(1.0 / n as f64),
-        };
-        seen.iter().map(with).collect()
-    } else {
-        let all = values.iter().map(|&value| SpectrumNode {
-            seen_from: "all".into(),
-            value,
-            gradient_weight: None,
-            density: Some(1.0 / n as f64),
-        });
-        all.chain(seen.iter().map(gradient_node)).collect()
-    };
-    Ok(PartStudy {
-        part,
-        method: dense.method,
-        precision: f64::NAME,
-        gradient_norm: norm(gradient),
-        largest: found.largest,
-        above: found.above.map(Some),
-        negative: Some(found.negative),
-        below_resolution: None,
-        resolution: None,
-        decay: decay(&seen, square, floor, largest),
-        residual,
-        asymmetry: dense.asymmetry.map(|a| a / largest.abs()),
-        nodes,
-        figures: Some(found),
-    })
 }
 
 fn gradient_node(node: &Node) -> SpectrumNode {
@@ -379,13 +426,18 @@ fn gradient_node(node: &Node) -> SpectrumNode {
     }
 }
 
-fn whole_nodes(found: &Eigenpairs, gradient: &[f64], square: f64) -> Vec<Node> {
-    let weights = found.weights(gradient);
+fn whole_nodes(found: &Eigenpairs, gradient: &[f64]) -> Vec<Node> {
+    let square: f64 = gradient.iter().map(|g| g * g).sum();
     let node = |(value, weight): (&f64, f64)| Node {
         value: *value,
         weight: if square > 0.0 { weight / square } else { 0.0 },
     };
-    found.values.iter().zip(weights).map(node).collect()
+    found
+        .values
+        .iter()
+        .zip(found.weights(gradient))
+        .map(node)
+        .collect()
 }
 
 /// Products with a dense matrix cost nothing beside its eigenvalues.
@@ -541,8 +593,8 @@ pub fn axes(subset: &mut Subset<'_>, limits: &Limits) -> Result<Option<Axes>, Co
     if limits.why_not_dense(count).is_none() && count <= WITH_VECTORS {
         let dense = Dense::of(subset, limits)?;
         let found = eigenpairs(&dense.part(LossPart::Total))?;
-        let floor = floor(count, largest_of(&found.values), f64::EPSILON)
-            .max(dense.asymmetry.unwrap_or(0.0));
+        let largest = found.values.last().copied().unwrap_or_default();
+        let floor = floor(count, largest, f64::EPSILON).max(dense.how.asymmetry.unwrap_or(0.0));
         let of = |i: usize| (found.values[i], found.vector(i));
         return Ok(pick(&found.values, floor).map(|(smallest, largest)| Axes {
             largest: of(largest),
@@ -555,10 +607,11 @@ pub fn axes(subset: &mut Subset<'_>, limits: &Limits) -> Result<Option<Axes>, Co
     };
     let values: Vec<f64> = run.found.nodes.iter().map(|n| n.value).collect();
     let of = |i: usize| (values[i], run.vector(i));
-    let floor = run
-        .found
-        .resolution
-        .max(floor(count, largest_of(&values), f64::EPSILON));
+    let floor = run.found.resolution.max(floor(
+        count,
+        values.last().copied().unwrap_or_default(),
+        f64::EPSILON,
+    ));
     Ok(pick(&values, floor).map(|(smallest, largest)| Axes {
         largest: of(largest),
         smallest: of(smallest),

@@ -148,21 +148,15 @@ impl<'a> Subset<'a> {
         self.copies
     }
 
-    /// What the sum of the loss over a sample counts in the mean.
+    /// What the sum of the loss over each sample counts in the mean.
     pub(crate) fn weights(&self) -> Vec<f64> {
-        let over: Vec<f64> = (0..self.copies.samples())
-            .map(|s| self.copies.denominator(s))
-            .collect();
-        let all: f64 = over.iter().sum();
-        let samples = over.len() as f64;
-        let weight = |over: &f64| {
-            if self.of.weigh_samples {
-                1.0 / (samples * over)
-            } else {
-                1.0 / all
-            }
-        };
-        over.iter().map(weight).collect()
+        let all = self.weight();
+        let over = (0..self.copies.samples()).map(|s| self.copies.denominator(s));
+        over.map(|over| match self.of.weigh_samples {
+            true => 1.0 / (all * over),
+            false => 1.0 / all,
+        })
+        .collect()
     }
 
     /// What this batch counts in a mean over batches: its samples, or the components of their predictions.

@@ -267,7 +267,7 @@ fn a_toy_with_a_known_spectrum_is_reported_right_and_the_papers_number_is_not() 
     let portion = with_plans(samples, "tetrahedral-x2", Estimator::Unbiased, 4);
     let probe = |_: usize, n: usize| (0..n).map(|i| (i as f64 * 2.3).sin()).collect();
     let (double, single) = ask(&mut head, &portion, false, |subset| {
-        let double = study(subset, &limits(), &probe).unwrap();
+        let double = study(subset, &limits(), &probe).unwrap().parts;
         (double, study_single(subset, &limits()).unwrap().unwrap())
     });
     let components = 3.0 * WIDTH as f64;
@@ -319,7 +319,7 @@ fn without_the_matrix_lanczos_sees_the_same_ends_and_the_same_decay() {
             ..limits()
         };
         ask(&mut head, &portion, false, |subset| {
-            study(subset, &limits, &probe).unwrap()
+            study(subset, &limits, &probe).unwrap().parts
         })
     });
     for which in LossPart::ALL {
@@ -339,9 +339,45 @@ fn without_the_matrix_lanczos_sees_the_same_ends_and_the_same_decay() {
     let refused = ask(&mut head, &portion, false, |subset| {
         study(subset, &none, &probe)
     });
-    assert!(refused.unwrap_err().to_string().contains("max_gb"));
+    assert!(refused.err().unwrap().to_string().contains("max_gb"));
     assert!(none.why_not_dense(48).unwrap().contains("max_dense = 10"));
     let mut out = Vec::new();
     head.parameters_into("all", &mut out).unwrap();
     assert_eq!(out.len(), 48);
+}
+
+/// Gradients in single precision would be off by their rounding over the step; the f64 matrix rounded is off by its own rounding only.
+#[test]
+fn hessians_of_differences_are_rounded_and_not_differenced_in_single_precision() {
+    let (head, samples, _) = known_head();
+    let portion = with_plans(samples, "tetrahedral-x2", Estimator::Unbiased, 4);
+    let probe = |_: usize, n: usize| vec![1.0; n];
+    let study_of = |keeps: bool| {
+        let (mut head, ..) = known_head();
+        head.keeps = keeps;
+        ask(&mut head, &portion, false, |subset| {
+            let found = study(subset, &limits(), &probe).unwrap();
+            (
+                found.rounded().unwrap(),
+                study_single(subset, &limits()).unwrap(),
+            )
+        })
+    };
+    assert!(head.keeps);
+    let (from_features, products) = study_of(true);
+    assert!(
+        from_features.is_none(),
+        "single precision makes products itself"
+    );
+    let (rounded, none) = study_of(false);
+    assert!(none.is_none(), "there are no features to multiply");
+    let (rounded, products) = (rounded.unwrap(), products.unwrap());
+    for which in LossPart::ALL {
+        let (a, b) = (part(&rounded, which), part(&products, which));
+        assert_eq!((a.precision, a.method.name()), ("f32", "differences"));
+        // A few units in the last place of f32, 1e-7, of sums of 48 products.
+        assert!((a.largest / b.largest - 1.0).abs() < 1e-5);
+        let ranks = [a, b].map(|s| s.figures.clone().unwrap().rank);
+        assert_eq!(ranks[0], ranks[1], "{which:?}");
+    }
 }

@@ -50,6 +50,12 @@ pub fn version<R: 'static>() -> Column<R> {
     )
 }
 
+/// Where in training.
+#[must_use]
+pub fn step<R: 'static>(of: impl Fn(&R) -> u64 + Send + Sync + 'static) -> Column<R> {
+    Column::new("step", "steps", "optimiser steps done", of)
+}
+
 /// Raw or averaged weights.
 #[must_use]
 pub fn weights<R: 'static>(of: fn(&R) -> Weights) -> Column<R> {
@@ -66,9 +72,7 @@ pub fn weights<R: 'static>(of: fn(&R) -> Weights) -> Column<R> {
 pub fn progress() -> Vec<Column<SplitRow>> {
     vec![
         version(),
-        Column::new("step", "steps", "optimiser steps done", |r: &SplitRow| {
-            r.moment.step
-        }),
+        step(|r: &SplitRow| r.moment.step),
         Column::new(
             "epoch",
             "epochs",

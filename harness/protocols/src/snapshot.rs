@@ -64,6 +64,8 @@ pub struct Snapshot<'a> {
     model: &'a mut dyn Model,
     watch: &'a mut dyn FnMut() -> Result<(), CoreError>,
     measured: Vec<MeasuredSet>,
+    /// The instance in double precision, once somebody asked it.
+    opened: Option<Box<dyn Model>>,
     /// Parameters of groups as they were, the last change last.
     changed: Vec<(String, Vec<f64>)>,
 }
@@ -81,6 +83,7 @@ impl<'a> Snapshot<'a> {
             model,
             watch,
             measured: Vec::new(),
+            opened: None,
             changed: Vec::new(),
         }
     }
@@ -125,6 +128,15 @@ impl<'a> Snapshot<'a> {
     #[must_use]
     pub fn precision(&self) -> Precision {
         self.model.precision()
+    }
+
+    /// The conditions whose predictions are first passes of the model: what a further pass is fed depends on the frame, and is neither
+    /// rotated nor differentiated by protocols.
+    #[must_use]
+    pub fn first_passes(&self) -> Vec<Condition> {
+        let is_first = |c: &&Condition| self.task().pass(c) == 0;
+        let all = self.frozen().conditions().iter();
+        all.filter(is_first).cloned().collect()
     }
 
     /// The splits of the loss under every condition with every kind of weights, in the order of their rows. Measured once, at the first
@@ -315,29 +327,6 @@ impl<'a> Snapshot<'a> {
         })
     }
 
-    /// [`twisted`](Self::twisted) of some samples of a batch, by their places in it, with a plan for each.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn twisted_of(
-        &mut self,
-        (batch, samples): (BatchKey, &[usize]),
-        condition: &Condition,
-        plans: Arc<[RotationPlan]>,
-        each: &mut EachCopy<'_>,
-    ) -> Result<(), CoreError> {
-        let whole = self.portion(batch, Weights::Raw, condition)?;
-        let portion = Portion {
-            samples: Arc::new(whole.samples.select(samples)),
-            indices: samples.iter().map(|&s| whole.indices[s]).collect(),
-            plans,
-            ..whole
-        };
-        self.twist(&portion, &mut |copies, index, twisted| {
-            each(copies, index, &twisted)
-        })
-    }
-
     /// Every twisted prediction of a portion, handed over.
     pub(crate) fn twist(
         &mut self,
@@ -435,7 +424,7 @@ impl<'a> Snapshot<'a> {
     }
 
     /// Asks questions of an instance in double precision with the same raw parameters; of the model itself where it computes in it, or
-    /// where there is no other (`None` is never the answer: see [`precision`](Self::precision)).
+    /// where nobody opens another. It is opened once in the life of a snapshot.
     ///
     /// # Errors
     /// What the plugin refuses, or what `ask` returns.
@@ -443,20 +432,23 @@ impl<'a> Snapshot<'a> {
         &mut self,
         ask: impl FnOnce(&mut Snapshot<'_>) -> Result<R, CoreError>,
     ) -> Result<R, CoreError> {
-        let Some(open) = self.view.double else {
-            return ask(self);
+        let open = match self.view.double {
+            Some(open) if self.model.precision() != Precision::Double => open,
+            _ => return ask(self),
         };
-        if self.model.precision() == Precision::Double {
-            return ask(self);
-        }
-        let mut model = open()?;
+        let mut model = match self.opened.take() {
+            Some(model) => model,
+            None => open()?,
+        };
         model.set_parameters("all", &self.parameters("all")?)?;
-        ask(&mut Snapshot::new(
+        let answer = ask(&mut Snapshot::new(
             self.moment,
             self.view,
             &mut *model,
             self.watch,
-        ))
+        ));
+        self.opened = Some(model);
+        answer
     }
 
     /// Named parameter groups of the model with their numbers of scalars; `all` is always there.
@@ -475,16 +467,21 @@ impl<'a> Snapshot<'a> {
         Ok(is_named.then_some(values))
     }
 
-    /// Training samples as they are trained on, with rotations: the same for every run, as they follow the seed of measurements.
+    /// Training samples as they are trained on, with rotations: the same for every run, as they follow the seed of measurements. 0 samples
+    /// are as many as a training batch has.
     ///
     /// # Errors
     /// What dataset or task refuse.
     pub fn fixed_batch(
         &self,
-        samples: usize,
+        samples: u64,
         scheme: &Scheme,
         estimator: Estimator,
     ) -> Result<Portion, CoreError> {
+        let samples = match samples {
+            0 => self.about().batch_size,
+            n => n,
+        } as usize;
         let seed = self.view.bench.measuring.seed;
         let (supervised, indices) = self.preparer().fixed(self.view.source, samples)?;
         let how = Measurement {

@@ -1,6 +1,6 @@
 //! All twisted predictions of a frozen sample together, under rotations of one's own.
 
-use crate::Snapshot;
+use crate::{BatchKey, EachCopy, Snapshot};
 use equivbench_core::{
     Batch, Condition, CoreError, PointLoss, Portion, RotationPlan, TwirlAccumulator, Weights,
 };
@@ -91,10 +91,29 @@ impl Snapshot<'_> {
             let numbers = portion.samples.target_values()?.len();
             let together = together(numbers.div_ceil(portion.indices.len()), copies);
             for places in places.chunks(together) {
-                self.twist_samples(&part_of(&portion, &plans, places), each)?;
+                let own = places.iter().map(|&place| plans[place].clone());
+                self.twist_samples(&part_of(&portion, places, own.collect()), each)?;
             }
         }
         Ok(())
+    }
+
+    /// [`twisted`](Self::twisted) of some samples of a batch with the raw weights, by their places in it, with a plan for each.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn twisted_of(
+        &mut self,
+        (batch, places): (BatchKey, &[usize]),
+        condition: &Condition,
+        plans: &[RotationPlan],
+        each: &mut EachCopy<'_>,
+    ) -> Result<(), CoreError> {
+        let whole = self.portion(batch, Weights::Raw, condition)?;
+        self.twist(
+            &part_of(&whole, places, plans.to_vec()),
+            &mut |copies, index, twisted| each(copies, index, &twisted),
+        )
     }
 
     fn twist_samples(
@@ -128,8 +147,8 @@ fn together(numbers: usize, copies: usize) -> usize {
     (HELD_BYTES / bytes.max(1)).max(1)
 }
 
-/// Some samples of a portion, with their plans.
-fn part_of(portion: &Portion, plans: &[RotationPlan], places: &[usize]) -> Portion {
+/// Some samples of a portion, each with a plan.
+fn part_of(portion: &Portion, places: &[usize], plans: Vec<RotationPlan>) -> Portion {
     let whole = places.len() == portion.indices.len();
     let samples = if whole {
         Arc::clone(&portion.samples)
@@ -139,7 +158,7 @@ fn part_of(portion: &Portion, plans: &[RotationPlan], places: &[usize]) -> Porti
     Portion {
         samples,
         indices: places.iter().map(|&place| portion.indices[place]).collect(),
-        plans: places.iter().map(|&place| plans[place].clone()).collect(),
+        plans: plans.into(),
         ..portion.clone()
     }
 }

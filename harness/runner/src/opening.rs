@@ -193,7 +193,7 @@ pub(crate) fn open(spec: &RunSpec) -> Result<(LoadedDataset, Opened), RunnerErro
         &model,
         &dataset,
     )?;
-    let about = about(spec, &session, &model, threads);
+    let about = about(&session, &model, threads);
     Ok((
         dataset,
         Opened {
@@ -395,7 +395,7 @@ fn conditions(
     })
 }
 
-fn about(spec: &RunSpec, session: &SessionConfig, model: &LoadedModel, threads: u64) -> About {
+fn about(session: &SessionConfig, model: &LoadedModel, threads: u64) -> About {
     let instance = model.instance();
     let parameters = instance
         .groups
@@ -416,21 +416,12 @@ fn about(spec: &RunSpec, session: &SessionConfig, model: &LoadedModel, threads: 
         batch_size: session.training.batch_size as u64,
         measure_seed: session.measuring.seed.value(),
         scheme: session.measuring.scheme.name(),
-        rotations: session
+        rotations: session.measuring.scheme.rotations() as u64,
+        estimator: session
             .measuring
-            .scheme
-            .plan(session.measuring.seed, 0)
-            .rotations
-            .len() as u64,
-        estimator: match (
-            session.measuring.scheme.is_sampled(),
-            session.measuring.loss,
-        ) {
-            (false, _) => "exact".into(),
-            (true, PointLoss::Mse) => spec.config.measure.estimator.clone(),
-            // For other convex losses no unbiased estimate is known: l(μ̂, y) is a plug-in.
-            (true, _) => Estimator::PlugIn.name().into(),
-        },
+            .estimator
+            .named_for(&session.measuring.scheme, session.measuring.loss)
+            .into(),
         loss: session.measuring.loss.name().into(),
     }
 }

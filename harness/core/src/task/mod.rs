@@ -111,6 +111,17 @@ pub enum Balance {
     Samples,
 }
 
+impl Balance {
+    /// What sums over the components of a sample are divided by before they are added to those of others.
+    #[must_use]
+    pub const fn divisor(self, components: f64) -> f64 {
+        match self {
+            Self::Components => 1.0,
+            Self::Samples => components,
+        }
+    }
+}
+
 /// A learning task.
 pub trait Task: Send + Sync {
     /// Name in suites, descriptors and tables.

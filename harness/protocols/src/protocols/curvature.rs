@@ -6,7 +6,7 @@ use equivbench_core::{
     Column, CoreError, Estimator, LossPart, Portion, Scheme, Sink, Table, TableInfo, normals,
 };
 use equivbench_curvature::{
-    Differences, Limits, MASSES, PartStudy, SpectrumNode, study, study_single,
+    Differences, Limits, MASSES, PartStudy, SpectrumNode, Study, study, study_single,
 };
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, LazyLock};
@@ -64,9 +64,7 @@ struct NodeRow {
 fn key_columns<R: 'static>(of: fn(&R) -> &PartRow) -> Vec<Column<R>> {
     vec![
         columns::version(),
-        Column::new("step", "steps", "optimiser steps done", move |r: &R| {
-            of(r).step
-        }),
+        columns::step(move |r: &R| of(r).step),
         Column::new(
             "group",
             "",
@@ -346,11 +344,9 @@ impl Default for CurvatureSettings {
 impl CurvatureSettings {
     fn limits(&self) -> Result<Limits, CoreError> {
         Ok(Limits {
-            max_dense: self.max_dense as usize,
-            max_bytes: (self.max_gb * 1e9) as u64,
-            lanczos_steps: self.lanczos_steps as usize,
             probes: self.probes as usize,
             differences: Differences::parse(&self.differences)?,
+            ..Limits::new(self.max_dense, self.max_gb, self.lanczos_steps)
         })
     }
 }
@@ -421,19 +417,11 @@ impl Curvature {
         estimator: Estimator,
         snapshot: &Snapshot<'_>,
     ) -> Result<(Portion, How), CoreError> {
-        let samples = match self.0.samples {
-            0 => snapshot.about().batch_size,
-            n => n,
-        };
-        let portion = snapshot.fixed_batch(samples as usize, scheme, estimator)?;
+        let portion = snapshot.fixed_batch(self.0.samples, scheme, estimator)?;
         let how = How {
             scheme: scheme.name(),
-            rotations: portion.plans.first().map_or(0, |p| p.rotations.len()) as u64,
-            estimator: match scheme.is_sampled() {
-                true => estimator.name().into(),
-                // The paper's set of sixteen is no group, and stands for itself.
-                false => "exact".into(),
-            },
+            rotations: scheme.rotations() as u64,
+            estimator: estimator.named_for(scheme, portion.how.loss).into(),
             samples: portion.plans.len() as u64,
         };
         Ok((portion, how))
@@ -448,28 +436,8 @@ impl Curvature {
     ) -> Result<(), CoreError> {
         let usual = [snapshot.task().default_scheme()];
         let scheme = Self::scheme(&self.0.scheme, &usual, snapshot)?;
-        self.in_double(snapshot, group, &scheme, Estimator::Unbiased, sink)
-    }
-
-    fn in_double(
-        &self,
-        snapshot: &mut Snapshot<'_>,
-        group: &(String, usize),
-        scheme: &Scheme,
-        estimator: Estimator,
-        sink: &mut dyn Sink,
-    ) -> Result<(), CoreError> {
-        let limits = self.0.limits()?;
-        let (portion, how) = self.batch(scheme, estimator, snapshot)?;
-        let seed = snapshot.seed();
-        let probe = |index: usize, count: usize| {
-            let mut stream = seed.indexed_stream("curvature/probe", index as u64);
-            normals(&mut stream, count)
-        };
-        let (losses, studies) = snapshot.with_subset(&portion, &group.0, |subset| {
-            Ok((subset.losses()?, study(subset, &limits, &probe)?))
-        })?;
-        self.write(snapshot, group, how, losses, studies, sink)
+        self.study(snapshot, group, &scheme, Estimator::Unbiased, sink)
+            .map(drop)
     }
 
     /// Plug-in over ten rotations in single precision, and in double beside it: what of the difference to the rows above is the estimator,
@@ -487,27 +455,59 @@ impl Curvature {
         }
         let usual = ["random-10", "cube16-a"];
         let scheme = Self::scheme(&self.0.paper_scheme, &usual, snapshot)?;
-        snapshot.in_double(|snapshot| {
-            self.in_double(snapshot, group, &scheme, Estimator::PlugIn, sink)
+        let rounded = snapshot.in_double(|snapshot| {
+            let (studied, how, losses) =
+                self.study(snapshot, group, &scheme, Estimator::PlugIn, sink)?;
+            let rounded = studied.rounded()?;
+            let is_written = rounded.is_some();
+            let rounded = rounded.unwrap_or_default();
+            self.write(snapshot, group, &how, losses, rounded, sink)?;
+            Ok(is_written)
         })?;
+        if rounded {
+            return Ok(());
+        }
         let (portion, how) = self.batch(&scheme, Estimator::PlugIn, snapshot)?;
         let (losses, studies) = snapshot.with_subset(&portion, &group.0, |subset| {
             Ok((subset.losses()?, study_single(subset, &limits)?))
         })?;
         let studies = studies.unwrap_or_default();
-        self.write(snapshot, group, how, losses, studies, sink)
+        self.write(snapshot, group, &Arc::new(how), losses, studies, sink)
+    }
+
+    /// Studies a group of a model in double precision and writes what is found; with how, and the losses.
+    fn study(
+        &self,
+        snapshot: &mut Snapshot<'_>,
+        group: &(String, usize),
+        scheme: &Scheme,
+        estimator: Estimator,
+        sink: &mut dyn Sink,
+    ) -> Result<(Study, Arc<How>, [f64; 3]), CoreError> {
+        let limits = self.0.limits()?;
+        let (portion, how) = self.batch(scheme, estimator, snapshot)?;
+        let seed = snapshot.seed();
+        let probe = |index: usize, count: usize| {
+            let mut stream = seed.indexed_stream("curvature/probe", index as u64);
+            normals(&mut stream, count)
+        };
+        let (losses, studied) = snapshot.with_subset(&portion, &group.0, |subset| {
+            Ok((subset.losses()?, study(subset, &limits, &probe)?))
+        })?;
+        let (how, parts) = (Arc::new(how), studied.parts.clone());
+        self.write(snapshot, group, &how, losses, parts, sink)?;
+        Ok((studied, how, losses))
     }
 
     fn write(
         &self,
         snapshot: &Snapshot<'_>,
         (group, parameters): &(String, usize),
-        how: How,
+        how: &Arc<How>,
         losses: [f64; 3],
         studies: Vec<PartStudy>,
         sink: &mut dyn Sink,
     ) -> Result<(), CoreError> {
-        let how = Arc::new(how);
         let why_not_dense = self.0.limits()?.why_not_dense(*parameters);
         for study in studies {
             let loss = losses[LossPart::ALL
@@ -518,7 +518,7 @@ impl Curvature {
                 step: snapshot.moment().step,
                 group: group.clone(),
                 parameters: *parameters as u64,
-                how: Arc::clone(&how),
+                how: Arc::clone(how),
                 loss,
                 why_not_dense: why_not_dense.clone(),
                 study: Arc::new(study),

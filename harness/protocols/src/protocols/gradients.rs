@@ -19,9 +19,7 @@ static GRADIENTS: LazyLock<Table<GradientRow>> = LazyLock::new(|| {
     columns: [
         vec![
             columns::version(),
-            Column::new("step", "steps", "optimiser steps done", |r: &GradientRow| {
-                r.moment.step
-            }),
+            columns::step(|r: &GradientRow| r.moment.step),
             Column::new(
                 "group",
                 "",

@@ -7,7 +7,7 @@ use crate::{Protocol, Schedule, Snapshot, columns, when::When};
 use equivbench_core::{
     Column, CoreError, Estimator, LossPart, Scheme, Sink, Table, TableInfo, roughness,
 };
-use equivbench_curvature::{Axes, Differences, Limits, Subset, axes};
+use equivbench_curvature::{Axes, Limits, Subset, axes};
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, LazyLock};
 
@@ -16,9 +16,7 @@ static LANDSCAPE: LazyLock<Table<PointRow>> = LazyLock::new(|| Table {
     about: "the parts of the loss on a grid of parameters along two eigenvectors of the Hessian of loss_total, at a fixed training batch",
     columns: vec![
         columns::version(),
-        Column::new("step", "steps", "optimiser steps done", |r: &PointRow| {
-            r.of.step
-        }),
+        columns::step(|r: &PointRow| r.of.step),
         Column::new("group", "", "parameters that are moved", |r: &PointRow| {
             r.of.group.clone()
         }),
@@ -61,9 +59,7 @@ static ROUGHNESS: LazyLock<Table<PartRow>> = LazyLock::new(|| Table {
     about: "how rough the parts of the loss are on the grid of landscape.csv",
     columns: vec![
         columns::version(),
-        Column::new("step", "steps", "optimiser steps done", |r: &PartRow| {
-            r.of.step
-        }),
+        columns::step(|r: &PartRow| r.of.step),
         Column::new("group", "", "parameters that are moved", |r: &PartRow| {
             r.of.group.clone()
         }),
@@ -200,19 +196,9 @@ impl Landscape {
         let Some(last) = snapshot.moment().last_step else {
             return Ok(());
         };
-        let samples = match self.0.samples {
-            0 => snapshot.about().batch_size,
-            n => n,
-        };
         let scheme = Scheme::parse(snapshot.task().default_scheme())?;
-        let portion = snapshot.fixed_batch(samples as usize, &scheme, Estimator::Unbiased)?;
-        let limits = Limits {
-            max_dense: self.0.max_dense as usize,
-            max_bytes: (self.0.max_gb * 1e9) as u64,
-            lanczos_steps: self.0.lanczos_steps as usize,
-            probes: 0,
-            differences: Differences::Richardson,
-        };
+        let portion = snapshot.fixed_batch(self.0.samples, &scheme, Estimator::Unbiased)?;
+        let limits = Limits::new(self.0.max_dense, self.0.max_gb, self.0.lanczos_steps);
         let half = (self.0.grid / 2) as i64;
         let spacing = self.0.spacing * last.lr * last.gradient_norm;
         let found = snapshot.with_subset(&portion, group, |subset| {
@@ -231,7 +217,7 @@ impl Landscape {
             spacing,
             eigenvalues: [axes.largest.0, axes.smallest.0],
             samples: portion.plans.len() as u64,
-            rotations: portion.plans.first().map_or(0, |p| p.rotations.len()) as u64,
+            rotations: scheme.rotations() as u64,
         });
         write(&grid, half, &losses, sink)
     }

@@ -112,9 +112,7 @@ struct SampleRow {
 
 fn place<R: 'static>(of: fn(&R) -> &Place) -> Vec<Column<R>> {
     let before = vec![
-        Column::new("step", "steps", "optimiser steps done", |p: &Place| {
-            p.moment.step
-        }),
+        columns::step(|p: &Place| p.moment.step),
         Column::new("split", "", "split of the dataset", |p: &Place| {
             p.split.clone()
         }),
@@ -739,11 +737,8 @@ impl Protocol for Latents {
             seed: snapshot.seed(),
         };
         let (moment, split) = (*snapshot.moment(), snapshot.frozen().about().split.clone());
-        for condition in snapshot.frozen().conditions() {
-            // What a further pass is shown would have to be predicted first; the latents of that pass are another question.
-            if snapshot.task().pass(condition) > 0 {
-                continue;
-            }
+        // What a further pass is shown would have to be predicted first; the latents of that pass are another question.
+        for condition in &snapshot.first_passes() {
             for measured in self.ask(snapshot, condition, &sampled, &turns)? {
                 for (look, of_rotations) in &measured.cosines {
                     let place = Place {

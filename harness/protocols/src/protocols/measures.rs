@@ -3,7 +3,7 @@
 
 use crate::{BatchKey, Moment, Protocol, Schedule, Snapshot, columns};
 use equivbench_core::{
-    Balance, Column, Condition, CoreError, DEGREES, FieldKind, FiniteGroup, LieStep, RotatedCopies,
+    Column, Condition, CoreError, DEGREES, FieldKind, FiniteGroup, LieStep, RotatedCopies,
     Rotation, RotationPlan, Scatter, Scheme, Sink, Table, TableInfo, cube_energies,
     degree_energies, effective_degree,
 };
@@ -22,12 +22,7 @@ static MEASURES: LazyLock<Table<MeasuresRow>> = LazyLock::new(|| Table {
     columns: [
         vec![
             columns::version(),
-            Column::new(
-                "step",
-                "steps",
-                "optimiser steps done",
-                |r: &MeasuresRow| r.moment.step,
-            ),
+            columns::step(|r: &MeasuresRow| r.moment.step),
         ],
         columns::condition(|r: &MeasuresRow| &r.condition),
         method(),
@@ -567,7 +562,7 @@ fn add_samples(
     pooled: &mut Pooled,
 ) -> Result<u64, CoreError> {
     let indices = Arc::clone(snapshot.frozen().indices(batch));
-    let plans: Arc<[RotationPlan]> = places
+    let plans: Vec<RotationPlan> = places
         .iter()
         .map(|&s| series.plan(snapshot, indices[s]))
         .collect();
@@ -584,14 +579,11 @@ fn add_samples(
         }
         Ok(())
     };
-    snapshot.twisted_of((batch, places), condition, Arc::clone(&plans), &mut each)?;
+    snapshot.twisted_of((batch, places), condition, &plans, &mut each)?;
     pooled.is_vector = is_vector;
     let balance = snapshot.task().balance();
-    for (sample, plan) in arriving.into_iter().zip(plans.iter()) {
-        let weight = match balance {
-            Balance::Components => 1.0,
-            Balance::Samples => 1.0 / sample.target.len() as f64,
-        };
+    for (sample, plan) in arriving.into_iter().zip(&plans) {
+        let weight = 1.0 / balance.divisor(sample.target.len() as f64);
         let rotations = &plan.rotations[..series.rotations];
         pooled.add(series, rotations, sample, weight);
     }
@@ -623,11 +615,7 @@ impl Protocol for Measures {
         snapshot: &mut Snapshot<'_>,
         sink: &mut dyn Sink,
     ) -> Result<(), CoreError> {
-        for condition in snapshot.frozen().conditions() {
-            // Rotated copies are predicted by first passes.
-            if snapshot.task().pass(condition) > 0 {
-                continue;
-            }
+        for condition in &snapshot.first_passes() {
             let row = self.row(snapshot, condition)?;
             MEASURES.write(sink, &row)?;
         }

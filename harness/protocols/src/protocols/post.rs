@@ -29,9 +29,7 @@ static POST: LazyLock<Table<PostRow>> = LazyLock::new(|| Table {
     columns: [
         vec![
             columns::version(),
-            Column::new("step", "steps", "optimiser steps done", |r: &PostRow| {
-                r.moment.step
-            }),
+            columns::step(|r: &PostRow| r.moment.step),
             columns::weights(|r: &PostRow| r.split.weights),
         ],
         columns::samples_measured(|r: &PostRow| &*r.set),
@@ -300,14 +298,9 @@ struct Tally {
 fn loss_of(sample: &TwistedSample<'_>, copies: &[usize], balance: Balance) -> (f64, f64) {
     let prediction = sample.twirl(copies, 1).twirled();
     let sum = sample.loss.sum(&prediction, sample.target, sample.width);
-    balanced(sum, sample.denominator(), balance)
-}
-
-fn balanced(sum: f64, components: f64, balance: Balance) -> (f64, f64) {
-    match balance {
-        Balance::Components => (sum, components),
-        Balance::Samples => (sum / components, 1.0),
-    }
+    let components = sample.denominator();
+    let divisor = balance.divisor(components);
+    (sum / divisor, components / divisor)
 }
 
 /// Asks for twirled and canonicalised predictions.

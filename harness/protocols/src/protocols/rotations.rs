@@ -21,12 +21,7 @@ static ROTATIONS: LazyLock<Table<RotationsRow>> = LazyLock::new(|| Table {
     columns: [
         vec![
             columns::version(),
-            Column::new(
-                "step",
-                "steps",
-                "optimiser steps done",
-                |r: &RotationsRow| r.moment.step,
-            ),
+            columns::step(|r: &RotationsRow| r.moment.step),
             columns::weights(|_: &RotationsRow| Weights::Raw),
         ],
         columns::samples_measured(|r: &RotationsRow| &*r.set),
@@ -532,10 +527,10 @@ impl Sums {
     }
 
     fn balanced(self, balance: Balance) -> Self {
-        let (losses, numbers) = match balance {
-            Balance::Components => (1.0, 1.0),
-            Balance::Samples => (1.0 / self.components, 1.0 / self.numbers),
-        };
+        let (losses, numbers) = (
+            1.0 / balance.divisor(self.components),
+            1.0 / balance.divisor(self.numbers),
+        );
         Self {
             loss_total: losses * self.loss_total,
             plug_in: losses * self.plug_in,
@@ -800,12 +795,9 @@ impl Protocol for Rotations {
         snapshot: &mut Snapshot<'_>,
         sink: &mut dyn Sink,
     ) -> Result<(), CoreError> {
-        let conditions = snapshot.frozen().conditions();
-        for condition in conditions {
-            if snapshot.task().pass(condition) == 0 {
-                self.ask(snapshot, condition, sink)?;
-            }
-        }
-        Ok(())
+        let conditions = snapshot.first_passes();
+        conditions
+            .iter()
+            .try_for_each(|condition| self.ask(snapshot, condition, sink))
     }
 }

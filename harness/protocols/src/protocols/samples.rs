@@ -12,9 +12,7 @@ static SAMPLES: LazyLock<Table<SampleRow>> = LazyLock::new(|| Table {
     columns: [
         vec![
             columns::version(),
-            Column::new("step", "steps", "optimiser steps done", |r: &SampleRow| {
-                r.moment.step
-            }),
+            columns::step(|r: &SampleRow| r.moment.step),
             columns::weights(|r: &SampleRow| r.split.weights),
         ],
         columns::samples_measured(|r: &SampleRow| &*r.set),

@@ -23,15 +23,7 @@ static SUBSPACE: LazyLock<Table<DeviationRow>> = LazyLock::new(|| Table {
     name: "subspace",
     about: "deviation of the parameters from the subspace in which the model is equivariant, along training, and the sandwich of Theorem 4 on the measured samples where the prediction is linear in the group",
     columns: [
-        vec![
-            columns::version(),
-            Column::new(
-                "step",
-                "steps",
-                "optimiser steps done",
-                |r: &DeviationRow| r.step,
-            ),
-        ],
+        vec![columns::version(), columns::step(|r: &DeviationRow| r.step)],
         columns::condition(|r: &DeviationRow| &r.condition),
         deviation_columns(),
         sandwich_columns(),
@@ -45,12 +37,7 @@ static SCALING: LazyLock<Table<ScaleRow>> = LazyLock::new(|| Table {
     name: "subspace_scaling",
     about: "the equivariance error and its gradient when the deviation from the subspace is halved again and again (Theorems 5 and 6), on the first measured samples",
     columns: [
-        vec![
-            columns::version(),
-            Column::new("step", "steps", "optimiser steps done", |r: &ScaleRow| {
-                r.step
-            }),
-        ],
+        vec![columns::version(), columns::step(|r: &ScaleRow| r.step)],
         columns::condition(|r: &ScaleRow| &r.condition),
         vec![
             Column::new(
@@ -94,7 +81,7 @@ static EXPONENTS: LazyLock<Table<ExponentRow>> = LazyLock::new(|| {
     columns: [
         vec![
             columns::version(),
-            Column::new("step", "steps", "optimiser steps done", |r: &ExponentRow| r.step),
+            columns::step(|r: &ExponentRow| r.step),
         ],
         columns::condition(|r: &ExponentRow| &r.condition),
         vec![
@@ -470,15 +457,7 @@ impl Protocol for Subspace {
         snapshot: &mut Snapshot<'_>,
         sink: &mut dyn Sink,
     ) -> Result<(), CoreError> {
-        let first_pass = |c: &&Condition| snapshot.task().pass(c) == 0;
-        let conditions: Vec<Condition> = snapshot
-            .frozen()
-            .conditions()
-            .iter()
-            .filter(first_pass)
-            .cloned()
-            .collect();
-        for condition in &conditions {
+        for condition in &snapshot.first_passes() {
             self.deviation(snapshot, condition, sink)?;
             // Asked of a checkpoint it is of that moment, whichever it is.
             let is_last =
